@@ -1,0 +1,244 @@
+"""What all image tokenizers share: their configuration, the code they return, and the module that ties them together.
+
+Shapes: B images, (H, W) pixels, f downsample factor, (h, w) = (H/f, W/f), N = B*h*w tokens in raster order
+(row n = (b*h + y)*w + x), C code dimension, K entries a code id can name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntropyTerms:
+    """The entropy regulariser of one forward pass; three 0-d tensors with their graphs."""
+
+    total: Tensor
+    """The loss: entropy_loss_ratio * (sample - average), with the family's weights."""
+    sample: Tensor
+    """Mean entropy of a token's assignment, in nats."""
+    average: Tensor
+    """Entropy of the mean assignment over all tokens of all processes, in nats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerLosses:
+    """The quantiser's own losses; a term is None in evaluation mode and where the family has no such term."""
+
+    vq: Tensor | None = None
+    """Pulls the codebook towards the encoder (for IBQ: the whole quantiser loss)."""
+    commit: Tensor | None = None
+    """Pulls the encoder towards its code; commit_loss_beta is already inside."""
+    entropy: EntropyTerms | None = None
+
+    def total(self, entropy_weight: float = 1.0) -> Tensor | float:
+        """The sum of the present terms; 0.0 when there is none."""
+        total: Tensor | float = 0.0
+        for term in (self.vq, self.commit):
+            if term is not None:
+                total = total + term
+        if self.entropy is not None:
+            total = total + entropy_weight * self.entropy.total
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """What a tokenizer makes of a batch of images."""
+
+    quant: Tensor
+    """(B, C, h, w): the code vectors in value, with the family's way back to the encoder as gradient."""
+    code_ids: Tensor
+    """(N,) int64, raster order; (N * codes_per_token,), token-major, where a token has several ids."""
+    code_distances: Tensor
+    """(rows of code_ids, K), float32 and never detached; softmax(-distances / tau) is the soft posterior."""
+    losses: QuantizerLosses
+    recon: Tensor | None = None
+    """(B, 3, H, W), unclamped; None when the image was only encoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """The fields every family has; `family` names the subclass in checkpoints and YAML."""
+
+    family: ClassVar[str]
+    families: ClassVar[dict[str, type[TokenizerConfig]]] = {}
+
+    ch: int = 128
+    """Base width of the convolutional backbone; multiplied per level."""
+    num_res_blocks: int = 2
+    """Residual blocks per encoder level."""
+    commit_loss_beta: float = 0.25
+    """Weight of the term that pulls the encoder towards its code."""
+    entropy_loss_ratio: float = 0.0
+    """Weight of the entropy regulariser; its value is computed and logged even at 0."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        TokenizerConfig.families[cls.family] = cls
+
+    def __post_init__(self) -> None:
+        require(self.ch > 0 and self.num_res_blocks > 0, "ch and num_res_blocks must be positive")
+        require(self.commit_loss_beta >= 0, f"commit_loss_beta must not be negative, got {self.commit_loss_beta}")
+        require(self.entropy_loss_ratio >= 0, f"entropy_loss_ratio must not be negative, got {self.entropy_loss_ratio}")
+
+    @property
+    def codebook_size(self) -> int:
+        """K: the entries one code id can name."""
+        raise NotImplementedError
+
+    @property
+    def code_dim(self) -> int:
+        """C: channels of the quantised map."""
+        raise NotImplementedError
+
+    @property
+    def codes_per_token(self) -> int:
+        """Code ids per grid position; more than one only for grouped tokenizers, which no AR model here reads."""
+        return 1
+
+    @property
+    def downsample(self) -> int:
+        """f: side of the square of pixels that one token stands for."""
+        raise NotImplementedError
+
+    def grid_side(self, image_size: int) -> int:
+        """Tokens along one side of a square image."""
+        factor = self.downsample
+        require(
+            image_size > 0 and image_size % factor == 0,
+            f"an image of {image_size} pixels cannot be cut into tokens of {factor} pixels; use a multiple of {factor}",
+        )
+        return image_size // factor
+
+    def tokens(self, image_size: int) -> int:
+        """Tokens of a square image."""
+        return self.grid_side(image_size) ** 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, `family` included; `from_dict` reads it back."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"family": self.family, **plain}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> TokenizerConfig:
+        """The configuration of the family that `values` names; an unknown family or field is a ValueError."""
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        family = str(given.pop("family", None))
+        known = TokenizerConfig.families
+        require(family in known, f"unknown tokenizer family {family!r}; known: {', '.join(sorted(known))}")
+        names = [field.name for field in fields(known[family])]
+        for name in given:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(names)}"
+            require(name in names, f"the {family} tokenizer has no field {name!r}{hint}")
+        return known[family](**given)
+
+
+class Tokenizer(nn.Module):
+    """Encoder, quantiser, decoder. A family supplies the three parts; this class is how they are used.
+
+    Every call takes and gives `pixels`: float (B, 3, H, W) in [-1, 1]; reconstructions are not clamped.
+    """
+
+    def __init__(
+        self,
+        config: TokenizerConfig,
+        *,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        quantize: Quantizer,
+        quant_conv: nn.Module | None = None,
+        post_quant_conv: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        # The names and their order are those of the public checkpoints and of their optimiser states.
+        self.encoder = encoder
+        self.decoder = decoder
+        self.quantize = quantize
+        self.quant_conv = quant_conv or nn.Identity()
+        self.post_quant_conv = post_quant_conv or nn.Identity()
+
+    def pre_quant(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, h, w): what enters the quantiser."""
+        factor = self.config.downsample
+        if pixels.ndim != 4 or pixels.shape[2] % factor or pixels.shape[3] % factor:
+            shape = tuple(pixels.shape)
+            raise ValueError(f"pixels must be (B, 3, H, W) with H and W multiples of {factor}, got {shape}")
+        return self.quant_conv(self.encoder(pixels))
+
+    def encode(self, pixels: Tensor) -> Code:
+        """The code of a batch of images, without a reconstruction."""
+        return self.quantise(self.pre_quant(pixels))
+
+    def quantise(self, pre_quant: Tensor) -> Code:
+        """Choose codes for what `pre_quant` returned.
+
+        Always in float32: in bfloat16 several per cent of the tokens have two codes at exactly the same distance.
+        """
+        with torch.autocast(device_type=pre_quant.device.type, enabled=False):
+            return self.quantize(pre_quant.float())
+
+    def decode(self, quant: Tensor) -> Tensor:
+        """(B, C, h, w) -> pixels (B, 3, H, W)."""
+        return self.decoder(self.post_quant_conv(quant))
+
+    def lookup(self, code_ids: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Code vectors (B, C, h, w) of ids in raster order; `grid` is (B, h, w), the ids may have any shape."""
+        batch, height, width = grid
+        vectors = self.quantize.lookup(code_ids.reshape(-1))  # (N, C)
+        return vectors.reshape(batch, height, width, self.config.code_dim).permute(0, 3, 1, 2).contiguous()
+
+    def decode_ids(self, code_ids: Tensor) -> Tensor:
+        """Pixels of square images from their ids (B, L) in raster order."""
+        batch, length = code_ids.shape
+        side = math.isqrt(length // self.config.codes_per_token)
+        if side * side * self.config.codes_per_token != length:
+            raise ValueError(f"{length} code ids per image do not form a square grid; use lookup() with its shape")
+        return self.decode(self.lookup(code_ids, (batch, side, side)))
+
+    def forward(self, pixels: Tensor) -> Code:
+        """Encode and reconstruct."""
+        code = self.encode(pixels)
+        return replace(code, recon=self.decode(code.quant))
+
+
+class Quantizer(nn.Module):
+    """Chooses codes: `forward` maps float32 (B, C, h, w) to a Code without reconstruction."""
+
+    def forward(self, pre_quant: Tensor) -> Code:
+        raise NotImplementedError
+
+    def lookup(self, code_ids: Tensor) -> Tensor:
+        """(N * codes_per_token,) int64 -> (N, C) code vectors."""
+        raise NotImplementedError
+
+
+def to_rows(features: Tensor) -> Tensor:
+    """(B, C, h, w) -> (N, C) in raster order."""
+    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+
+
+def to_map(rows: Tensor, like: Tensor) -> Tensor:
+    """(N, C) in raster order -> (B, C, h, w) of `like`'s batch and grid."""
+    batch, _, height, width = like.shape
+    return rows.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def straight_through(source: Tensor, value: Tensor) -> Tensor:
+    """`value` going forward, the identity to `source` going backward."""
+    return source + (value - source).detach()
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse a configuration with a sentence in the user's words."""
+    if not condition:
+        raise ValueError(message)

@@ -1,0 +1,82 @@
+"""The convolutional blocks of the VQGAN line, shared by the VQ and IBQ backbones.
+
+All maps are (B, channels, height, width). Attribute names and their order are the keys of the public checkpoints;
+where a block lacks a part, an `nn.Identity`, which has no keys, stands in its place.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    """32 groups, eps 1e-6: the normalisation of every tokenizer here."""
+    return nn.GroupNorm(32, channels, eps=1e-6, affine=affine)
+
+
+def conv3x3(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
+
+
+def conv1x1(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=bias)
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions, each behind norm and SiLU, around a shortcut of the raw input."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = conv3x3(in_channels, out_channels)
+        self.norm2 = group_norm(out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.nin_shortcut = conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return self.nin_shortcut(x) + h
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over all positions, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.q = conv1x1(channels, channels)
+        self.k = conv1x1(channels, channels)
+        self.v = conv1x1(channels, channels)
+        self.proj_out = conv1x1(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        q, k, v = self.q(h).flatten(2), self.k(h).flatten(2), self.v(h).flatten(2)  # (B, channels, positions)
+        attention = torch.softmax(q.transpose(1, 2) @ k * q.shape[1] ** -0.5, dim=-1)  # (B, queries, keys)
+        h = (v @ attention.transpose(1, 2)).reshape(x.shape)
+        return x + self.proj_out(h)
+
+
+class Downsample(nn.Module):
+    """Halve the map; the padding is on the right and at the bottom only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double the map by repeating pixels, then smooth it with a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -1,0 +1,50 @@
+"""The entropy regulariser that every tokenizer family shares.
+
+Each token should choose decisively (low entropy per sample) while the batch as a whole uses the codebook evenly (high
+entropy of the mean assignment). Shapes: N tokens, K codes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gear.tokenizers.base import EntropyTerms
+
+_UNUSED_CODE_EPS = 1e-5
+"""Inside log(mean assignment): a code that no token leans to has a mean of 0."""
+
+
+def entropy_terms(
+    affinities: Tensor,
+    *,
+    ratio: float,
+    temperature: float = 0.01,
+    sample_weight: float = 1.0,
+    batch_weight: float = 1.0,
+) -> EntropyTerms:
+    """Entropies of softmax(affinities / temperature), from (N, K) affinities: larger means closer.
+
+    In a process group the mean assignment is taken over all processes, so that the averaged gradient equals the one
+    of a single process on the whole batch; every process must then call this the same number of times. The gradient
+    reaches everything the affinities were computed from.
+    """
+    log_probs = torch.log_softmax(affinities / temperature, dim=-1)  # (N, K)
+    probs = log_probs.exp()
+    sample = -(probs * log_probs).sum(dim=-1).mean()
+    mean_probs = global_mean(probs.mean(dim=0))  # (K,)
+    average = -(mean_probs * torch.log(mean_probs + _UNUSED_CODE_EPS)).sum()
+    return EntropyTerms(total=ratio * (sample_weight * sample - batch_weight * average), sample=sample, average=average)
+
+
+def global_mean(local: Tensor) -> Tensor:
+    """The mean of `local` over all processes in value; the gradient is that of the local part.
+
+    DDP averages the gradients afterwards, which supplies the missing 1/world_size.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return local
+    total = local.detach().clone()
+    dist.all_reduce(total)
+    return local + (total / dist.get_world_size() - local.detach())

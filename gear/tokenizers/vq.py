@@ -1,0 +1,221 @@
+"""VQ: the nearest entry of a learned codebook, after LlamaGen (arXiv:2406.06525) and VQGAN (arXiv:2012.09841).
+
+Released configurations compare unit vectors: encoder output and codebook rows are both normalised in every forward,
+so the stored rows need not be. Shapes as in `base`: N tokens, K codes, C code dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gear.tokenizers.base import (
+    Code,
+    Quantizer,
+    QuantizerLosses,
+    Tokenizer,
+    TokenizerConfig,
+    require,
+    straight_through,
+    to_map,
+    to_rows,
+)
+from gear.tokenizers.blocks import AttnBlock, Downsample, ResBlock, Upsample, conv1x1, conv3x3, group_norm
+from gear.tokenizers.entropy import entropy_terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQConfig(TokenizerConfig):
+    """VQ-16 by default: 16 x 16 pixels per token, 16,384 codes of 8 dimensions."""
+
+    family: ClassVar[str] = "vq"
+
+    codebook_size: int = 16_384
+    """K, the entries of the codebook."""
+    codebook_embed_dim: int = 8
+    """C, the dimension of an entry."""
+    codebook_l2_norm: bool = True
+    """Compare and return unit vectors."""
+    encoder_ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Width of each encoder level in units of ch, highest resolution first; every level but the last halves the map."""
+    decoder_ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """The same for the decoder, which runs through its list from the last entry to the first."""
+    z_channels: int = 256
+    """Channels between the backbone and the 1x1 convolutions around the quantiser."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.codebook_size > 0 and self.codebook_embed_dim > 0,
+            "codebook_size and codebook_embed_dim must be positive",
+        )
+        require(self.z_channels > 0, "z_channels must be positive")
+        require(len(self.encoder_ch_mult) > 0, "encoder_ch_mult needs at least one level")
+        require(
+            len(self.encoder_ch_mult) == len(self.decoder_ch_mult),
+            "encoder_ch_mult and decoder_ch_mult must have the same length, or reconstructions change size",
+        )
+        require_widths(self.ch, self.encoder_ch_mult + self.decoder_ch_mult)
+
+    @property
+    def code_dim(self) -> int:
+        return self.codebook_embed_dim
+
+    @property
+    def downsample(self) -> int:
+        return 2 ** (len(self.encoder_ch_mult) - 1)
+
+
+def require_widths(ch: int, ch_mult: tuple[int, ...]) -> None:
+    """Group normalisation cuts every width into 32 groups."""
+    for width in (ch, *(ch * m for m in ch_mult)):
+        require(width > 0 and width % 32 == 0, f"every width ch * ch_mult must be a multiple of 32, got {width}")
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, on the lowest one each followed by attention; then a change of resolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        num_blocks: int,
+        attention: bool,
+        downsample: bool = False,
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * num_blocks
+        self.res = nn.ModuleList(ResBlock(before, after) for before, after in pairwise(widths))
+        self.attn = nn.ModuleList(AttnBlock(out_channels) if attention else nn.Identity() for _ in range(num_blocks))
+        self.downsample = Downsample(out_channels) if downsample else nn.Identity()
+        self.upsample = Upsample(out_channels) if upsample else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block, attention in zip(self.res, self.attn, strict=True):
+            x = attention(block(x))
+        return self.upsample(self.downsample(x))
+
+
+def middle(channels: int) -> nn.Sequential:
+    return nn.Sequential(ResBlock(channels, channels), AttnBlock(channels), ResBlock(channels, channels))
+
+
+class Encoder(nn.Module):
+    """pixels (B, 3, H, W) -> features (B, z_channels, h, w)."""
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        widths = [config.ch * m for m in config.encoder_ch_mult]
+        last = len(widths) - 1
+        self.conv_in = conv3x3(3, config.ch)
+        self.conv_blocks = nn.Sequential(
+            *(
+                Level(before, after, num_blocks=config.num_res_blocks, attention=i == last, downsample=i < last)
+                for i, (before, after) in enumerate(pairwise([config.ch, *widths]))
+            )
+        )
+        self.mid = middle(widths[-1])
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = conv3x3(widths[-1], config.z_channels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        h = self.mid(self.conv_blocks(self.conv_in(pixels)))
+        return self.conv_out(F.silu(self.norm_out(h)))
+
+
+class Decoder(nn.Module):
+    """features (B, z_channels, h, w) -> pixels (B, 3, H, W).
+
+    `conv_blocks` are numbered as they run, lowest resolution first (the other families number them by level), and
+    every level has one residual block more than the encoder's.
+    """
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        widths = [config.ch * m for m in reversed(config.decoder_ch_mult)]
+        last = len(widths) - 1
+        self.conv_in = conv3x3(config.z_channels, widths[0])
+        self.mid = middle(widths[0])
+        self.conv_blocks = nn.Sequential(
+            *(
+                Level(before, after, num_blocks=config.num_res_blocks + 1, attention=j == 0, upsample=j < last)
+                for j, (before, after) in enumerate(pairwise([widths[0], *widths]))
+            )
+        )
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = conv3x3(widths[-1], 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        h = self.conv_blocks(self.mid(self.conv_in(features)))
+        return self.conv_out(F.silu(self.norm_out(h)))
+
+
+class VectorQuantizer(Quantizer):
+    """Nearest codebook entry by squared distance, with a straight-through gradient to the encoder."""
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__()
+        self.l2_norm = config.codebook_l2_norm
+        self.beta = config.commit_loss_beta
+        self.entropy_loss_ratio = config.entropy_loss_ratio
+        self.embedding = nn.Embedding(config.codebook_size, config.codebook_embed_dim)
+        nn.init.uniform_(self.embedding.weight, -1.0 / config.codebook_size, 1.0 / config.codebook_size)
+        if self.l2_norm:
+            with torch.no_grad():
+                self.embedding.weight.copy_(F.normalize(self.embedding.weight, dim=-1))
+
+    def forward(self, pre_quant: Tensor) -> Code:
+        z = self._normalise(to_rows(pre_quant))  # (N, C)
+        codebook = self._codebook()  # (K, C)
+        distances = squared_distances(z, codebook)  # (N, K)
+        code_ids = distances.detach().argmin(dim=1)
+        z_q = F.embedding(code_ids, codebook)
+        return Code(
+            quant=to_map(straight_through(z, z_q), like=pre_quant).contiguous(),
+            code_ids=code_ids,
+            code_distances=distances,
+            losses=self._losses(z, z_q, distances) if self.training else QuantizerLosses(),
+        )
+
+    def lookup(self, code_ids: Tensor) -> Tensor:
+        return F.embedding(code_ids, self._codebook())
+
+    def _losses(self, z: Tensor, z_q: Tensor, distances: Tensor) -> QuantizerLosses:
+        return QuantizerLosses(
+            vq=F.mse_loss(z_q, z.detach()),
+            commit=self.beta * F.mse_loss(z, z_q.detach()),
+            entropy=entropy_terms(-distances, ratio=self.entropy_loss_ratio),
+        )
+
+    def _codebook(self) -> Tensor:
+        return self._normalise(self.embedding.weight)
+
+    def _normalise(self, rows: Tensor) -> Tensor:
+        return F.normalize(rows, dim=-1) if self.l2_norm else rows
+
+
+def squared_distances(z: Tensor, codebook: Tensor) -> Tensor:
+    """(N, C), (K, C) -> (N, K), as ||z||^2 + ||e||^2 - 2 z.e so that no (N, K, C) tensor appears."""
+    norms = z.square().sum(dim=1, keepdim=True) + codebook.square().sum(dim=1)
+    return torch.addmm(norms, z, codebook.T, alpha=-2)
+
+
+class VQTokenizer(Tokenizer):
+    """The VQ family: convolutional encoder and decoder around a VectorQuantizer."""
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__(
+            config,
+            encoder=Encoder(config),
+            decoder=Decoder(config),
+            quantize=VectorQuantizer(config),
+            quant_conv=conv1x1(config.z_channels, config.codebook_embed_dim),
+            post_quant_conv=conv1x1(config.codebook_embed_dim, config.z_channels),
+        )

@@ -1,0 +1,195 @@
+"""Golden cases of the image tokenizers: model cases per family, the entropy over processes, and checkpoint layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gear.tokenizers import TOKENIZER_CONFIGS, Code, Tokenizer, TokenizerConfig, build_tokenizer
+from gear.tokenizers.entropy import entropy_terms
+from tests.conformance.case import Result, Unsupported, check, check_equal, load_case
+
+AREA = "tokenizers"
+
+
+def run(path: Path) -> list[Result] | None:
+    meta, arrays = load_case(path)
+    tensors = {name: tensor(array) for name, array in arrays.items()}
+    if "family" in meta:
+        return ModelCase(meta, tensors).results()
+    if "world_size" in meta and "cases" in meta:
+        return entropy_results(meta, tensors)
+    if "layouts" in meta:
+        raise Unsupported("checkpoint layouts are not read yet")
+    return None
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """A tensor of a stored array; float16 is only a way of storing and becomes float32."""
+    value = torch.from_numpy(np.array(array))
+    return value.float() if value.dtype == torch.float16 else value
+
+
+def golden_config(family: str, values: Mapping[str, Any]) -> TokenizerConfig:
+    """Our configuration of a golden case: what the reference asks twice has to agree, and is asked once here."""
+    if family not in TOKENIZER_CONFIGS:
+        raise Unsupported(f"the {family} family is not built yet")
+    given = dict(values)
+    if family == "vq" and "ch_mult" in given:
+        given["encoder_ch_mult"] = given["decoder_ch_mult"] = given.pop("ch_mult")
+    if family == "lfq":
+        bits = given["codebook_size"].bit_length() - 1
+        assert given.pop("codebook_embed_dim", bits) == given.pop("z_channels", bits) == bits
+    return TokenizerConfig.from_dict({"family": family, **given})
+
+
+def load_golden_tokenizer(family: str, values: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Tokenizer:
+    """A tokenizer with exactly the weights of a case."""
+    tokenizer = build_tokenizer(golden_config(family, values))
+    tokenizer.load_state_dict(dict(weights), strict=True)
+    return tokenizer
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+@dataclass
+class ModelCase:
+    """One tokenizer with stored weights: codes, losses, reconstruction, and the gradients of three scalars."""
+
+    meta: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def results(self) -> list[Result]:
+        weights = under("weights/", self.tensors)
+        self.tokenizer = load_golden_tokenizer(self.meta["family"], self.meta["config"], weights)
+        self.pixels = self.tensors["input/x"]
+        self.found: list[Result] = []
+        self._evaluation()
+        self._training()
+        for block in ("grad_recon", "grad_quant", "grad_soft"):
+            self._gradients(block)
+        return self.found
+
+    def compare(self, name: str, got: Any) -> None:
+        want = self.tensors[name]
+        if not want.is_floating_point():
+            self.found.append(check_equal(name, got, want))
+        else:
+            atol = self.meta["tolerance"]["per_tensor"].get(name, {}).get("atol", 0.0)
+            self.found.append(check(name, got, want, atol=atol))
+
+    @torch.no_grad()
+    def _evaluation(self) -> None:
+        tokenizer = self.tokenizer.eval()
+        code = tokenizer(self.pixels)
+        self.compare("eval/pre_quant", tokenizer.pre_quant(self.pixels))
+        self._code("eval", code)
+        batch, _, height, width = code.quant.shape
+        grid = (batch, height, width)
+        vectors = tokenizer.lookup(code.code_ids, grid)
+        self.compare("eval/codebook_entry", vectors)
+        self.compare("eval/codebook_entry_no_shape", tokenizer.quantize.lookup(code.code_ids))
+        self.compare("eval/decode_code", tokenizer.decode(tokenizer.lookup(code.code_ids.view(batch, -1), grid)))
+        # The reference returns zeros in evaluation where LFQ has a loss in training; here a loss is absent then.
+        for name in under("eval/", self.tensors).keys() & {
+            "commit_loss",
+            "entropy_total_scaled",
+            "sample_entropy",
+            "avg_entropy",
+        }:
+            self.found.append(check(f"eval/{name}", 0.0, self.tensors[f"eval/{name}"], atol=0.0))
+        self.found.append(Result("eval/losses", 0.0, 0.0, code.losses.total() == 0.0, "a loss in evaluation mode"))
+
+    @torch.no_grad()
+    def _training(self) -> None:
+        code = self.tokenizer.train()(self.pixels)
+        losses, absent = code.losses, self.meta["absent"]
+        slots = {"train/vq_loss": losses.vq, "train/commit_loss": losses.commit, "train/entropy": losses.entropy}
+        for name, value in slots.items():
+            as_expected = (value is None) == (absent[name] == "none")
+            self.found.append(Result(f"{name} present", 0.0, 0.0, as_expected, f"expected {absent[name]}"))
+        if losses.vq is not None:
+            self.compare("train/vq_loss", losses.vq)
+        if losses.commit is not None:
+            self.compare("train/commit_loss", losses.commit)
+        if losses.entropy is not None:
+            self.compare("train/entropy_total_scaled", losses.entropy.total)
+            self.compare("train/sample_entropy", losses.entropy.sample)
+            self.compare("train/avg_entropy", losses.entropy.average)
+        # Stored once, because the mode must not change them.
+        self._code("eval", code)
+
+    def _code(self, mode: str, code: Code) -> None:
+        self.compare(f"{mode}/quant", code.quant)
+        self.compare(f"{mode}/indices", code.code_ids)
+        self.compare(f"{mode}/distance", code.code_distances)
+        self.compare(f"{mode}/decoded", code.recon)
+
+    def _scalar(self, block: str, code: Code) -> Tensor:
+        if block == "grad_recon":
+            return (self.tokenizer.decode(code.quant) * self.tensors["input/A"]).mean()
+        if block == "grad_quant":
+            return torch.as_tensor(code.losses.total())
+        posterior = torch.softmax(-code.code_distances / self.meta["tau"], dim=-1)
+        return (posterior * self.tensors["input/S"]).sum() / len(posterior)
+
+    def _gradients(self, block: str) -> None:
+        self.tokenizer.train().zero_grad(set_to_none=True)
+        pre_quant = self.tokenizer.pre_quant(self.pixels)
+        pre_quant.retain_grad()
+        loss = self._scalar(block, self.tokenizer.quantise(pre_quant))
+        loss.backward()
+        self.compare(f"{block}/loss", loss)
+        self.compare(f"{block}/pre_quant", pre_quant.grad)
+        parameters = dict(self.tokenizer.named_parameters())
+        without = self.meta["absent"].get(f"{block}/no_grad", [])
+        for name in self.meta["grad_parameters"]:
+            gradient = parameters[name].grad
+            if name in without:
+                self.found.append(Result(f"{block}/{name} absent", 0.0, 0.0, gradient is None, "it has a gradient"))
+            elif gradient is None:
+                self.found.append(Result(f"{block}/{name}", float("inf"), 0.0, False, "it has no gradient"))
+            else:
+                stored = self.tensors[f"{block}/{name}"]
+                self.compare(f"{block}/{name}", gradient[: len(stored)])
+
+
+def entropy_results(meta: dict[str, Any], tensors: dict[str, Tensor]) -> list[Result]:
+    """The entropy terms of a real process group, one process per rank, as stored per rank and family."""
+    from tests.conformance.process_group import run_in_process_group
+
+    found = []
+    for case, settings in meta["cases"].items():
+        logits = [tensors[f"{case}/logits/{rank}"] for rank in range(meta["world_size"])]
+        ranks = run_in_process_group(entropy_on_rank, logits, settings["temperature"])
+        for name, want in under(f"{case}/", tensors).items():
+            if name.startswith("logits/"):
+                continue
+            _, quantity, rank = name.split("/")
+            got = ranks[int(rank)][quantity]
+            scale = float(want.abs().max())
+            atol = 1e-4 * scale if quantity == "grad" else 1e-6 * max(1.0, scale)
+            found.append(check(f"{case}/{name}", got, want, atol=atol))
+    return found
+
+
+def entropy_on_rank(logits: Tensor, temperature: float) -> dict[str, Tensor]:
+    """What one process computes; runs inside a process group."""
+    logits = logits.clone().requires_grad_()
+    terms = entropy_terms(logits, ratio=1.0, temperature=temperature)
+    terms.total.backward()
+    assert logits.grad is not None
+    return {
+        "total": terms.total.detach(),
+        "sample_entropy": terms.sample.detach(),
+        "avg_entropy": terms.average.detach(),
+        "grad": logits.grad,
+    }
