@@ -1,0 +1,187 @@
+"""Golden area `repa`: alignment targets and loss, teacher preprocessing and layers, dataset transforms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gear.align import Projectors, alignment_loss, spatial_norm
+from gear.teachers.layers import patch_features, resample_position_table
+from gear.teachers.preprocess import preprocess, rule_of
+from tests.conformance.case import Result, Unsupported, check, load_case
+
+AREA = "repa"
+
+Meta = dict[str, Any]
+Arrays = dict[str, Tensor]
+Checker = Callable[[Meta, Arrays], list[Result]]
+
+LAYER_OUTPUT = re.compile(r"out\.(\w+)\.layer(-?\d+)")
+
+
+def run(path: Path) -> list[Result] | None:
+    meta, arrays = load_case(path)
+    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    checker = checker_of(meta, tensors)
+    if checker is not None:
+        return checker(meta, tensors)
+    if "area" not in meta:
+        return None
+    raise Unsupported("a kind of case this checker does not know")
+
+
+def checker_of(meta: Meta, tensors: Arrays) -> Checker | None:
+    """The checker for a case, told by what the case holds."""
+    case_fields = {field for case in meta.get("cases", []) for field in case}
+    if "in.pred_0" in tensors:
+        return check_alignment
+    if "in.pos_embed" in tensors:
+        return check_position_table
+    if "mode" in case_fields:
+        return check_spatial_norm
+    if "encoder" in case_fields:
+        return check_preprocessing
+    if any(LAYER_OUTPUT.fullmatch(name) for name in tensors):
+        return check_layers
+    return None
+
+
+def check_spatial_norm(meta: Meta, tensors: Arrays) -> list[Result]:
+    results = []
+    for case in meta["cases"]:
+        normed = spatial_norm(tensors["in.z"], case["mode"], case["alpha"])
+        results.append(check(case["tensor"], normed, tensors[case["tensor"]], **meta["tolerance"]))
+    name = "out.constant_channel_zscore_alpha0.6"
+    if name in tensors:
+        normed = spatial_norm(tensors["in.z_constant_channel"], "zscore", 0.6)
+        results.append(check(name, normed, tensors[name], **meta["tolerance"]))
+    return results
+
+
+def check_alignment(meta: Meta, tensors: Arrays) -> list[Result]:
+    """The loss and its gradients from given predictions, then from projections of the hidden states."""
+    limits = meta["tolerance"]
+    count = sum(name.startswith("in.pred_") for name in tensors)
+    targets = [tensors[f"in.target_{i}"] for i in range(count)]
+    preds = [tensors[f"in.pred_{i}"].clone().requires_grad_() for i in range(count)]
+    loss = alignment_loss(preds, targets)
+    loss.backward()
+    results = [check("out.loss", loss, tensors["out.loss"], **limits)]
+    results += [check(f"grad.pred_{i}", p.grad, tensors[f"grad.pred_{i}"], **limits) for i, p in enumerate(preds)]
+
+    projectors = build_projectors(tensors, count)
+    with torch.no_grad():
+        projected = projectors(tensors["in.hidden"])
+        # The prefix of 3 conditioning slots: predictions of image tokens start at slot 2.
+        behind_prefix = projectors(tensors["in.hidden_cls3"][:, 2:])[0]
+        projected_loss = alignment_loss(projected, targets)
+    results += [
+        check(f"out.projected_{i}", p, tensors[f"out.projected_{i}"], **limits) for i, p in enumerate(projected)
+    ]
+    return [
+        *results,
+        check("out.projected_loss", projected_loss, tensors["out.projected_loss"], **limits),
+        check("out.projected_cls3_0", behind_prefix, tensors["out.projected_cls3_0"], **limits),
+    ]
+
+
+def build_projectors(tensors: Arrays, count: int) -> Projectors:
+    weights = {name.removeprefix("w."): tensor for name, tensor in tensors.items() if name.startswith("w.")}
+    projector_dim, dim = weights["projs.0.0.weight"].shape
+    projectors = Projectors(dim, projector_dim, [len(weights[f"projs.{i}.4.bias"]) for i in range(count)])
+    projectors.load_state_dict(weights, strict=True)
+    return projectors
+
+
+def check_preprocessing(meta: Meta, tensors: Arrays) -> list[Result]:
+    """Stored slices, and where given size, mean and standard deviation of the whole output."""
+    limits = meta["tolerance"]
+    results = []
+    for case in meta["cases"]:
+        name = case["tensor"]
+        formula = re.fullmatch(r"formula image, size (\d+)", case["input"])
+        images_u8 = formula_image(int(formula[1])) if formula else tensors[case["input"]]
+        pixels = preprocess(images_u8, case["encoder"])
+        if "output_size" in case:
+            results += [
+                check(f"{name} size", tuple(pixels.shape), case["output_size"], atol=0.0),
+                check(f"{name} mean", pixels.double().mean(), case["mean"], **limits),
+                check(f"{name} std", pixels.double().std(), case["std"], **limits),
+            ]
+        results.append(check(name, stored_part(pixels, case["stored"]), tensors[name], **limits))
+        if f"{name}.corner" in tensors:
+            results.append(check(f"{name}.corner", pixels[:, :, :12, :12], tensors[f"{name}.corner"], **limits))
+    return results
+
+
+def formula_image(size: int) -> Tensor:
+    """value[c, y, x] = (37 x + 59 y + 101 c + (x y mod 97) + 3) mod 256, as uint8 (1, 3, size, size)."""
+    side = torch.arange(size)
+    x, y, c = side[None, None, :], side[None, :, None], torch.arange(3)[:, None, None]
+    return ((37 * x + 59 * y + 101 * c + (x * y) % 97 + 3) % 256).to(torch.uint8)[None]
+
+
+def stored_part(pixels: Tensor, description: str) -> Tensor:
+    """The slice a case keeps: the first image, or every s-th row and column."""
+    stride = re.search(r"::(\d+), ::(\d+)", description)
+    return pixels[:, :, :: int(stride[1]), :: int(stride[2])] if stride else pixels[:1]
+
+
+def check_position_table(meta: Meta, tensors: Arrays) -> list[Result]:
+    results = []
+    for name, want in tensors.items():
+        if grid := re.fullmatch(r"out\.grid(\d+)", name):
+            results.append(
+                check(name, resample_position_table(tensors["in.pos_embed"], int(grid[1])), want, **meta["tolerance"])
+            )
+    return results
+
+
+class ToyBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.l = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.tanh(self.l(x))
+
+
+class ToyEncoder(nn.Module):
+    """The encoder of the golden data: x + tanh(linear(x)) per block, then a layer norm."""
+
+    def __init__(self, weights: Arrays) -> None:
+        super().__init__()
+        width = len(weights["norm.weight"])
+        num_blocks = sum(name.endswith(".l.weight") for name in weights)
+        self.blocks = nn.ModuleList(ToyBlock(width) for _ in range(num_blocks))
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.load_state_dict(weights, strict=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+@torch.no_grad()
+def check_layers(meta: Meta, tensors: Arrays) -> list[Result]:
+    results = []
+    for name, want in tensors.items():
+        if case := LAYER_OUTPUT.fullmatch(name):
+            family, layer = case[1], int(case[2])
+            prefix = f"w.{family}."
+            encoder = ToyEncoder({key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
+            got = patch_features(
+                encoder,
+                list(encoder.blocks),
+                tensors[f"in.{family}.x"],
+                layer=layer,
+                num_special=rule_of(family).num_special,
+            )
+            results.append(check(name, got, want, **meta["tolerance"]))
+    return results
