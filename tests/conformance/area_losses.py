@@ -1,0 +1,191 @@
+"""Golden cases of the tokenizer losses, the reconstruction metrics, and (by delegation) stage-0 training."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gear.losses import LPIPS, LossConfig, LossHead, PatchDiscriminator
+from gear.tokenizers import EntropyTerms, QuantizerLosses
+from tests.conformance.area_tokenizers import tensor, under
+from tests.conformance.case import Result, Unsupported, check, check_equal, load_case
+from tests.conformance.hash_weights import hash_weights
+
+AREA = "losses"
+
+Tensors = dict[str, Tensor]
+
+
+def run(path: Path) -> list[Result] | None:
+    meta, arrays = load_case(path)
+    checkers: list[tuple[bool, Callable[[dict[str, Any], Tensors], list[Result]]]] = [
+        ("variants" in meta, loss_head),
+        ("full/input" in arrays, discriminator),
+        ("layer0/value" in arrays, lpips),
+    ]
+    if "loss_config" in meta and "batches" in meta:
+        return stage0(path)
+    tensors = {name: tensor(array) for name, array in arrays.items()}
+    for recognised, checker in checkers:
+        if recognised:
+            return checker(meta, tensors)
+    return None
+
+
+def stage0(path: Path) -> list[Result]:
+    if importlib.util.find_spec("tests.conformance.stage0") is None:
+        raise Unsupported("tokenizer training steps are not checked yet")
+    return importlib.import_module("tests.conformance.stage0").run(path)
+
+
+class Comparison:
+    """Collects comparisons of a case whose tolerances are listed per tensor."""
+
+    def __init__(self, meta: Mapping[str, Any], tensors: Tensors) -> None:
+        self.limits = meta["tolerance"].get("per_tensor", meta["tolerance"])
+        self.tensors = tensors
+        self.results: list[Result] = []
+
+    def __call__(self, name: str, got: Any) -> None:
+        want = self.tensors[name]
+        got = torch.as_tensor(got).detach()
+        if got.ndim and len(got) > len(want):
+            got = got[: len(want)]  # only leading rows are stored of large tensors
+        if want.is_floating_point():
+            self.results.append(check(name, got.reshape(want.shape), want, atol=self.limits[name]["atol"]))
+        else:
+            self.results.append(check_equal(name, got, want))
+
+
+def loaded(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """`module` with exactly these weights; constants and counters may be missing, nothing may be left over."""
+    missing, unexpected = module.load_state_dict(dict(weights), strict=False)
+    allowed = ("num_batches_tracked", "scaling_layer.")
+    assert not unexpected, unexpected
+    assert all(any(text in key for text in allowed) for key in missing), missing
+    return module
+
+
+def gradient_of(loss: Tensor, source: Tensor) -> Tensor:
+    return torch.autograd.grad(loss, source)[0]
+
+
+def discriminator(meta: dict[str, Any], tensors: Tensors) -> list[Result]:
+    compare = Comparison(meta, tensors)
+    for norm in ("batch", "group"):
+        discriminator_blocks(compare, norm, meta["config"])
+    full = loaded(PatchDiscriminator(ndf=64), hash_weights(meta["hash_weights"]))
+    with torch.no_grad():
+        compare("full/eval_logits", full.eval()(tensors["full/input"]))
+        compare("full/train_logits", full.train()(tensors["full/input"]))
+    return compare.results
+
+
+def discriminator_blocks(compare: Comparison, norm: str, config: Mapping[str, Any]) -> None:
+    """Evaluation, the generator's pass, the discriminator's pass; each from the stored state."""
+    real, fake = compare.tensors["input/real"], compare.tensors["input/fake"].clone().requires_grad_()
+
+    def fresh() -> nn.Module:
+        assert config["input_nc"] == 3
+        model = PatchDiscriminator(ndf=config["ndf"], n_layers=config["n_layers"], norm=norm)
+        return loaded(model, under(f"{norm}/weights/", compare.tensors)).train()
+
+    with torch.no_grad():
+        compare(f"{norm}/eval_logits_real", fresh().eval()(real))
+
+    model = fresh()
+    logits = model(fake)
+    compare(f"{norm}/train_logits_fake", logits)
+    compare(f"{norm}/gen_loss_grad_fake", gradient_of(-logits.mean(), fake))
+    for name in under(f"{norm}/after_one_train_forward/", compare.tensors):
+        compare(f"{norm}/after_one_train_forward/{name}", model.state_dict()[name])
+
+    model = fresh()
+    real_logits, fake_logits = model(real), model(fake.detach())
+    head = LossHead(LossConfig(perceptual_weight=0), fresh(), None)
+    loss, _ = head.discriminator_loss(real, fake, step=0)
+    loss.backward()
+    compare(f"{norm}/d_logits_real", real_logits)
+    compare(f"{norm}/d_logits_fake", fake_logits)
+    compare(f"{norm}/hinge_d_loss", loss)
+    for name, parameter in head.discriminator.named_parameters():
+        compare(f"{norm}/d_grad/{name}", parameter.grad)
+
+
+def lpips(meta: dict[str, Any], tensors: Tensors) -> list[Result]:
+    compare = Comparison(meta, tensors)
+    model = loaded(LPIPS(), hash_weights(meta["hash_weights"])).eval()
+    assert isinstance(model, LPIPS)
+    x, y = tensors["input/x"], tensors["input/y"].clone().requires_grad_()
+    compare("scaled_input", model.scaling_layer(x)[:, :, :4, :4])
+    for k, feature in enumerate(model.features(x)):
+        compare(f"feature{k}/mean", feature.mean(dim=(1, 2, 3)))
+        compare(f"feature{k}/std", feature.std(dim=(1, 2, 3)))
+        compare(f"feature{k}/corner", feature[:, :6, :2, :2])
+    for k, distance in enumerate(model.layer_distances(x, y)):
+        compare(f"layer{k}/value", distance)
+    value = model(x, y)
+    compare("value", value)
+    compare("grad_target", gradient_of(value.mean(), y))
+    compare("value_identical_images", model(x, x))
+    return compare.results
+
+
+def loss_head(meta: dict[str, Any], tensors: Tensors) -> list[Result]:
+    compare = Comparison(meta, tensors)
+    perceptual = loaded(LPIPS(), hash_weights(meta["hash_weights_lpips"]))
+    for variant, settings in meta["variants"].items():
+        critic = loaded(PatchDiscriminator(ndf=meta["ndf"]), under("discriminator/", tensors))
+        head = LossHead(LossConfig(**settings["config_overrides"]), critic, perceptual).train()
+        loss_head_variant(compare, variant, head, settings)
+    return compare.results
+
+
+def loss_head_variant(compare: Comparison, variant: str, head: LossHead, settings: Mapping[str, Any]) -> None:
+    """One generator pass and two discriminator passes without an update in between."""
+    tensors, step = compare.tensors, settings["global_step"]
+    pixels, recon = tensors["input/x"], tensors["input/recon"].clone().requires_grad_()
+    zero = torch.zeros(())
+    scalar = "scalar" in settings["entropy_argument"]  # the reference then knows the total only
+    losses = QuantizerLosses(
+        vq=tensors["input/vq_loss"],
+        commit=tensors["input/commit_loss"],
+        entropy=EntropyTerms(
+            total=tensors["input/entropy_total_scaled"],
+            sample=zero if scalar else tensors["input/sample_entropy"],
+            average=zero if scalar else tensors["input/avg_entropy"],
+        ),
+    )
+    total, logs = head.generator(pixels, recon, losses, step)
+    total.backward()
+    compare(f"{variant}/gen/total", total)
+    compare(f"{variant}/gen/grad_recon", recon.grad)
+    untouched = all(parameter.grad is None for parameter in head.parameters())
+    compare.results.append(Result(f"{variant}/gen leaves the head alone", 0.0, 0.0, untouched, "it left gradients"))
+    compare_logs(compare, f"{variant}/gen/dict/", logs)
+
+    for index in range(2):
+        head.zero_grad(set_to_none=True)
+        loss, logs = head.discriminator_loss(pixels, recon, step)
+        loss.backward()
+        compare(f"{variant}/disc{index}/total", loss)
+        compare_logs(compare, f"{variant}/disc{index}/dict/", logs)
+        for name in under(f"{variant}/disc{index}/grad/", tensors):
+            gradient = head.discriminator.get_parameter(name).grad
+            compare(f"{variant}/disc{index}/grad/{name}", float("nan") if gradient is None else gradient)
+        for name in under(f"{variant}/disc{index}/buffer/", tensors):
+            compare(f"{variant}/disc{index}/buffer/{name}", head.get_buffer(name))
+    for name in under(f"{variant}/after/discriminator/", tensors):
+        compare(f"{variant}/after/discriminator/{name}", head.discriminator.get_buffer(name))
+
+
+def compare_logs(compare: Comparison, prefix: str, logs: Mapping[str, Tensor]) -> None:
+    stored = under(prefix, compare.tensors)
+    compare.results.append(Result(f"{prefix}names", 0.0, 0.0, logs.keys() == stored.keys(), f"{sorted(logs)}"))
+    for name in stored.keys() & logs.keys():
+        compare(prefix + name, logs[name])
