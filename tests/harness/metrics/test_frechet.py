@@ -1,0 +1,116 @@
+"""Frechet distance: closed forms, invariances, and agreement with an independent matrix square root."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.metrics.frechet import Statistics, StatisticsAccumulator, frechet_distance, statistics, statistics_of
+
+
+def features(count: int, width: int, seed: int, *, shift: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(width, width))
+    return (rng.normal(size=(count, width)) @ mixing + shift).astype(np.float32)
+
+
+def test_identical_sets_are_at_distance_zero():
+    x = features(200, 16, 0)
+    assert frechet_distance(statistics(x), statistics(x)).value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_identical_sets_of_fewer_images_than_dimensions_are_at_distance_zero():
+    x = features(20, 64, 0)
+    assert frechet_distance(statistics(x), statistics(x)).value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_shift_costs_its_squared_length_and_nothing_else():
+    x = features(300, 8, 1).astype(np.float64)
+    shift = np.arange(8.0)
+    distance = frechet_distance(statistics(x), statistics(x + shift))
+    assert distance.mean_term == pytest.approx(shift @ shift)
+    assert distance.covariance_term == pytest.approx(0.0, abs=1e-9)
+
+
+def test_diagonal_gaussians_have_the_closed_form():
+    a, b = np.array([1.0, 4.0, 0.0]), np.array([9.0, 4.0, 25.0])
+    mean = np.zeros(3)
+    distance = frechet_distance(
+        Statistics(mean=mean, covariance=np.diag(a)), Statistics(mean=mean, covariance=np.diag(b))
+    )
+    assert distance.value == pytest.approx(((np.sqrt(a) - np.sqrt(b)) ** 2).sum())
+
+
+def test_full_rank_sets_agree_with_the_matrix_square_root_of_the_product():
+    a, b = statistics(features(400, 24, 2)), statistics(features(300, 24, 3, shift=0.2))
+    root = scipy.linalg.sqrtm(a.covariance @ b.covariance)
+    spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.trace(root).real
+    assert frechet_distance(a, b).covariance_term == pytest.approx(spread, rel=1e-9)
+
+
+def test_rank_deficient_sets_agree_with_the_singular_values_of_the_centred_features():
+    x, y = features(30, 128, 4).astype(np.float64), features(25, 128, 5).astype(np.float64)
+    a, b = statistics(x), statistics(y)
+    centred = [(z - z.mean(0)) / np.sqrt(len(z) - 1) for z in (x, y)]
+    root_trace = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    expected = np.trace(a.covariance) + np.trace(b.covariance) - 2 * root_trace
+    assert frechet_distance(a, b).covariance_term == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_distance_is_symmetric():
+    a, b = statistics(features(100, 12, 6)), statistics(features(90, 12, 7))
+    assert frechet_distance(a, b).value == pytest.approx(frechet_distance(b, a).value, rel=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(0, 2**31))
+def test_statistics_do_not_depend_on_how_the_stream_is_cut(batch_sizes: list[int], seed: int):
+    x = features(sum(batch_sizes) + 2, 5, seed, shift=100.0)
+    cuts = np.cumsum(batch_sizes)
+    streamed = statistics_of(np.split(x, cuts))
+    np.testing.assert_allclose(streamed.mean, x.mean(axis=0, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(streamed.covariance, np.cov(x, rowvar=False, dtype=np.float64), rtol=1e-9, atol=1e-9)
+
+
+def test_statistics_do_not_depend_on_the_order_of_the_images():
+    x = features(500, 10, 8)
+    shuffled = x[np.random.default_rng(0).permutation(len(x))]
+    np.testing.assert_allclose(statistics(shuffled).covariance, statistics(x).covariance, rtol=1e-10)
+
+
+def test_a_far_away_mean_does_not_cost_the_covariance_its_digits():
+    x = np.random.default_rng(9).normal(size=(1000, 4))
+    far = statistics_of(np.split(x + 1e6, 10))
+    np.testing.assert_allclose(far.covariance, np.cov(x, rowvar=False), atol=1e-8)
+
+
+def test_a_float32_mean_is_numpys_mean_of_the_float32_rows():
+    x = features(700, 6, 10, shift=3.0)
+    assert statistics(x, mean_dtype=np.float32).mean.dtype == np.float32
+    np.testing.assert_array_equal(statistics(x, mean_dtype=np.float32).mean, np.mean(x, axis=0))
+
+
+def test_one_image_has_no_covariance():
+    accumulator = StatisticsAccumulator()
+    accumulator.add(np.ones((1, 3)))
+    with pytest.raises(ValueError, match="at least 2 images"):
+        accumulator.statistics()
+
+
+def test_features_of_another_width_are_refused():
+    accumulator = StatisticsAccumulator()
+    accumulator.add(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="width 4"):
+        accumulator.add(np.ones((2, 4)))
+    with pytest.raises(ValueError, match="width 3 and 4"):
+        frechet_distance(statistics(features(9, 3, 0)), statistics(features(9, 4, 0)))
+
+
+def test_a_nan_in_the_features_is_refused():
+    x = features(10, 3, 0)
+    x[4, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        statistics(x)
