@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gear.weights import StateDict, load_exactly, read_weights
+from gear.foreign import StateDict, load_exactly, read_weights
 
 _SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))
 """Ranges of torchvision's VGG16 `features`; each ends behind relu{1_2, 2_2, 3_3, 4_3, 5_3}."""

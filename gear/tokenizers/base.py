@@ -90,7 +90,7 @@ class TokenizerConfig:
         require(self.entropy_loss_ratio >= 0, f"entropy_loss_ratio must not be negative, got {self.entropy_loss_ratio}")
 
     @property
-    def codebook_size(self) -> int:
+    def num_codes(self) -> int:
         """K: the entries one code id can name."""
         raise NotImplementedError
 

@@ -63,6 +63,10 @@ class VQConfig(TokenizerConfig):
         require_widths(self.ch, self.encoder_ch_mult + self.decoder_ch_mult)
 
     @property
+    def num_codes(self) -> int:
+        return self.codebook_size
+
+    @property
     def code_dim(self) -> int:
         return self.codebook_embed_dim
 
