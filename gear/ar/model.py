@@ -88,6 +88,10 @@ class Trunk(nn.Module, ABC):
     def embed_condition(self, condition: Any, drop_ids: Tensor | None = None) -> Tensor:
         """The condition of each sample as T slots (B, T, D)."""
 
+    @abstractmethod
+    def with_null(self, condition: Any) -> Any:
+        """[condition ; null condition], 2B rows: the two halves of classifier-free guidance."""
+
     def attention_mask(self, condition: Any, num_slots: int) -> Tensor | None:
         """Mask of a full pass over S slots, (B, 1, S, S), True = may attend; None = causal."""
         return None
@@ -253,8 +257,7 @@ class ClassConditionalAR(Trunk):
     def embed_condition(self, condition: Tensor, drop_ids: Tensor | None = None) -> Tensor:
         return self.cls_embedding(condition, drop_ids)
 
-    def with_null(self, labels: Tensor) -> Tensor:
-        """[labels ; null labels] (2B,): the two halves of classifier-free guidance."""
+    def with_null(self, condition: Tensor) -> Tensor:
         if self.config.class_dropout_prob == 0:
             raise ValueError("guidance needs a null class, and this model has none; use cfg scale 1")
-        return torch.cat([labels, torch.full_like(labels, self.config.num_classes)])
+        return torch.cat([condition, torch.full_like(condition, self.config.num_classes)])
