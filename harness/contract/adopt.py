@@ -1,0 +1,239 @@
+"""Takes in samples that did not come from a `SampleSetWriter`, and turns one form of a sample set into the other.
+
+The pixels are copied, not linked: a sample set owns its files, so nobody changes them by overwriting the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.contract.assemble import assemble, claim
+from harness.contract.errors import BadSamples, UserError
+from harness.contract.files import PathLike, relative_path_problem
+from harness.contract.images import IMAGE_SUFFIXES, read_any_image
+from harness.contract.npz import npz_names, open_npz_member, read_npz_array
+from harness.contract.progress import Progress
+from harness.contract.requests import RequestSet
+from harness.contract.samples import (
+    FORMS,
+    MANIFEST_FILE,
+    Entry,
+    Form,
+    SampleSet,
+    check_distinct,
+    check_images_header,
+    num_threads,
+)
+
+_BATCH = 32
+
+
+def sample_set_from_npz(
+    path: PathLike,
+    out_dir: PathLike,
+    *,
+    form: Form = "npz",
+    requests: RequestSet | None = None,
+    generator: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> SampleSet:
+    """Adopt an NPZ that somebody else wrote, compressed or not, as a sample set in `out_dir`.
+
+    Args:
+        path: holds `arr_0` (N, H, W, 3) uint8, and perhaps N integer labels as `labels` or, as ADM writes them, `arr_1`.
+        out_dir: the folder of the sample set to be.
+        form: of the sample set to be.
+        requests: what the images answer, in order; then their number and size must match.
+        generator: who drew them; by default only the name of the file is noted.
+        progress: advanced by each batch.
+    Raises:
+        BadSamples: the archive is damaged, or is not what it must be, with the line that puts it right.
+    """
+    path, out_dir = Path(path), Path(out_dir)
+    with open_npz_member(path) as member:
+        check_images_header(member.shape, member.dtype, path)
+        count, image_size = member.shape[0], member.shape[1]
+        entries = (
+            _requested_entries(requests, count, image_size, path)
+            if requests
+            else _numbered_entries(_npz_labels(path, count), count)
+        )
+        _claim(out_dir, form)
+        return assemble(
+            out_dir,
+            form=form,
+            image_size=image_size,
+            entries=entries,
+            batches=member.batches(_BATCH),
+            requests=requests,
+            generator=generator or {"name": "adopted", "source": path.name},
+            progress=progress,
+        )
+
+
+def sample_set_from_folder(
+    path: PathLike,
+    out_dir: PathLike,
+    *,
+    form: Form = "npz",
+    requests: RequestSet | None = None,
+    generator: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> SampleSet:
+    """Adopt a folder of images (PNG, JPEG, WebP; subfolders too) as a sample set in `out_dir`.
+
+    Args:
+        path: the folder. Without `requests`, all images in it, sorted by path.
+        out_dir: the folder of the sample set to be.
+        form: of the sample set to be.
+        requests: what the images answer; each is then looked up at the path of its request.
+        generator: who drew them; by default only the name of the folder is noted.
+        progress: advanced by each batch.
+    Raises:
+        BadSamples: an image is missing, damaged, of another size, or has no one meaning as 8-bit RGB.
+    """
+    path, out_dir = Path(path), Path(out_dir)
+    files = _requested_files(path, requests) if requests else _image_files(path)
+    image_size = _side(files[0])
+    if requests:
+        entries = _requested_entries(requests, len(files), image_size, path)
+    else:
+        entries = [_file_entry(file.relative_to(path).as_posix(), file) for file in files]
+        check_distinct(entries, path)
+    _claim(out_dir, form)
+    return assemble(
+        out_dir,
+        form=form,
+        image_size=image_size,
+        entries=entries,
+        batches=_file_batches(files, image_size),
+        requests=requests,
+        generator=generator or {"name": "adopted", "source": path.resolve().name},
+        progress=progress,
+    )
+
+
+def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None = None) -> SampleSet:
+    """Write the sample set `src` as `dst` in `form`. Every pixel is compared; digest and index stay the same.
+
+    Raises:
+        BadSamples: `src` is damaged.
+        UserError: `dst` is already in use. The very same conversion, already done, is simply returned.
+    """
+    samples, dst = SampleSet.open(src), Path(dst)
+    if (dst / MANIFEST_FILE).exists():
+        done = SampleSet.open(dst)
+        if (done.digest, done.form, done.request_digest) == (samples.digest, form, samples.request_digest):
+            return done
+    _claim(dst, form)
+    return assemble(
+        dst,
+        form=form,
+        image_size=samples.image_size,
+        entries=samples.entries,
+        batches=samples.batches(_BATCH),
+        requests=samples.requests,
+        generator=samples.generator,
+        progress=progress,
+    )
+
+
+def _claim(out: Path, form: str) -> None:
+    if form not in FORMS:
+        raise UserError(f"the form of a sample set is 'npz' or 'png', not {form!r}.")
+    if (out / MANIFEST_FILE).exists():
+        raise UserError(f"{out}: already holds a sample set; use it, or choose another folder.")
+    # Such work starts over from its source, so any earlier copying may be continued by any other.
+    claim(out, {"copying": True}, {}, "a copy of samples")
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
+
+
+def _requested_entries(requests: RequestSet, count: int, image_size: int, path: Path) -> list[Entry]:
+    if count != len(requests):
+        raise BadSamples(f"{path}: holds {count} images where {len(requests)} were requested; draw the missing ones.")
+    if image_size != requests.protocol.image_size:
+        raise BadSamples(
+            f"{path}: the images are {image_size} px where {requests.protocol.image_size} px were requested; "
+            "draw or resize them to that size."
+        )
+    return [Entry(request.id, request.path, "", request.label) for request in requests]
+
+
+def _numbered_entries(labels: Sequence[int] | None, count: int) -> list[Entry]:
+    return [
+        Entry(f"{index:06d}", f"{index:06d}.png", "", None if labels is None else labels[index])
+        for index in range(count)
+    ]
+
+
+def _npz_labels(path: Path, count: int) -> list[int] | None:
+    names = npz_names(path)
+    name = next((name for name in ("labels", "arr_1") if name in names), None)
+    if name is None:
+        return None
+    labels = read_npz_array(path, name)
+    if labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min() < 0:
+        raise BadSamples(
+            f"{path}: {name!r} is {labels.shape} {labels.dtype}, not {count} class numbers from 0; "
+            "save one integer label per image, or leave the array out."
+        )
+    return [int(label) for label in labels]
+
+
+def _file_entry(relative: str, file: Path) -> Entry:
+    problem = relative_path_problem(relative)
+    if problem or not relative.isprintable():
+        raise BadSamples(f"{file}: the path {problem or 'has unprintable characters'}; rename the file.")
+    return Entry(relative, relative if relative.endswith(".png") else f"{relative}.png", "")
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _image_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise BadSamples(f"{folder}: is not a folder; give a folder of images, or an .npz file.")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not files:
+        raise BadSamples(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}); give the folder that holds them.")
+    return files
+
+
+def _requested_files(folder: Path, requests: RequestSet) -> list[Path]:
+    files = [folder / request.path for request in requests]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise BadSamples(
+            f"{missing[0]}: is missing, with {len(missing) - 1} more of {len(files)}; "
+            "draw each image to the path its request names."
+        )
+    return files
+
+
+def _file_batches(files: Sequence[Path], image_size: int) -> Iterator[np.ndarray]:
+    def read(file: Path) -> np.ndarray:
+        image_u8 = read_any_image(file)
+        if image_u8.shape[:2] != (image_size, image_size):
+            raise BadSamples(
+                f"{file}: is {image_u8.shape[1]}x{image_u8.shape[0]} pixels where the first image has {image_size}x"
+                f"{image_size}; bring all images to one size."
+            )
+        return image_u8
+
+    with ThreadPoolExecutor(num_threads()) as pool:
+        for start in range(0, len(files), _BATCH):
+            yield np.stack(list(pool.map(read, files[start : start + _BATCH])))
+
+
+def _side(file: Path) -> int:
+    height, width, _ = read_any_image(file).shape
+    if height != width:
+        raise BadSamples(f"{file}: is {width}x{height} pixels; crop the images to squares of one size.")
+    return height

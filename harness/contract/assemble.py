@@ -1,0 +1,216 @@
+"""Puts a sample set together from a stream of pixels. The manifest comes last: without it nothing is trusted.
+
+Everything unfinished lives in `work/` inside the output folder: `work.json` (whose work it is), shards, and the pixel
+file or tree while it grows. It is renamed into place when whole, and `work/` goes away once `samples.json` stands.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.contract.digest import canonical_json, digest_pixels, digest_sequence, sha256_file
+from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
+from harness.contract.fields import Fields
+from harness.contract.files import (
+    PARTIAL_SUFFIX,
+    explain_disk_errors,
+    read_json,
+    remove_stale_partials,
+    write_json,
+    write_json_lines,
+)
+from harness.contract.images import encode_png
+from harness.contract.npz import NpzStreamWriter
+from harness.contract.progress import Progress
+from harness.contract.requests import HEAD_FILE, LINES_FILE, RequestSet
+from harness.contract.samples import (
+    IMAGES_DIR,
+    INDEX_FILE,
+    MANIFEST_FILE,
+    NPZ_FILE,
+    Entry,
+    Form,
+    Manifest,
+    SampleSet,
+    num_threads,
+)
+
+WORK_DIR = "work"
+_CLAIM_FILE = "work.json"
+
+
+def claim(out: Path, owner: Mapping[str, Any], settings: Mapping[str, Any], describe: str) -> dict[str, Any]:
+    """Make `out/work`, or take it up again when it is the same owner's, and return the settings it was begun with.
+
+    Args:
+        out: the folder of the sample set to be.
+        owner: what must be equal for unfinished work to be continued.
+        settings: how to do the work; those of the first run stay in force.
+        describe: the owner in words, for the sentence that refuses a stranger's work.
+    Raises:
+        UserError: the folder holds unfinished work of another owner, or files that did not come from here.
+    """
+    work = out / WORK_DIR
+    path = work / _CLAIM_FILE
+    if not path.exists():
+        _refuse_strangers(out)
+        write_json(path, {"owner": owner, "settings": settings})
+    fields = Fields(read_json(path), str(path))
+    found, in_force = fields.mapping("owner"), fields.mapping("settings")
+    if canonical_json(found) != canonical_json(owner):
+        raise UserError(
+            f"{work}: holds unfinished work that is not {describe}; choose another folder, or delete {work} to drop it."
+        )
+    remove_stale_partials(work)
+    return in_force
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Nothing that somebody else put here may be overwritten or swept away."""
+    for name in (NPZ_FILE, IMAGES_DIR, INDEX_FILE, HEAD_FILE, LINES_FILE):
+        if (out / name).exists():
+            raise UserError(f"{out / name}: is in the way and was not written by this command; choose another folder.")
+    work = out / WORK_DIR
+    # A kill before the claim was written leaves temporary files only.
+    if work.exists() and not (work.is_dir() and all(path.name.endswith(PARTIAL_SUFFIX) for path in work.iterdir())):
+        raise UserError(f"{work}: is in the way and was not written by this command; choose another folder.")
+
+
+def assemble(
+    out: Path,
+    *,
+    form: Form,
+    image_size: int,
+    entries: Sequence[Entry],
+    batches: Iterable[np.ndarray],
+    requests: RequestSet | None,
+    generator: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> SampleSet:
+    """Stream `batches` into `out`, then write requests, index and, last of all, the manifest.
+
+    Args:
+        out: a folder that was claimed.
+        form: "npz" or "png".
+        image_size: side of the images.
+        entries: id, path and label of each image in order; a non-empty `sha256` is what the pixels must have.
+        batches: (n, H, W, 3) uint8, together as many as there are entries.
+        requests: what the images answer, where it is known.
+        generator: who drew them.
+        progress: advanced by each batch.
+    Raises:
+        BadSamples: pixels that do not have the hash their entry says.
+        EnvironmentFailure: the disk is full; shards are kept.
+    """
+    work = out / WORK_DIR
+    with explain_disk_errors(out, kept="finished shards are kept"):
+        if form == "npz":
+            _require_space(out, len(entries) * image_size * image_size * 3)
+        sink = _npz_sink(work, image_size, entries) if form == "npz" else _png_sink(work, entries)
+        with sink as store, ThreadPoolExecutor(num_threads()) as pool:
+            digests = list(_stored(batches, store, pool, progress))
+        finished = [
+            Entry(entry.id, entry.path, digest, entry.label) for entry, digest in zip(entries, digests, strict=True)
+        ]
+        _check_expected(entries, finished, out)
+        _publish(work, out, NPZ_FILE if form == "npz" else IMAGES_DIR)
+        if requests is not None:
+            requests.write(out)
+        write_json_lines(out / INDEX_FILE, (entry.to_row() for entry in finished))
+        manifest = Manifest(
+            form=form,
+            count=len(finished),
+            image_size=image_size,
+            digest=digest_sequence(digests),
+            index_sha256=sha256_file(out / INDEX_FILE),
+            request_digest=None if requests is None else requests.digest,
+            generator=generator,
+        )
+        write_json(out / MANIFEST_FILE, manifest.to_row())
+    drop_work(out)
+    return SampleSet.open(out)
+
+
+def drop_work(out: Path) -> None:
+    """Remove what a finished sample set no longer needs."""
+    if (out / WORK_DIR / _CLAIM_FILE).exists():
+        # The set is finished whether or not this works: a file that a network file system still holds open may stay.
+        shutil.rmtree(out / WORK_DIR, ignore_errors=True)
+
+
+def _stored(
+    batches: Iterable[np.ndarray],
+    store: Callable[[np.ndarray, ThreadPoolExecutor], None],
+    pool: ThreadPoolExecutor,
+    progress: Progress | None,
+) -> Iterator[str]:
+    """Store each batch and yield the digests of its images."""
+    for images_u8 in batches:
+        store(images_u8, pool)
+        yield from pool.map(digest_pixels, images_u8)
+        if progress:
+            progress.advance(len(images_u8))
+
+
+@contextmanager
+def _npz_sink(
+    work: Path, image_size: int, entries: Sequence[Entry]
+) -> Iterator[Callable[[np.ndarray, ThreadPoolExecutor], None]]:
+    labels = [entry.label for entry in entries]
+    extra = {} if labels[0] is None else {"labels": np.array(labels, np.int64)}
+    tail = (image_size, image_size, 3)
+    with NpzStreamWriter(work / NPZ_FILE, count=len(entries), shape_tail=tail, extra=extra) as writer:
+        yield lambda images_u8, _: writer.append(images_u8)
+
+
+@contextmanager
+def _png_sink(work: Path, entries: Sequence[Entry]) -> Iterator[Callable[[np.ndarray, ThreadPoolExecutor], None]]:
+    root = work / IMAGES_DIR
+    if root.exists():
+        shutil.rmtree(root)  # half a tree from a run that was killed
+    root.mkdir()
+    for folder in {str(Path(entry.path).parent) for entry in entries}:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    paths = (root / entry.path for entry in entries)  # a tree this function just made: no links to follow
+
+    def write_one(path: Path, image_u8: np.ndarray) -> None:
+        path.write_bytes(encode_png(image_u8))
+
+    def store(images_u8: np.ndarray, pool: ThreadPoolExecutor) -> None:
+        places = [next(paths) for _ in images_u8]
+        for _ in pool.map(write_one, places, images_u8):
+            pass
+
+    yield store
+
+
+def _check_expected(entries: Sequence[Entry], finished: Sequence[Entry], out: Path) -> None:
+    for entry, found in zip(entries, finished, strict=True):
+        if entry.sha256 and entry.sha256 != found.sha256:
+            raise BadSamples(
+                f"{out}: {entry.id!r} did not survive with its pixels unchanged; run the same command again."
+            )
+
+
+def _publish(work: Path, out: Path, name: str) -> None:
+    """Rename the finished pixels into place. What stands there without a manifest is an earlier try, untrusted."""
+    final = out / name
+    if final.is_dir():
+        shutil.rmtree(final)
+    (work / name).replace(final)
+
+
+def _require_space(out: Path, needed: int) -> None:
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise EnvironmentFailure(
+            f"{out}: putting the samples together needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB; "
+            "finished shards are kept. Free some space and run the same command again."
+        )

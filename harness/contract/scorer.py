@@ -1,0 +1,185 @@
+"""Turns a function into the `score` command, so that every scorer speaks the same language.
+
+    def score(job: ScoreJob) -> ScoreRecord: ...
+
+    if __name__ == "__main__":
+        raise SystemExit(run_scorer(score))
+
+The command is `score --samples DIR --assets DIR --out DIR [--options FILE]`. Progress goes to stderr as JSON lines,
+`score.json` and `items.jsonl` to the output folder, and the exit code is one of those in `harness.contract.errors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness.contract.errors import (
+    EXIT_DEFECT,
+    EXIT_OK,
+    EXIT_PARTLY_SCORED,
+    EnvironmentFailure,
+    MissingAsset,
+    UserError,
+)
+from harness.contract.files import explain_disk_errors, read_json, safe_join
+from harness.contract.progress import Progress
+from harness.contract.record import SCORE_FILE, ScoreRecord
+from harness.contract.samples import SampleSet
+
+# What GPU libraries raise when memory or a kernel is lacking, by name: this module must not import any of them.
+_ENVIRONMENT_ERRORS = {"OutOfMemoryError", "ResourceExhaustedError", "MemoryError", "AcceleratorError"}
+_ENVIRONMENT_PHRASES = ("no kernel image is available", "CUDA error", "CUDA out of memory", "CUDA driver")
+
+
+class Assets:
+    """The asset folder given to a scorer: one folder per asset, files inside."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, name: str) -> Path:
+        """The folder of the asset `name`.
+
+        Raises:
+            MissingAsset: it is not there.
+        """
+        path = safe_join(self.folder, name)
+        if not path.is_dir():
+            raise MissingAsset(
+                f"{path}: the asset {name!r} is not there. Fetch it: harness assets pull {name}   "
+                f"Without internet: harness assets import FILE"
+            )
+        return path
+
+    def file(self, name: str, filename: str | None = None) -> Path:
+        """The file `filename` of the asset `name`, or its only file when no name is given.
+
+        Raises:
+            MissingAsset: the asset or the file is not there, or there are several files to choose from.
+        """
+        folder = self.path(name)
+        if filename is not None:
+            path = safe_join(folder, filename)
+            if not path.is_file():
+                raise MissingAsset(f"{path}: is missing from the asset {name!r}. Fetch it: harness assets pull {name}")
+            return path
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        if len(files) != 1:
+            raise MissingAsset(
+                f"{folder}: the asset {name!r} has {len(files)} files where one is expected. "
+                f"Fetch it again: harness assets pull {name}"
+            )
+        return files[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreJob:
+    """What a scorer is given."""
+
+    samples: SampleSet
+    assets: Assets
+    out: Path
+    """The output folder; a scorer may keep work of its own here, e.g. answers already paid for."""
+    options: Mapping[str, Any]
+    items: list[Mapping[str, Any]] = field(default_factory=list)
+    """The scorer appends one object per image or question; they become `items.jsonl`."""
+
+    def progress(self, total: int, what: str) -> Progress:
+        """Start counting, e.g. `job.progress(len(job.samples), "images")`."""
+        return Progress(total, what)
+
+
+def run_scorer(score: Callable[[ScoreJob], ScoreRecord], argv: Sequence[str] | None = None) -> int:
+    """Run `score` as the `score` command and return its exit code.
+
+    The digests of samples and requests, the options, the total time and the Python and NumPy versions are added to the
+    record; what the scorer itself wrote under the same names stays.
+
+    Args:
+        score: samples in, record out; it appends to `job.items`.
+        argv: the arguments; those of the process when None.
+    """
+    started = time.monotonic()
+    try:
+        arguments = _parse_arguments(argv)
+        job = _open_job(arguments)
+        with explain_disk_errors(job.out):
+            record = _complete(score(job), job, time.monotonic() - started)
+            record.write(job.out, job.items)
+    except UserError as error:
+        return _fail(error)
+    except Exception as error:
+        if _is_environment(error):
+            return _fail(EnvironmentFailure(f"the environment failed: {type(error).__name__}: {error}"))
+        traceback.print_exc()
+        return EXIT_DEFECT
+    return EXIT_PARTLY_SCORED if record.unscored else EXIT_OK
+
+
+def describe_environment(packages: Iterable[str] = ()) -> dict[str, str]:
+    """Versions for `ScoreRecord.environment`: Python, platform, NumPy and Pillow, and `packages` where installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("numpy", "pillow", *packages):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="score",
+        description="Score a sample set.",
+        epilog="Exit codes: 0 scored, 1 defect, 2 usage, 3 samples, 4 assets, 5 partly scored, 6 environment.",
+    )
+    parser.add_argument("--samples", type=Path, required=True, metavar="DIR", help="the sample set")
+    parser.add_argument("--assets", type=Path, required=True, metavar="DIR", help="one folder per asset")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets score.json and items.jsonl")
+    parser.add_argument("--options", type=Path, metavar="FILE", help="a JSON object")
+    return parser.parse_args(argv)
+
+
+def _open_job(arguments: argparse.Namespace) -> ScoreJob:
+    options = read_json(arguments.options) if arguments.options else {}
+    if not isinstance(options, dict):
+        raise UserError(f"{arguments.options}: holds a {type(options).__name__}, not a JSON object of options.")
+    if not arguments.assets.is_dir():
+        raise MissingAsset(f"{arguments.assets}: is not a folder; give --assets the folder with one folder per asset.")
+    samples = SampleSet.open(arguments.samples)
+    with explain_disk_errors(arguments.out):
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / SCORE_FILE).unlink(missing_ok=True)  # a score of earlier samples must not outlive a failure
+    return ScoreJob(samples=samples, assets=Assets(arguments.assets), out=arguments.out, options=options)
+
+
+def _complete(record: ScoreRecord, job: ScoreJob, seconds: float) -> ScoreRecord:
+    digests = {"samples": job.samples.digest}
+    if job.samples.request_digest is not None:
+        digests["requests"] = job.samples.request_digest
+    return replace(
+        record,
+        digests={**digests, **record.digests},
+        options={**job.options, **record.options},
+        timings_s={"total": round(seconds, 3), **record.timings_s},
+        environment={**describe_environment(), **record.environment},
+    )
+
+
+def _fail(error: UserError) -> int:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _is_environment(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & _ENVIRONMENT_ERRORS) or any(phrase in str(error) for phrase in _ENVIRONMENT_PHRASES)
