@@ -7,11 +7,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
+from gear.data.loader import Batch
+from gear.data.transforms import adm_center_crop, center_crop, short_side_resize, to_array
+from gear.features.inception import InceptionV3
 from gear.losses import LPIPS, LossConfig, LossHead, PatchDiscriminator
 from gear.tokenizers import EntropyTerms, QuantizerLosses
+from harness.metrics import image
+from harness.metrics.frechet import frechet_distance, statistics
 from tests.conformance.area_tokenizers import tensor, under
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_case
 from tests.conformance.hash_weights import hash_weights
@@ -27,6 +36,10 @@ def run(path: Path) -> list[Result] | None:
         ("variants" in meta, loss_head),
         ("full/input" in arrays, discriminator),
         ("layer0/value" in arrays, lpips),
+        ("pool3_features" in arrays, fid_inception),
+        ("cases" in meta and any("fid" in case for case in meta["cases"].values()), frechet),
+        ("input/feature_matrix" in arrays, recon_metrics),
+        ("source_sizes_hw" in meta, preprocessing),
     ]
     if "loss_config" in meta and "batches" in meta:
         return stage0(path)
@@ -65,7 +78,7 @@ class Comparison:
 def loaded(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """`module` with exactly these weights; constants and counters may be missing, nothing may be left over."""
     missing, unexpected = module.load_state_dict(dict(weights), strict=False)
-    allowed = ("num_batches_tracked", "scaling_layer.")
+    allowed = ("num_batches_tracked", "scaling_layer.", "fc.")
     assert not unexpected, unexpected
     assert all(any(text in key for text in allowed) for key in missing), missing
     return module
@@ -189,3 +202,95 @@ def compare_logs(compare: Comparison, prefix: str, logs: Mapping[str, Tensor]) -
     compare.results.append(Result(f"{prefix}names", 0.0, 0.0, logs.keys() == stored.keys(), f"{sorted(logs)}"))
     for name in stored.keys() & logs.keys():
         compare(prefix + name, logs[name])
+
+
+def fid_inception(meta: dict[str, Any], tensors: Tensors) -> list[Result]:
+    compare = Comparison(meta, tensors)
+    network = InceptionV3()
+    recipe = meta["hash_weights"]
+    shapes = {key: tuple(network.state_dict()[key].shape) for key in recipe["order"]}
+    loaded(network, hash_weights(recipe, shapes))
+    images = tensors["input/x01"]
+    with torch.no_grad():
+        compare("resized_corner", network.preprocess(images)[:, :, :8, :8])
+        for index, block in enumerate(network.blocks(images)[:3]):
+            compare(f"block{index}/channel_mean", block.mean(dim=(2, 3)))
+        compare("pool3_features", network(images))
+    return compare.results
+
+
+def frechet(meta: dict[str, Any], tensors: Tensors) -> list[Result]:
+    """Features to statistics to distance; a singular case is judged by the formula that is stable for it."""
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    results = []
+    for case, values in meta["cases"].items():
+        relative = meta["tolerance"][case].startswith("rel ")
+        limit = float(meta["tolerance"][case].split()[1])
+        tolerance = {"atol": 0.0, "rtol": limit} if relative else {"atol": limit}
+        exact, single = (
+            [statistics(arrays[f"{case}/features{i}"], mean_dtype=dtype) for i in (1, 2)]
+            for dtype in (np.float64, np.float32)
+        )
+        for i, fitted in enumerate(exact, start=1):
+            results.append(check(f"{case}/mu{i}", fitted.mean, arrays[f"{case}/mu{i}"], atol=1e-12))
+            results.append(check(f"{case}/sigma{i}", fitted.covariance, arrays[f"{case}/sigma{i}"], atol=1e-12))
+        wanted = values["fid"] if relative else values["eigenvalue_formula"]
+        results.append(check(f"{case}/fid", frechet_distance(*exact).value, wanted, **tolerance))
+        got, wanted = frechet_distance(*single).value, values["fid_float32_means"]
+        results.append(check(f"{case}/fid_float32_means", got, wanted, **tolerance))
+    return results
+
+
+def recon_metrics(meta: dict[str, Any], tensors: Tensors) -> list[Result]:
+    """L1, PSNR, SSIM per image and aggregated as the reference does; FID with a stand-in for the network."""
+    images_01 = (((tensors["input/images_uint8"].float() / 127.5 - 1) + 1) / 2).clamp(0, 1)
+    recon_01 = (tensors["input/reconstructions"].clamp(-1, 1) + 1) / 2
+    limit = {"l1": 1e-6, "psnr": 1e-4, "ssim": 1e-5}
+    results = []
+    for name, function in {"l1": image.l1, "psnr": image.psnr, "ssim": image.ssim}.items():
+        values, stored = function(images_01.numpy(), recon_01.numpy()), tensors[f"per_image/{name}"].numpy()
+        first = 0
+        if name == "psnr":
+            # Image 0 is reproduced almost exactly: its PSNR measures rounding, and is only known to be large.
+            results.append(Result("per_image/psnr[0] above 100 dB", 0.0, 0.0, bool(values[0] > 100), f"{values[0]}"))
+            first, values[0] = 1, stored[0]
+        results.append(check(f"per_image/{name}", values[first:], stored[first:], atol=limit[name]))
+        if name == "ssim":
+            aggregate = float(np.mean(values))
+        else:
+            aggregate = image.mean_of_batch_means(values, meta["batch_size"])
+        results.append(check(f"vq_val/{name}", aggregate, meta["values"][f"vq_val/{name}"], atol=limit[name]))
+        mean = meta["sample_weighted_values"][name]
+        results.append(check(f"sample mean of {name}", float(np.mean(values)), mean, atol=limit[name]))
+
+    def features(images: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool2d(images, (4, 4)).flatten(1)
+        return F.relu(pooled @ tensors["input/feature_matrix"].T)
+
+    fitted = [statistics(features(images).numpy(), mean_dtype=np.float32) for images in (images_01, recon_01)]
+    wanted = meta["values"]["vq_val/fid"]
+    results.append(check("vq_val/fid", frechet_distance(*fitted).value, wanted, atol=1e-6 * max(1.0, wanted)))
+    return results
+
+
+def preprocessing(meta: dict[str, Any], tensors: Tensors) -> list[Result]:
+    """PIL resizes and crops of every stored image; exact where Pillow is the version that made the case."""
+    size, exact = meta["image_size"], PIL.__version__ == meta["pillow"]
+    results = []
+
+    def compare(name: str, got: np.ndarray) -> None:
+        want = tensors[name].numpy()
+        results.append(check_equal(name, got, want) if exact else check(name, got, want, atol=1.0))
+
+    for i in range(len(meta["source_sizes_hw"])):
+        source = Image.fromarray(tensors[f"{i}/source_hwc"].numpy())
+        for resample in ("bicubic", "bilinear"):
+            cropped = center_crop(short_side_resize(source, size, resample=resample), size)
+            compare(f"{i}/{resample}_chw", to_array(cropped))
+        compare(f"{i}/adm_center_crop_hwc", to_array(adm_center_crop(source, size)).transpose(1, 2, 0))
+        images_u8 = torch.from_numpy(to_array(center_crop(short_side_resize(source, size), size)))[None]
+        batch = Batch(images_u8, labels=torch.zeros(1), ids=torch.zeros(1))
+        wanted = tensors[f"{i}/codec_input_first_row"]
+        atol = 0.0 if exact else 1 / 127.5
+        results.append(check(f"{i}/codec_input_first_row", batch.pixels[0, :, 0], wanted, atol=atol))
+    return results
