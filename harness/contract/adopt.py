@@ -45,7 +45,7 @@ def sample_set_from_npz(
     """Adopt an NPZ that somebody else wrote, compressed or not, as a sample set in `out_dir`.
 
     Args:
-        path: holds `arr_0` (N, H, W, 3) uint8, and perhaps N integer labels as `labels` or, as ADM writes them, `arr_1`.
+        path: holds `arr_0` (N, H, W, 3) uint8, and perhaps N integer labels as `labels` (or `arr_1`, as ADM has it).
         out_dir: the folder of the sample set to be.
         form: of the sample set to be.
         requests: what the images answer, in order; then their number and size must match.

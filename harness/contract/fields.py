@@ -93,7 +93,8 @@ class Fields:
             return default
         if value is _MISSING:
             raise self.fail(f"the field {name!r} is missing; it must be {wanted}.")
-        if value != default and not accepts(value):
+        is_default = type(value) is type(default) and value == default
+        if not is_default and not accepts(value):
             raise self.fail(f"{name!r} is {_short(value)}, which is not {wanted}.")
         return value
 
