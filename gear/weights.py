@@ -1,92 +1,100 @@
-"""Foreign weights enter by this door: files are read without running code from them, and loaded key for key."""
+"""Models from files that `gear train` wrote: strict loading, and the configuration comes with the weights."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor, nn
-
+from gear.ar.model import ClassConditionalAR
+from gear.config import RunConfig
+from gear.foreign import load_exactly
+from gear.tokenizers import Tokenizer, build_tokenizer
+from gear.training.checkpoint import load_tensors
+from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 
-StateDict = dict[str, Tensor]
+State = Mapping[str, Any]
+
+PARTS = ("vq", "vq_ema", "ar", "ema", "projectors", "discriminator")
+"""State dicts that a model file may hold, under the keys of the published GEAR files."""
 
 
-def read_weights(path: Path) -> Any:
-    """The content of a `.safetensors`, `.pt`, `.pth` or `.ckpt` file, on the CPU: nested dictionaries of tensors.
+def model_path(source: str | Path) -> Path:
+    """The file that a source means: itself, or the `model.pt` of a run folder."""
+    source = Path(source)
+    if not source.is_dir():
+        return source
+    path = source / "model.pt"
+    if not path.exists():
+        raise UserError(f"{source} holds no model.pt: its training is not finished; run the same `gear train` again.")
+    return path
 
-    Only tensors and plain Python values are unpickled. Objects of other classes, as Lightning and older training
-    scripts store beside the weights, are replaced by empty placeholders, so no code of theirs runs or is needed.
+
+def read_model(source: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint or `model.pt`, or of a finished run folder."""
+    path = model_path(source)
+    state = load_tensors(path)
+    if "config" not in state:
+        raise UserError(f"{path} carries no configuration, so it was not written by `gear train`; give one that was.")
+    return state
+
+
+def config_of(state: State) -> RunConfig:
+    """The configuration that a model file carries."""
+    return RunConfig.from_dict(state["config"])
+
+
+def load_tokenizer(source: str | Path | State, *, ema: bool = True) -> Tokenizer:
+    """The tokenizer of a model file, in eval mode. ema: prefer the averaged weights where the file has them.
+
+    Raises UserError when the file has no tokenizer, or keys are missing or left over.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give the path of a weights file")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        zipped = zipfile.is_zipfile(path)  # the format since PyTorch 1.6; LPIPS's heads are older
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
-        with torch.serialization.safe_globals([(_Placeholder, name) for name in foreign]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, ValueError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as weights ({reason}); download it again, or save its state dict as .safetensors"
-        ) from error
+    state = source if isinstance(source, Mapping) else read_model(source)
+    tokenizer = build_tokenizer(config_of(state).tokenizer)
+    key = _first(state, ("vq_ema", "vq") if ema else ("vq", "vq_ema"), "tokenizer")
+    load_exactly(tokenizer, state[key], source=f"{key!r} of the model file")
+    return tokenizer.eval()
 
 
-class _Placeholder(dict):
-    """Stands for an object of a class this project does not know; takes any arguments and state, keeps nothing."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Placeholder:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
+def load_ar(source: str | Path | State, *, ema: bool = True) -> ClassConditionalAR:
+    """The AR model of a model file, in eval mode; as `load_tokenizer`."""
+    state = source if isinstance(source, Mapping) else read_model(source)
+    ar = ClassConditionalAR(config_of(state).ar)
+    key = _first(state, ("ema", "ar") if ema else ("ar", "ema"), "AR model")
+    load_exactly(ar, state[key], source=f"{key!r} of the model file")
+    return ar.eval()
 
 
-def is_state_dict(value: Any) -> bool:
-    """Whether `value` is a non-empty dictionary of tensors by name."""
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
-    )
+def _first(state: State, keys: tuple[str, ...], what: str) -> str:
+    for key in keys:
+        if isinstance(state.get(key), Mapping):
+            return key
+    raise UserError(f"the file holds no {what} (none of {', '.join(keys)}); give one of a stage that trains one.")
 
 
-def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> None:
-    """Load every key or nothing: missing keys, left-over keys and other shapes are refused, and named.
-
-    `source` says in the message where the weights came from.
-    """
-    own = module.state_dict()
-    problems = []
-    if missing := [key for key in own if key not in state_dict]:
-        problems.append(f"{len(missing)} missing ({_some(missing)})")
-    if extra := [key for key in state_dict if key not in own]:
-        problems.append(f"{len(extra)} left over ({_some(extra)})")
-    shapes = [
-        f"{key} is {tuple(state_dict[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own
-        if key in state_dict and state_dict[key].shape != own[key].shape
-    ]
-    if shapes:
-        problems.append(f"{len(shapes)} of another shape ({_some(shapes)})")
-    if problems:
-        raise UserError(
-            f"{source} does not fit the {type(module).__name__} it should fill: {'; '.join(problems)}; "
-            "check that the configuration names the architecture these weights were trained with"
-        )
-    module.load_state_dict(dict(state_dict), strict=True)
-
-
-def _some(items: list[str], limit: int = 3) -> str:
-    return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
+def describe(source: str | Path) -> dict[str, Any]:
+    """Facts about a model file in plain types, for `gear info`."""
+    path = model_path(source)
+    state = read_model(path)
+    config = config_of(state)
+    tokenizer, ar = config.tokenizer, config.ar
+    parts = {
+        name: {"parameters": sum(tensor.numel() for tensor in state[name].values()), "tensors": len(state[name])}
+        for name in PARTS
+        if name in state
+    }
+    return {
+        "file": str(path),
+        "sha256": sha256_file(path),
+        "bytes": path.stat().st_size,
+        "stage": state.get("phase"),
+        "steps": state.get("steps"),
+        "tokenizer": f"{tokenizer.family}, {tokenizer.num_codes} codes of {tokenizer.code_dim} dimensions",
+        "ar": f"{ar.n_layer} blocks of width {ar.dim}, {ar.block_size} tokens",
+        "image_size": config.data.image_size,
+        "averaged_weights": [name for name in ("vq_ema", "ema") if name in parts],
+        "parts": parts,
+        "config": json.loads(json.dumps(config.to_dict())),
+    }

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gear.readout import frozen
+from gear.numerics import at_least_float32
 from gear.tokenizers import QuantizerLosses
 
 Logs = dict[str, Tensor]
@@ -87,7 +87,7 @@ class LossHead(nn.Module):
     ) -> tuple[Tensor, Logs]:
         """The tokenizer's loss, a 0-d tensor, and its parts; leaves no gradient in the discriminator."""
         config = self.config
-        pixels, recon = pixels.float(), recon.float()
+        pixels, recon = at_least_float32(pixels), at_least_float32(recon)
         with torch.autocast(pixels.device.type, enabled=False):
             reconstruction = config.reconstruction_weight * self._reconstruction(pixels, recon)
             perceptual = config.perceptual_weight * self._perceptual(pixels, recon)
@@ -122,7 +122,8 @@ class LossHead(nn.Module):
         Before discriminator_start the loss is exactly zero but still has a graph and both passes are run, so batch
         statistics and the optimiser's state advance from the first step.
         """
-        pixels, recon = pixels.float(), recon.detach().float()
+        pixels, recon = at_least_float32(pixels), at_least_float32(recon.detach())
+        self.discriminator.requires_grad_(True)
         with torch.autocast(pixels.device.type, enabled=False):
             real = self.discriminator(pixels)  # two passes, so that batch statistics never mix real and fake
             fake = self.discriminator(recon)
@@ -151,9 +152,10 @@ class LossHead(nn.Module):
     def _adversarial(self, recon: Tensor, factor: float) -> Tensor:
         if factor == 0 or self.config.discriminator_weight == 0:
             return recon.new_zeros(())
-        # The discriminator's gradients are not cleared between the two losses, so this pass must not add to them.
-        with frozen(self.discriminator):
-            return -self.discriminator(recon).mean()
+        # The discriminator's gradients are not cleared between the two losses, so this pass must not add to them: it
+        # is frozen until its own loss is computed.
+        self.discriminator.requires_grad_(False)
+        return -self.discriminator(recon).mean()
 
     def _lecam(self, real: Tensor, fake: Tensor) -> Tensor:
         """The penalty against the running means of the steps before this one, which then move on."""

@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from gear.numerics import at_least_float32
+
 
 @dataclass(frozen=True, kw_only=True)
 class EntropyTerms:
@@ -185,7 +187,7 @@ class Tokenizer(nn.Module):
         Always in float32: in bfloat16 several per cent of the tokens have two codes at exactly the same distance.
         """
         with torch.autocast(device_type=pre_quant.device.type, enabled=False):
-            return self.quantize(pre_quant.float())
+            return self.quantize(at_least_float32(pre_quant))
 
     def decode(self, quant: Tensor) -> Tensor:
         """(B, C, h, w) -> pixels (B, 3, H, W)."""

@@ -1,0 +1,5 @@
+"""`python -m gear` is the command `gear`."""
+
+from gear.cli import main
+
+main()

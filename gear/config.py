@@ -1,0 +1,320 @@
+"""One configuration holds a whole run: data, models, the losses, and what each stage does.
+
+A preset is a YAML file in `gear/configs` (or anywhere); it may `extends:` another one and then names only what
+differs. `--set a.b=c` overrides a single field. Nothing is read leniently: an unknown field or a value of the wrong
+type is refused with the nearest known name. Checkpoints carry the configuration, so nobody repeats it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from gear.ar.config import ARConfig, ar_config
+from gear.data.sources import DataConfig
+from gear.losses.head import LossConfig
+from gear.teachers.base import TeacherConfig
+from gear.tokenizers.base import TokenizerConfig
+from harness.contract.errors import UserError
+
+CONFIGS_DIR = Path(__file__).parent / "configs"
+PHASES = ("tokenizer", "e2e", "ar")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    ndf: int = 64
+    """Filters of the first layer; doubled per layer up to eight times."""
+    n_layers: int = 3
+    """Layers of stride 2 between the first and the last."""
+    norm: Literal["batch", "group"] = "batch"
+    """Normalisation inside the discriminator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceptualConfig:
+    name: Literal["none", "lpips"] = "lpips"
+    """`lpips` needs both weight files below; `none` trains without a perceptual loss."""
+    vgg_weights: str | None = None
+    """torchvision's VGG16 IMAGENET1K_V1 state dict."""
+    lpips_weights: str | None = None
+    """The linear heads of LPIPS v0.1, `vgg.pth`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GearConfig:
+    """The method itself (paper: the two read-outs and their one coefficient)."""
+
+    temperature: float = 0.1
+    """tau of the soft read-out softmax(-d / tau)."""
+    tap_layer: int = 8
+    """AR block after which features are aligned with the teacher, counted from 1."""
+    projector_dim: int = 2048
+    """Hidden width of the projector from AR features to teacher features."""
+    align_coeff: float = 0.5
+    """lambda_AR: weight of the alignment loss beside next-token prediction (hard codes)."""
+    tokenizer_align_coeff: float = 0.5
+    """lambda_tok: weight of the alignment loss that reaches the tokenizer through the frozen AR (soft codes)."""
+    straight_through: bool = False
+    """Ablation: feed one-hot values with the gradient of the soft codes."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if self.tap_layer < 1:
+            raise ValueError(f"tap_layer counts AR blocks from 1, got {self.tap_layer}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    lr: float = 1e-4
+    """Learning rate after the warm-up; constant from there."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    """Decoupled (AdamW), on all parameters."""
+    warmup_steps: int = 1
+    """Update u (from 0) runs at lr * u / warmup_steps until then; 1 makes the first update a no-op, as published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """What one stage does. Fields that a stage has no use for (an AR stage's tokenizer optimizer) are ignored."""
+
+    steps: int = 400_000
+    """Optimizer updates."""
+    batch_size: int = 256
+    """Images of one update, over all processes and micro-batches."""
+    accumulation: int = 1
+    """Micro-batches an update is made of."""
+    tokenizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    discriminator: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ar: OptimizerConfig = field(default_factory=OptimizerConfig)
+    max_grad_norm: float = 1.0
+    """Gradients of each optimizer are clipped to this global L2 norm."""
+    ema_decay: float = 0.9999
+    """Decay of the averaged weights, per update."""
+    checkpoint_every: int = 25_000
+    """Updates between checkpoints; the last update always has one."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept; older ones are deleted."""
+    log_every: int = 1
+    """Updates between lines of the log."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "keep_checkpoints", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulation} equal micro-batches")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a training run, apart from the files it starts from."""
+
+    name: str = "run"
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Autocast type of the forward passes; parameters stay float32. The CPU always runs fp32."""
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig
+    ar: ARConfig
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    gear: GearConfig = field(default_factory=GearConfig)
+    stages: dict[str, StageConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.gear.tap_layer <= self.ar.n_layer:
+            raise ValueError(f"gear.tap_layer is {self.gear.tap_layer} but the AR model has {self.ar.n_layer} blocks")
+
+    def stage(self, phase: str) -> StageConfig:
+        if phase not in self.stages:
+            raise UserError(f"the configuration {self.name!r} says nothing about the stage {phase!r} (stages.{phase}).")
+        return self.stages[phase]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, `from_dict` reads it back; this is what a checkpoint carries."""
+        plain: dict[str, Any] = dataclasses.asdict(self)
+        plain["tokenizer"] = self.tokenizer.to_dict()
+        return plain
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> RunConfig:
+        """Raises UserError naming the field that is unknown or has the wrong type."""
+        return _build(RunConfig, derived(values), "")
+
+
+def derived(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what follows from other fields, so that no number is asked for twice.
+
+    The AR model's vocabulary is the codebook, its sequence the token grid, its classes those of the data.
+    `ar.size: LlamaGen-B` stands for the published dimensions.
+    """
+    values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    for section in ("tokenizer", "ar"):
+        if section not in values:
+            raise UserError(f"the configuration has no section {section!r}.")
+    try:
+        tokenizer = TokenizerConfig.from_dict(values["tokenizer"])
+        data = _build(DataConfig, values.get("data", {}), "data")
+        follows = {
+            "vocab_size": tokenizer.num_codes,
+            "block_size": tokenizer.tokens(data.image_size),
+            "num_classes": data.num_classes,
+        }
+    except ValueError as error:
+        raise UserError(f"tokenizer: {error}.") from None
+    ar = dict(values["ar"])
+    for name, value in follows.items():
+        if ar.setdefault(name, value) != value:
+            raise UserError(f"ar.{name} is {ar[name]} but the tokenizer and the data make it {value}; leave it out.")
+    size = ar.pop("size", None)
+    if size is not None:
+        try:
+            ar = dataclasses.asdict(ar_config(size, **ar))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"ar: {error}.") from None
+    return {**values, "ar": ar}
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a preset's name or a YAML file, with `a.b=c` overrides applied in order."""
+    values = read_preset(source)
+    for override in overrides:
+        apply_override(values, override)
+    return RunConfig.from_dict(values)
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in CONFIGS_DIR.glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def read_preset(source: str | Path) -> dict[str, Any]:
+    """The values of a preset with its `extends` chain merged, innermost base first."""
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = CONFIGS_DIR / f"{source}.yaml"
+        if not path.exists():
+            near = difflib.get_close_matches(str(source), preset_names(), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(preset_names())}."
+            raise UserError(f"there is no preset {str(source)!r}; {hint}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML ({error}); check the file.") from None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path} must hold a mapping of sections (data, tokenizer, ar, ...), not {type(values).__name__}."
+        )
+    base = values.pop("extends", None)
+    return _merge(read_preset(base), values) if base else values
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one field in place: `stages.e2e.steps=300`. The value is read as YAML."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set {override!r} is not of the form section.field=value, e.g. --set stages.e2e.steps=300.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(
+            f"--set {override!r}: the value cannot be read; quote strings with special characters."
+        ) from None
+    *sections, last = name.split(".")
+    target = values
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set {override!r}: {section!r} is a single value, not a section.")
+    target[last] = _number_like(value)
+
+
+def _number_like(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a string; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    if base.get("family", over.get("family")) != over.get("family", base.get("family")):
+        return dict(over)  # another tokenizer family has other fields: nothing to inherit
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = (
+            _merge(merged[key], value) if isinstance(merged.get(key), dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _build(cls: type[T], values: Any, where: str) -> T:
+    """A dataclass from plain values; strict about names and types."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where or 'the configuration'} must be a section with fields, not {values!r}.")
+    hints = typing.get_type_hints(cls)
+    known = [entry.name for entry in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    arguments = {}
+    for name, value in values.items():
+        path = f"{where}.{name}" if where else name
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UserError(
+                f"the configuration has no field {path!r}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; this section has: {', '.join(known)}.")
+            )
+        arguments[name] = _value(hints[name], value, path)
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where + ': ' if where else ''}{error}.") from None
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint` says, or a UserError."""
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if hint is TokenizerConfig:
+        try:
+            return TokenizerConfig.from_dict(value)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}.") from None
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast("type[Any]", hint), value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in choices:
+            return None
+        return _value(next(choice for choice in choices if choice is not type(None)), value, where)
+    if origin is Literal:
+        if value not in choices:
+            raise UserError(f"{where} is {value!r}; choose one of {', '.join(map(str, choices))}.")
+        return value
+    if origin is dict:
+        return {key: _value(choices[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and isinstance(value, str):
+        value = _number_like(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise UserError(f"{where} must be {_TYPE_NAMES.get(hint, hint.__name__)}, not {value!r}.")
+    return value
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

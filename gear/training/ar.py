@@ -1,0 +1,73 @@
+"""Stage `ar`: the AR model on a frozen tokenizer.
+
+With the tokenizer and the AR model of stage `e2e` this is the second half of GEAR; with a stage-`tokenizer` file and
+a fresh AR model it is the LlamaGen-REPA baseline.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from gear.align import Projectors, alignment_loss
+from gear.ar.model import ClassConditionalAR
+from gear.config import RunConfig
+from gear.data.loader import Batch
+from gear.readout import codebook_usage, hard_codes
+from gear.teachers import Targets
+from gear.tokenizers.base import Tokenizer
+from gear.training.diagnostics import optimizer_logs
+from gear.training.ema import EMA
+from gear.training.objective import next_token_loss
+from gear.training.stage import Logs, Stage
+
+
+class ARStage(Stage):
+    """An AR model with its projectors, learning the tokens of a tokenizer that does not move."""
+
+    phase = "ar"
+    headline = "ce_loss"
+
+    def __init__(
+        self,
+        config: RunConfig,
+        device: torch.device,
+        *,
+        tokenizer: Tokenizer,
+        ar: ClassConditionalAR,
+        projectors: Projectors,
+        targets: Targets,
+    ) -> None:
+        super().__init__(config, device)
+        self.tokenizer = tokenizer.to(device).eval().requires_grad_(False)
+        self.ar, self.projectors, self.targets = ar.to(device), projectors.to(device), targets
+        # The frozen tokenizer travels with the checkpoint, so that one file is enough to sample from.
+        self.modules = {"vq": tokenizer, "ar": ar, "projectors": projectors}
+        self.averages = {"ema": EMA(ar, self.settings.ema_decay)}
+        self.ar_opt = self.optimization("ar", ar, projectors)
+
+    def micro_step(self, batch: Batch, *, last: bool, diagnose: bool) -> Logs:
+        return ar_step(self, batch, last=last, diagnose=diagnose)
+
+
+def ar_step(run: ARStage, batch: Batch, *, last: bool = True, diagnose: bool = True) -> Logs:
+    """One iteration: next-token prediction over the tokenizer's codes plus alignment with the teacher."""
+    gear = run.config.gear
+    targets = run.targets(batch.images_u8, batch.ids)  # (B, L, d)
+    with torch.no_grad():
+        code_ids = hard_codes(run.tokenizer.encode(batch.pixels).code_ids, len(batch.labels))  # (B, L)
+
+    run.ar.train()
+    with run.autocast():
+        logits, hidden = run.ar(code_ids[:, :-1], batch.labels, tap_layer=gear.tap_layer)
+        align = alignment_loss(run.projectors(run.ar.predicting(hidden)), [targets])
+    ce = next_token_loss(logits, code_ids)
+    loss = ce + gear.align_coeff * align
+    norm = run.ar_opt.step(loss, last_micro_batch=last)
+
+    logs: Logs = {
+        "ar_total": loss.detach(),
+        "ce_loss": ce.detach(),
+        "proj_loss_ar": align.detach(),
+        **optimizer_logs({"ar": (run.ar_opt, norm)}),
+    }
+    return logs | ({"codebook_usage": codebook_usage(code_ids, run.tokenizer.config.num_codes)} if diagnose else {})

@@ -1,0 +1,91 @@
+"""Checkpoints of a training run: written atomically, verified when read, pruned.
+
+`<run>/checkpoints/0000500.pt` holds tensors and plain Python objects only. `0000500.json` beside it is written after
+it and holds its sha256: a checkpoint without that line, or with another hash, is never trusted. The newest good one
+is what a run resumes from.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.contract.digest import sha256_file
+from harness.contract.errors import UserError
+from harness.contract.files import read_json, write_atomically, write_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckpointStore:
+    """The checkpoints of one run. keep: how many of the newest are kept."""
+
+    folder: Path
+    keep: int = 2
+
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Write the checkpoint of `step` and delete those that are older than the `keep` newest."""
+        path = self.folder / f"{step:07d}.pt"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(path, state)
+        write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256_file(path), "bytes": path.stat().st_size})
+        for old in self._paths()[: -self.keep]:
+            old.with_suffix(".json").unlink(missing_ok=True)  # first the trust, then the data
+            old.unlink()
+        return path
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """Path and content of the newest checkpoint that is whole; a damaged one is reported and passed over."""
+        for path in reversed(self._paths()):
+            problem = self._problem(path)
+            if problem is None:
+                return path, load_tensors(path)
+            log.warning("%s is not used: %s; going back to the checkpoint before it.", path, problem)
+        return None
+
+    def _paths(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*.pt") if re.fullmatch(r"\d{7,}", path.stem))
+
+    @staticmethod
+    def _problem(path: Path) -> str | None:
+        seal = path.with_suffix(".json")
+        if not seal.exists():
+            return f"{seal.name} is missing, so it was not finished"
+        try:
+            expected = read_json(seal)["sha256"]
+        except (UserError, KeyError, TypeError, ValueError):
+            return f"{seal.name} is damaged"
+        return None if sha256_file(path) == expected else "its content does not match its sha256"
+
+
+def save_tensors(path: Path, state: dict[str, Any]) -> None:
+    """`torch.save`, atomically. The same state gives the same bytes whatever the file is called."""
+    with write_atomically(path) as stream:
+        torch.save(state, stream)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Tensors and plain objects of a `.pt` file; nothing in it is executed.
+
+    Raises UserError when the file is missing, damaged, or holds anything but tensors and plain Python objects.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give the path of a checkpoint (a .pt file).")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"{path} holds more than tensors and was not opened ({reason}); convert it first.") from None
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}); copy it again.") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors; give a checkpoint.")
+    return state

@@ -1,0 +1,67 @@
+"""The logged figures under their published names."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gear.readout import PosteriorStatistics, codebook_usage, posterior_statistics
+from gear.tokenizers.base import Code
+from gear.training.optim import Optimization
+from gear.training.stage import Logs
+
+
+def codebook_logs(code: Code, temperature: float | None = None) -> Logs:
+    """How the codebook is used: the natural posterior softmax(-d), and the soft read-out's when `temperature` is given."""
+    logs: Logs = {"codebook_usage": codebook_usage(code.code_ids, code.code_distances.shape[-1])}
+    natural = posterior_statistics(code.code_distances)
+    logs["codebook/natural_entropy_nats"] = natural.entropy_nats
+    logs |= _spread("codebook", natural)
+    if temperature is not None:
+        soft = posterior_statistics(code.code_distances, temperature)
+        logs["soft/entropy_nats"] = soft.entropy_nats
+        logs |= _spread("soft", soft)
+        logs["temperature"] = temperature
+    return logs
+
+
+def _spread(prefix: str, statistics: PosteriorStatistics) -> Logs:
+    return {
+        f"{prefix}/effective_size": statistics.effective_size,
+        **{f"{prefix}/top{k}_prob": mass for k, mass in statistics.top_mass.items()},
+    }
+
+
+def tokenizer_logs(generator_logs: dict[str, Tensor], critic_logs: dict[str, Tensor]) -> Logs:
+    """The loss head's figures; the adversarial ones under `disc/`."""
+    direct = (
+        "reconstruction_loss",
+        "perceptual_loss",
+        "vq_loss",
+        "commit_loss",
+        "entropy_loss",
+        "sample_entropy",
+        "avg_entropy",
+    )
+    adversarial = ("weighted_gan_loss", "gan_loss", "discriminator_factor")
+    return {
+        **{name: generator_logs[name] for name in direct},
+        **{f"disc/{name}": generator_logs[name] for name in adversarial},
+        "disc/d_loss": critic_logs["discriminator_loss"],
+        "disc/logits_real": critic_logs["logits_real"],
+        "disc/logits_fake": critic_logs["logits_fake"],
+    }
+
+
+def optimizer_logs(norms: dict[str, tuple[Optimization, Tensor | None]]) -> Logs:
+    """Gradient norms before clipping and learning rates after the warm-up moved; nothing while accumulating."""
+    names = {
+        "tokenizer": ("grad_norm_vq", "lr/vq"),
+        "discriminator": ("disc/grad_norm", "lr/disc"),
+        "ar": ("grad_norm_ar", "lr/ar"),
+    }
+    logs: Logs = {}
+    for name, (optimization, norm) in norms.items():
+        if norm is not None:
+            norm_name, lr_name = names[name]
+            logs[norm_name], logs[lr_name] = norm, optimization.lr
+    return logs

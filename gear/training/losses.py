@@ -1,0 +1,31 @@
+"""From a configuration to the loss head of the tokenizer, shared by the two stages that train one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from gear.config import PerceptualConfig, RunConfig
+from gear.losses.discriminator import PatchDiscriminator
+from gear.losses.head import LossHead
+from gear.losses.lpips import LPIPS
+from harness.contract.errors import MissingAsset
+
+
+def build_loss_head(config: RunConfig) -> LossHead:
+    """Reconstruction, perceptual and adversarial losses with the discriminator inside."""
+    critic = config.discriminator
+    discriminator = PatchDiscriminator(ndf=critic.ndf, n_layers=critic.n_layers, norm=critic.norm)
+    return LossHead(config.loss, discriminator, _perceptual(config.perceptual))
+
+
+def _perceptual(config: PerceptualConfig) -> nn.Module | None:
+    if config.name == "none":
+        return None
+    if config.vgg_weights is None or config.lpips_weights is None:
+        raise MissingAsset(
+            "the LPIPS loss needs two weight files: set perceptual.vgg_weights (torchvision's VGG16) and "
+            "perceptual.lpips_weights (vgg.pth), or train without it: --set perceptual.name=none."
+        )
+    return LPIPS.from_files(Path(config.vgg_weights), Path(config.lpips_weights))
