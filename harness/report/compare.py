@@ -1,0 +1,169 @@
+"""Which of several models is better on a metric, and when the numbers do not let anybody say so.
+
+A difference counts as a win only when it is in the better direction, was measured the same way on both sides (version,
+unit, about the same number of items), and the intervals, where they exist, do not overlap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from harness.contract.record import Metric, ScoreRecord
+from harness.report.formats import arrow, format_together, in_words, plural
+
+LARGEST_N_GAP = 0.01
+"""Counts further apart than this share make two values incomparable (FID falls with n); a few unscored items do not."""
+
+
+class Outcome(Enum):
+    """What a row of a score table allows to be said."""
+
+    SINGLE = "single"
+    """One model only: nothing to compare."""
+    BETTER = "better"
+    WITHIN_INTERVAL = "within the interval"
+    TIE = "tie"
+    NOT_COMPARABLE = "not comparable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The outcome, who leads (a column index), and why when that is not plain from the numbers."""
+
+    outcome: Outcome
+    leader: int | None = None
+    reason: str = ""
+
+    @property
+    def winner(self) -> int | None:
+        """The column to mark as better: a leader within the interval is none."""
+        return self.leader if self.outcome is Outcome.BETTER else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRow:
+    """One metric across all models; a model that lacks it has None."""
+
+    name: str
+    category: str | None
+    cells: tuple[Metric | None, ...]
+    verdict: Verdict
+
+    @property
+    def any_metric(self) -> Metric:
+        """A metric of the row, for what all of them share (label, unit, direction)."""
+        return next(cell for cell in self.cells if cell is not None)
+
+    @property
+    def title(self) -> str:
+        """The label a person knows the metric by."""
+        return self.any_metric.label or self.name
+
+    @property
+    def arrow(self) -> str:
+        """Up when higher is better."""
+        return arrow(self.any_metric.higher_is_better)
+
+
+def value_of(metric: Metric) -> float:
+    """The value as float; NaN where the record has none."""
+    return math.nan if metric.value is None else metric.value
+
+
+def metric_rows(records: Sequence[ScoreRecord]) -> list[MetricRow]:
+    """Line up the metrics of several records, in the order in which the records first state them."""
+    tables = [{(m.name, m.category): m for m in record.metrics} for record in records]
+    keys = list(dict.fromkeys(key for table in tables for key in table))
+    obstacle = _versions_obstacle(records)
+    rows = []
+    for name, category in keys:
+        cells = tuple(table.get((name, category)) for table in tables)
+        verdict = Verdict(outcome=Outcome.NOT_COMPARABLE, reason=obstacle) if obstacle else judge(cells)
+        rows.append(MetricRow(name=name, category=category, cells=cells, verdict=verdict))
+    return rows
+
+
+def judge(cells: Sequence[Metric | None]) -> Verdict:
+    """Say which of the models is better on one metric. Intervals are closed; touching ones overlap."""
+    if len(cells) < 2:
+        return Verdict(outcome=Outcome.SINGLE)
+    metrics = [cell for cell in cells if cell is not None]
+    obstacle = _cells_obstacle(cells, metrics)
+    if obstacle:
+        return Verdict(outcome=Outcome.NOT_COMPARABLE, reason=obstacle)
+    sign = 1 if metrics[0].higher_is_better else -1
+    order = sorted(range(len(metrics)), key=lambda i: -sign * value_of(metrics[i]))
+    best, rest = metrics[order[0]], [metrics[i] for i in order[1:]]
+    if value_of(best) == value_of(rest[0]):
+        return Verdict(outcome=Outcome.TIE)
+    if any(_overlap(best, other) for other in rest):
+        return Verdict(outcome=Outcome.WITHIN_INTERVAL, leader=order[0])
+    return Verdict(outcome=Outcome.BETTER, leader=order[0])
+
+
+def summary(labels: Sequence[str], rows: Sequence[MetricRow]) -> list[str]:
+    """Say in sentences who won what. Categories count only where a benchmark has nothing but categories."""
+    overall = [row for row in rows if row.category is None] or list(rows)
+    if len(labels) < 2 or not overall:
+        return []
+    sentences = [_wins(labels, overall)]
+    close = [row for row in overall if row.verdict.outcome is Outcome.WITHIN_INTERVAL]
+    if close:
+        sentences.append(
+            f"On {in_words([row.title for row in close])} the difference lies within the interval, so nobody wins."
+        )
+    ties = [row.title for row in overall if row.verdict.outcome is Outcome.TIE]
+    if ties:
+        sentences.append(f"{in_words(ties)} came out the same.")
+    unclear = [row for row in overall if row.verdict.outcome is Outcome.NOT_COMPARABLE]
+    for reason in dict.fromkeys(row.verdict.reason for row in unclear):
+        names = in_words([row.title for row in unclear if row.verdict.reason == reason])
+        sentences.append(f"{names} cannot be compared: {reason}.")
+    return sentences
+
+
+def _wins(labels: Sequence[str], rows: Sequence[MetricRow]) -> str:
+    parts = []
+    for index, label in enumerate(labels):
+        won = [_with_numbers(row, index) for row in rows if row.verdict.winner == index]
+        parts.append((len(won), f"{label} is better on {len(won)}" if won else f"{label} on none", in_words(won)))
+    if not any(count for count, _, _ in parts):
+        return f"No model is clearly better on any of {plural(len(rows), 'metric')}."
+    parts.sort(key=lambda part: -part[0])
+    clauses = [f"{text}: {won}" if won else text for _, text, won in parts]
+    return f"Of {plural(len(rows), 'metric')}, " + "; ".join(clauses) + "."
+
+
+def _with_numbers(row: MetricRow, winner: int) -> str:
+    values = format_together([value_of(cell) for cell in row.cells if cell is not None])
+    others = [value for index, value in enumerate(values) if index != winner]
+    return f"{row.title} {row.arrow} ({values[winner]} against {in_words(others)})"
+
+
+def _versions_obstacle(records: Sequence[ScoreRecord]) -> str:
+    versions = dict.fromkeys(f"{record.benchmark} version {record.benchmark_version}" for record in records)
+    return f"measured by {in_words(list(versions))}" if len(versions) > 1 else ""
+
+
+def _cells_obstacle(cells: Sequence[Metric | None], metrics: Sequence[Metric]) -> str:
+    if len(metrics) < len(cells):
+        return "not every model has it"
+    if any(math.isnan(value_of(metric)) for metric in metrics):
+        return "a value is not a number"
+    if len({(metric.unit, metric.higher_is_better) for metric in metrics}) > 1:
+        return "the units or directions differ"
+    counts = [metric.n for metric in metrics]
+    if max(counts) - min(counts) > LARGEST_N_GAP * max(counts):
+        return f"measured on different numbers of items ({in_words([f'{n:,}' for n in counts])})"
+    return ""
+
+
+def _overlap(one: Metric, other: Metric) -> bool:
+    if one.interval is None and other.interval is None:
+        return False
+    low_one, high_one = one.interval or (value_of(one), value_of(one))
+    low_other, high_other = other.interval or (value_of(other), value_of(other))
+    return low_one <= high_other and low_other <= high_one
