@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from gear.align import Projectors, alignment_loss, spatial_norm
+from gear.data.transforms import adm_center_crop, center_crop, short_side_resize, to_array
 from gear.teachers.layers import patch_features, resample_position_table
 from gear.teachers.preprocess import preprocess, rule_of
-from tests.conformance.case import Result, Unsupported, check, load_case
+from tests.conformance.case import Result, Unsupported, check, check_equal, load_case
 
 AREA = "repa"
 
@@ -46,6 +49,8 @@ def checker_of(meta: Meta, tensors: Arrays) -> Checker | None:
         return check_spatial_norm
     if "encoder" in case_fields:
         return check_preprocessing
+    if "in.image_hwc" in tensors:
+        return check_transforms
     if any(LAYER_OUTPUT.fullmatch(name) for name in tensors):
         return check_layers
     return None
@@ -185,3 +190,18 @@ def check_layers(meta: Meta, tensors: Arrays) -> list[Result]:
             )
             results.append(check(name, got, want, **meta["tolerance"]))
     return results
+
+
+def check_transforms(meta: Meta, tensors: Arrays) -> list[Result]:
+    """Resizes and crops, exact to the level with the Pillow build that made the case."""
+    size = meta["image_size"]
+    image = Image.fromarray(tensors["in.image_hwc"].numpy())
+    resized = {name: short_side_resize(image, size, resample=name) for name in ("bicubic", "bilinear")}
+    codec_input = torch.from_numpy(to_array(center_crop(resized["bicubic"], size))).float() / 127.5 - 1.0
+    return [
+        check_equal("val_bicubic", to_array(center_crop(resized["bicubic"], size)), tensors["out.val_bicubic"]),
+        check_equal("val_bilinear", to_array(center_crop(resized["bilinear"], size)), tensors["out.val_bilinear"]),
+        check_equal("train_resized", to_array(resized["bicubic"]), tensors["out.train_resized_bicubic"]),
+        check_equal("adm_crop", np.asarray(adm_center_crop(image, size)), tensors["out.adm_center_crop"]),
+        check("codec_input", codec_input, tensors["out.codec_input"], atol=1e-6),
+    ]
