@@ -2,7 +2,7 @@
 
 The tokenizer minimises   w_rec rec + w_perc LPIPS + w_quant quantiser - w_disc F_t mean D(recon),
 the discriminator         F_t hinge + LeCam,
-where F_t is discriminator_factor from step discriminator_start on and 0 before. All in float32.
+where F_t is discriminator_factor from step discriminator_start on and 0 before. In float32 at least.
 """
 
 from __future__ import annotations

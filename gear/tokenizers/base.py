@@ -84,7 +84,8 @@ class TokenizerConfig:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        TokenizerConfig.families[cls.family] = cls
+        if "family" in vars(cls):  # a base that families share has none
+            TokenizerConfig.families[cls.family] = cls
 
     def __post_init__(self) -> None:
         require(self.ch > 0 and self.num_res_blocks > 0, "ch and num_res_blocks must be positive")
@@ -184,7 +185,7 @@ class Tokenizer(nn.Module):
     def quantise(self, pre_quant: Tensor) -> Code:
         """Choose codes for what `pre_quant` returned.
 
-        Always in float32: in bfloat16 several per cent of the tokens have two codes at exactly the same distance.
+        In float32 at least: in bfloat16 several per cent of the tokens have two codes at exactly the same distance.
         """
         with torch.autocast(device_type=pre_quant.device.type, enabled=False):
             return self.quantize(at_least_float32(pre_quant))
@@ -244,3 +245,9 @@ def require(condition: bool, message: str) -> None:
     """Refuse a configuration with a sentence in the user's words."""
     if not condition:
         raise ValueError(message)
+
+
+def require_widths(ch: int, ch_mult: tuple[int, ...]) -> None:
+    """Group normalisation cuts every width into 32 groups."""
+    for width in (ch, *(ch * m for m in ch_mult)):
+        require(width > 0 and width % 32 == 0, f"every width ch * ch_mult must be a multiple of 32, got {width}")

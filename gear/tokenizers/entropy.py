@@ -26,15 +26,16 @@ def entropy_terms(
 ) -> EntropyTerms:
     """Entropies of softmax(affinities / temperature), from (N, K) affinities: larger means closer.
 
+    Affinities (N, G, K) of G codebooks give the means over the codebooks.
     In a process group the mean assignment is taken over all processes, so that the averaged gradient equals the one
     of a single process on the whole batch; every process must then call this the same number of times. The gradient
     reaches everything the affinities were computed from.
     """
-    log_probs = torch.log_softmax(affinities / temperature, dim=-1)  # (N, K)
+    log_probs = torch.log_softmax(affinities / temperature, dim=-1)  # (N, K) or (N, G, K)
     probs = log_probs.exp()
     sample = -(probs * log_probs).sum(dim=-1).mean()
-    mean_probs = global_mean(probs.mean(dim=0))  # (K,)
-    average = -(mean_probs * torch.log(mean_probs + _UNUSED_CODE_EPS)).sum()
+    mean_probs = global_mean(probs.mean(dim=0))  # (K,) or (G, K)
+    average = -(mean_probs * torch.log(mean_probs + _UNUSED_CODE_EPS)).sum(dim=-1).mean()
     return EntropyTerms(total=ratio * (sample_weight * sample - batch_weight * average), sample=sample, average=average)
 
 

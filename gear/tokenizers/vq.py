@@ -21,6 +21,7 @@ from gear.tokenizers.base import (
     Tokenizer,
     TokenizerConfig,
     require,
+    require_widths,
     straight_through,
     to_map,
     to_rows,
@@ -73,12 +74,6 @@ class VQConfig(TokenizerConfig):
     @property
     def downsample(self) -> int:
         return 2 ** (len(self.encoder_ch_mult) - 1)
-
-
-def require_widths(ch: int, ch_mult: tuple[int, ...]) -> None:
-    """Group normalisation cuts every width into 32 groups."""
-    for width in (ch, *(ch * m for m in ch_mult)):
-        require(width > 0 and width % 32 == 0, f"every width ch * ch_mult must be a multiple of 32, got {width}")
 
 
 class Level(nn.Module):
@@ -166,12 +161,10 @@ class VectorQuantizer(Quantizer):
 
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
-        self.l2_norm = config.codebook_l2_norm
-        self.beta = config.commit_loss_beta
-        self.entropy_loss_ratio = config.entropy_loss_ratio
+        self.config = config
         self.embedding = nn.Embedding(config.codebook_size, config.codebook_embed_dim)
         nn.init.uniform_(self.embedding.weight, -1.0 / config.codebook_size, 1.0 / config.codebook_size)
-        if self.l2_norm:
+        if config.codebook_l2_norm:
             with torch.no_grad():
                 self.embedding.weight.copy_(F.normalize(self.embedding.weight, dim=-1))
 
@@ -194,15 +187,15 @@ class VectorQuantizer(Quantizer):
     def _losses(self, z: Tensor, z_q: Tensor, distances: Tensor) -> QuantizerLosses:
         return QuantizerLosses(
             vq=F.mse_loss(z_q, z.detach()),
-            commit=self.beta * F.mse_loss(z, z_q.detach()),
-            entropy=entropy_terms(-distances, ratio=self.entropy_loss_ratio),
+            commit=self.config.commit_loss_beta * F.mse_loss(z, z_q.detach()),
+            entropy=entropy_terms(-distances, ratio=self.config.entropy_loss_ratio),
         )
 
     def _codebook(self) -> Tensor:
         return self._normalise(self.embedding.weight)
 
     def _normalise(self, rows: Tensor) -> Tensor:
-        return F.normalize(rows, dim=-1) if self.l2_norm else rows
+        return F.normalize(rows, dim=-1) if self.config.codebook_l2_norm else rows
 
 
 def squared_distances(z: Tensor, codebook: Tensor) -> Tensor:

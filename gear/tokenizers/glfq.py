@@ -1,0 +1,55 @@
+"""GLFQ: LFQ with the bits of a token in groups, each with a code id and an entropy regulariser of its own.
+
+32 bits would need an entropy over 2^32 codes; four groups of 8 need four over 256. A token then has several ids, which
+no AR model here reads; with one group (LFQ-8) it is an LFQ with a selectable downsample factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gear.tokenizers.base import require
+from gear.tokenizers.lfq import SignCodeConfig, SignCodeTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLFQConfig(SignCodeConfig):
+    """GLFQ-16 by default: 16 x 16 pixels per token, 32 bits in 4 groups."""
+
+    family: ClassVar[str] = "glfq"
+
+    codebook_embed_dim: int = 32
+    """C, the bits of a token."""
+    num_codebooks: int = 4
+    """Groups the bits are cut into, contiguous and equal."""
+    downsample: int = 16
+    """Pixels along one side of a token; levels beyond log2 of it keep their resolution."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        bits, groups, factor = self.codebook_embed_dim, self.num_codebooks, self.downsample
+        require(bits > 0 and groups > 0, "codebook_embed_dim and num_codebooks must be positive")
+        require(bits % groups == 0, f"{bits} bits cannot be cut into {groups} equal groups; change num_codebooks")
+        require(bits // groups <= 20, f"groups of {bits // groups} bits are too large; raise num_codebooks")
+        largest = 2 ** (len(self.ch_mult) - 1)
+        require(
+            2 <= factor <= largest and factor & (factor - 1) == 0,
+            f"downsample must be a power of two from 2 to {largest} with {len(self.ch_mult)} levels, got {factor}",
+        )
+
+    @property
+    def num_codes(self) -> int:
+        return 2 ** (self.codebook_embed_dim // self.num_codebooks)
+
+    @property
+    def code_dim(self) -> int:
+        return self.codebook_embed_dim
+
+    @property
+    def codes_per_token(self) -> int:
+        return self.num_codebooks
+
+
+class GLFQTokenizer(SignCodeTokenizer):
+    """The GLFQ family: one sign pattern per token, one code id per group of its bits."""
