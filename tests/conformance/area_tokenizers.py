@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gear.foreign import read_weights
 from gear.tokenizers import TOKENIZER_CONFIGS, Code, Tokenizer, TokenizerConfig, build_tokenizer
+from gear.tokenizers.checkpoints import select_weights
 from gear.tokenizers.entropy import entropy_terms
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_case
+from tests.conformance.process_group import run_in_process_group
 
 AREA = "tokenizers"
 
 
 def run(path: Path) -> list[Result] | None:
     meta, arrays = load_case(path)
+    if "layouts" in meta:
+        return layout_results(meta, {name: torch.from_numpy(array) for name, array in arrays.items()})
     tensors = {name: tensor(array) for name, array in arrays.items()}
     if "family" in meta:
         return ModelCase(meta, tensors).results()
     if "world_size" in meta and "cases" in meta:
         return entropy_results(meta, tensors)
-    if "layouts" in meta:
-        raise Unsupported("checkpoint layouts are not read yet")
     return None
 
 
@@ -164,8 +168,6 @@ class ModelCase:
 
 def entropy_results(meta: dict[str, Any], tensors: dict[str, Tensor]) -> list[Result]:
     """The entropy terms of a real process group, one process per rank, as stored per rank and family."""
-    from tests.conformance.process_group import run_in_process_group
-
     found = []
     for case, settings in meta["cases"].items():
         logits = [tensors[f"{case}/logits/{rank}"] for rank in range(meta["world_size"])]
@@ -193,3 +195,46 @@ def entropy_on_rank(logits: Tensor, temperature: float) -> dict[str, Tensor]:
         "avg_entropy": terms.average.detach(),
         "grad": logits.grad,
     }
+
+
+def layout_results(meta: dict[str, Any], tensors: dict[str, Tensor]) -> list[Result]:
+    """Write every layout as a checkpoint file, read it, and compare the extracted state dict exactly."""
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for layout, expected in meta["layouts"].items():
+            path = Path(folder) / f"{layout}.pt"
+            torch.save(checkpoint_content(expected["top_level"], under(f"{layout}/file|", tensors)), path)
+            for loader, result in expected["results"].items():
+                name = f"{layout}/{loader}"
+                # Where the reference raises or silently finds nothing, the averaged weights are all the file has.
+                fails = "problem" in result or "error" in result
+                wanted = under(f"{layout}/file|vq_ema|" if fails else f"{name}|", tensors)
+                results += state_dict_results(
+                    name, select_weights(read_weights(path), **loader_options(loader)), wanted
+                )
+    return results
+
+
+def checkpoint_content(top_level: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The nested dictionary of a checkpoint file, from tensors named 'key' or 'key|inner key'."""
+    content: dict[str, Any] = {}
+    for key, kind in top_level.items():
+        if kind == "tensor":
+            content[key] = tensors[key]
+        else:
+            content[key] = under(f"{key}|", tensors) if kind == "dict" else kind
+    return content
+
+
+def loader_options(loader: str) -> dict[str, bool]:
+    """Our arguments for a loader of the reference, from its name."""
+    return {"ema": "use_ema_true" in loader, "lightning_ema": "prefer_magvit2_ema_false" not in loader}
+
+
+def state_dict_results(name: str, got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[Result]:
+    missing, extra = wanted.keys() - got.keys(), got.keys() - wanted.keys()
+    results = [Result(f"{name} keys", len(missing | extra), 0.0, not missing | extra, f"{missing=} {extra=}")]
+    for key in wanted.keys() & got.keys():
+        same = got[key].dtype == wanted[key].dtype and torch.equal(got[key], wanted[key])
+        results.append(Result(f"{name}|{key}", 0.0 if same else 1.0, 0.0, same, "another value or dtype"))
+    return results
