@@ -87,8 +87,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, this: Pass, cache: LayerCache | None = None) -> Tensor:
         """x (B, S, D) -> (B, S, D). With a cache the keys and values of earlier slots are attended to as well."""
-        qkv = self.wqkv(x).unflatten(-1, (-1, self.head_dim))  # (B, S, H + 2 Hkv, h)
-        return self.resid_dropout(self.wo(self.attend(qkv, this, cache)))
+        qkv = self.project_in(x, this).unflatten(-1, (-1, self.head_dim))  # (B, S, H + 2 Hkv, h)
+        return self.resid_dropout(self.project_out(self.attend(qkv, this, cache), this))
+
+    def project_in(self, x: Tensor, this: Pass) -> Tensor:
+        """(B, S, D) -> queries, keys and values (B, S, (H + 2 Hkv) h)."""
+        return self.wqkv(x)
+
+    def project_out(self, mixed: Tensor, this: Pass) -> Tensor:
+        """Concatenated heads (B, S, D) -> (B, S, D)."""
+        return self.wo(mixed)
 
     def attend(self, qkv: Tensor, this: Pass, cache: LayerCache | None) -> Tensor:
         """From projected (B, S, H + 2 Hkv, h) to concatenated heads (B, S, D)."""

@@ -44,6 +44,8 @@ class KVCache:
         shape = (config.n_layer, batch_size, config.num_kv_heads, slots, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.visible: Tensor | None = None
+        """Slots that later tokens may see, bool (B, 1, 1, slots); None = all. Set by `prefill`."""
 
     @property
     def batch_size(self) -> int:

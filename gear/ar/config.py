@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,39 @@ class ARConfig(TrunkConfig):
             raise ValueError(f"class_dropout_prob is {self.class_dropout_prob}; a probability lies in [0, 1]")
 
 
+TextAttention = Literal["causal", "prefix"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextARConfig(TrunkConfig):
+    """The text-to-image AR: a prefix of caption features instead of a class label."""
+
+    cls_token_num: int = 300
+    """Text slots T; captions are padded or cut to this length."""
+    caption_dim: int = 1024
+    """Width of the text encoder's features."""
+    n_double_stream_layers: int = -1
+    """First blocks in which text has projections and a norm of its own; -1 = a third of the blocks, at least one."""
+    text_attn: TextAttention = "causal"
+    """How text attends to text: to earlier slots only, or (prefix) to all of it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.caption_dim < 1:
+            raise ValueError(f"caption_dim is {self.caption_dim}; it is the width of the text encoder's features")
+        if self.n_double_stream_layers < -1:
+            raise ValueError(f"n_double_stream_layers is {self.n_double_stream_layers}; -1 chooses, 0 means none")
+        if self.text_attn not in get_args(TextAttention):
+            raise ValueError(f"text_attn {self.text_attn!r} is not one of {', '.join(get_args(TextAttention))}")
+
+    @property
+    def num_double_stream(self) -> int:
+        """Double-stream blocks, resolved."""
+        if self.n_double_stream_layers == -1:
+            return max(1, round(self.n_layer / 3))
+        return min(self.n_double_stream_layers, self.n_layer)
+
+
 AR_SIZES: Mapping[str, Mapping[str, int]] = {
     "LlamaGen-S": {"n_layer": 12, "n_head": 12, "dim": 384},
     "LlamaGen-B": {"n_layer": 12, "n_head": 12, "dim": 768},
@@ -128,13 +161,32 @@ AR_SIZES: Mapping[str, Mapping[str, int]] = {
 """Class-conditional sizes by name."""
 
 
+TEXT_AR_SIZES: Mapping[str, Mapping[str, int]] = {
+    **{name: size for name, size in AR_SIZES.items() if name != "LlamaGen-3B"},
+    "LlamaGen-1B": {"n_layer": 36, "n_head": 20, "dim": 1440},
+}
+"""Text-to-image sizes by name."""
+
+
 def ar_config(name: str, **overrides: Any) -> ARConfig:
-    """The configuration of a registered size; keyword arguments replace single fields.
+    """The class-conditional configuration of a registered size; keyword arguments replace single fields.
 
     Raises ValueError, naming near misses, for an unknown name.
     """
-    if name not in AR_SIZES:
-        near = difflib.get_close_matches(name, AR_SIZES, n=1, cutoff=0.3)
+    return ARConfig(**{**_size(name, AR_SIZES, "class-conditional"), **overrides})
+
+
+def text_ar_config(name: str, **overrides: Any) -> TextARConfig:
+    """The text-to-image configuration of a registered size; keyword arguments replace single fields.
+
+    Raises ValueError, naming near misses, for an unknown name.
+    """
+    return TextARConfig(**{**_size(name, TEXT_AR_SIZES, "text-to-image"), **overrides})
+
+
+def _size(name: str, sizes: Mapping[str, Mapping[str, int]], kind: str) -> Mapping[str, int]:
+    if name not in sizes:
+        near = difflib.get_close_matches(name, sizes, n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"no AR model is called {name!r}{hint} (there are {', '.join(AR_SIZES)})")
-    return ARConfig(**{**AR_SIZES[name], **overrides})
+        raise ValueError(f"no {kind} AR model is called {name!r}{hint} (there are {', '.join(sizes)})")
+    return sizes[name]

@@ -96,6 +96,10 @@ class Trunk(nn.Module, ABC):
         """Mask of a full pass over S slots, (B, 1, S, S), True = may attend; None = causal."""
         return None
 
+    def visible_slots(self, condition: Any, num_slots: int) -> Tensor | None:
+        """Slots that image tokens may see in cached decoding, bool (B, 1, 1, num_slots); None = all before them."""
+        return None
+
     # -- full sequences: training, and the frozen pass of the tokenizer's update --
 
     def forward(
@@ -181,6 +185,7 @@ class Trunk(nn.Module, ABC):
     def prefill(self, condition: Any, cache: KVCache) -> Tensor:
         """Fill the conditioning slots; returns the logits of image token 0, float32 (B, K). Eval mode only."""
         x = self.embed_condition(condition).to(self.tok_embeddings.weight.dtype)
+        cache.visible = self.visible_slots(condition, cache.length)
         return self._cached(x, 0, cache, mask=self.attention_mask(condition, self.num_cond))
 
     def decode(self, tokens: Tensor, position: int, cache: KVCache) -> Tensor:
@@ -188,7 +193,8 @@ class Trunk(nn.Module, ABC):
 
         Returns the logits of the token after it, float32 (B, K). Eval mode only.
         """
-        return self._cached(self.tok_embeddings(tokens[:, None]), position, cache)
+        mask = None if cache.visible is None else cache.visible[..., : position + 1]
+        return self._cached(self.tok_embeddings(tokens[:, None]), position, cache, mask)
 
     def _cached(self, x: Tensor, position: int, cache: KVCache, mask: Tensor | None = None) -> Tensor:
         if self.training:

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gear.ar.config import ARConfig
-from gear.ar.model import ClassConditionalAR
+from gear.ar.config import ARConfig, TextARConfig
+from gear.ar.model import ClassConditionalAR, Trunk
 from gear.ar.rope import rotary_table, rotate
-from tests.conformance.case import Result, Unsupported, check, load_case
+from gear.ar.t2i import TextCondition, TextToImageAR
+from tests.conformance.case import Result, check, check_equal, load_case
 
 AREA = "ar"
 
@@ -25,7 +26,7 @@ def run(path: Path) -> list[Result] | None:
     if "rotated_with" in meta:
         return check_rotary(meta, tensors)
     if "caption_dim" in meta.get("config", {}):
-        raise Unsupported("text-to-image transformer")
+        return check_text_to_image(meta, tensors, text_weights(path, tensors))
     if "config" not in meta:
         return None
     return check_class_conditional(meta, tensors)
@@ -48,7 +49,7 @@ def check_rotary(meta: dict[str, Any], tensors: Arrays) -> list[Result]:
 def check_class_conditional(meta: dict[str, Any], tensors: Arrays) -> list[Result]:
     ar = build(meta, tensors)
     return [
-        *check_training(ar, meta, tensors),
+        *check_training(ar, tensors["in.cond_idx"], meta, tensors),
         *check_taps(ar, meta, tensors),
         *check_evaluation(ar, meta, tensors),
         *check_cached(ar, meta, tensors),
@@ -58,19 +59,31 @@ def check_class_conditional(meta: dict[str, Any], tensors: Arrays) -> list[Resul
 def build(meta: dict[str, Any], tensors: Arrays) -> ClassConditionalAR:
     """The case's model with its weights; label dropout off, the table keeping its null row."""
     ar = ClassConditionalAR(ARConfig(**meta["config"]))
-    weights = {key.removeprefix("w."): tensor for key, tensor in tensors.items() if key.startswith("w.")}
-    ar.load_state_dict(weights, strict=True)
+    ar.load_state_dict(weights_of(tensors), strict=True)
     ar.label_dropout = 0.0
     return ar
 
 
-def check_training(ar: ClassConditionalAR, meta: dict[str, Any], tensors: Arrays) -> list[Result]:
+def weights_of(tensors: Arrays) -> Arrays:
+    return {key.removeprefix("w."): tensor for key, tensor in tensors.items() if key.startswith("w.")}
+
+
+def text_weights(path: Path, tensors: Arrays) -> Arrays:
+    """The case's weights; a prefix case shares those of its causal sibling."""
+    own = weights_of(tensors)
+    if own:
+        return own
+    arrays = load_case(path.with_name(path.name.replace("prefix", "causal")))[1]
+    return weights_of({key: torch.from_numpy(array) for key, array in arrays.items()})
+
+
+def check_training(ar: Trunk, condition: Any, meta: dict[str, Any], tensors: Arrays) -> list[Result]:
     """Train mode on hard tokens: logits, cross-entropy, taps, and every stored gradient of the cross-entropy."""
     limits, grad_limits = meta["tolerance"]["forward"], meta["tolerance"]["grad"]
-    tokens, labels = tensors["in.idx"], tensors["in.cond_idx"]
+    tokens = tensors["in.idx"]
     ar.train()
     ar.zero_grad()
-    logits, _ = ar(tokens[:, :-1], labels)
+    logits, _ = ar(tokens[:, :-1], condition)
     loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten())
     loss.backward()
     results = [
@@ -78,7 +91,7 @@ def check_training(ar: ClassConditionalAR, meta: dict[str, Any], tensors: Arrays
         check("out.train.hard.ce", loss, tensors["out.train.hard.ce"], **limits),
     ]
     for tap in meta["taps"]:
-        _, hidden = ar(tokens[:, :-1], labels, tap_layer=tap)
+        _, hidden = ar(tokens[:, :-1], condition, tap_layer=tap)
         results.append(check(f"hidden_{tap}", hidden, tensors[f"out.train.hard.hidden_{tap}"], **limits))
     grads = {name: parameter.grad for name, parameter in ar.named_parameters() if parameter.grad is not None}
     total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]))
@@ -140,3 +153,36 @@ def check_cached(ar: ClassConditionalAR, meta: dict[str, Any], tensors: Arrays) 
         check("out.cached.k_layer0", first.keys, tensors["out.cached.k_layer0"], **limits),
         check("out.cached.v_layer0", first.values, tensors["out.cached.v_layer0"], **limits),
     ]
+
+
+def check_text_to_image(meta: dict[str, Any], tensors: Arrays, weights: Arrays) -> list[Result]:
+    limits = meta["tolerance"]["forward"]
+    ar = TextToImageAR(TextARConfig(**meta["config"]))
+    ar.load_state_dict(weights, strict=True)
+    captions = TextCondition(features=tensors["in.cond_emb"], mask=tensors["in.text_mask"])
+    unmasked = TextCondition(features=tensors["in.cond_emb"])
+    results = check_training(ar, captions, meta, tensors)
+
+    ar.eval()
+    hard, soft = tensors["in.idx"][:, :-1], tensors["in.soft"][:, :-1]
+    with torch.no_grad():
+        got = {
+            "out.eval.hard.logits": ar(hard, captions)[0],
+            "out.eval.soft.logits": ar(soft, captions)[0],
+            "out.eval.nomask.logits": ar(hard, unmasked)[0],
+            "cached logits": cached_logits(ar, hard, captions),
+        }
+        ar.copy_image_stream_to_text()
+        got["out.eval.text_copied.logits"] = ar(hard, captions)[0]
+    predicted = tensors["out.eval.hard.logits"][:, ar.num_cond - 1 :]
+    results += [check(name, logits, tensors.get(name, predicted), **limits) for name, logits in got.items()]
+    mask = ar.attention_mask(captions, tensors["out.mask"].shape[-1])
+    return [*results, check_equal("out.mask", mask, tensors["out.mask"])]
+
+
+def cached_logits(ar: Trunk, tokens: Tensor, condition: Any) -> Tensor:
+    """Prefill, then one token at a time: the logits (B, n + 1, K) of image tokens 0 .. n."""
+    cache = ar.new_cache(len(tokens))
+    logits = [ar.prefill(condition, cache)]
+    logits += [ar.decode(tokens[:, k], ar.num_cond + k, cache) for k in range(tokens.shape[1])]
+    return torch.stack(logits, dim=1)

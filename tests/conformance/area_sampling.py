@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gear.ar.config import ARConfig
-from gear.ar.model import ClassConditionalAR
+from gear.ar.config import ARConfig, TextARConfig
+from gear.ar.model import ClassConditionalAR, Trunk
+from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.sampling.draws import Draw, most_likely, multinomial
 from gear.sampling.filters import filtered_probs
 from gear.sampling.pixels import resize, to_u8, to_u8_rounded
 from gear.sampling.rollout import SamplingOptions, Trace, roll_out
-from tests.conformance.case import Result, Unsupported, check, check_equal, load_case, to_numpy
+from tests.conformance.area_ar import text_weights, weights_of
+from tests.conformance.case import Result, check, check_equal, load_case, to_numpy
 
 AREA = "sampling"
 
@@ -31,9 +33,9 @@ def run(path: Path) -> list[Result] | None:
     if "in.decoded" in tensors:
         return check_pixels(meta, tensors)
     if "caption_dim" in meta.get("config", {}):
-        raise Unsupported("text-to-image transformer")
+        return check_text_to_image(path, meta, tensors)
     if "in.cond" in tensors:
-        return check_roll_outs(meta, tensors)
+        return check_class_conditional(meta, tensors)
     return None
 
 
@@ -46,21 +48,42 @@ def check_filtering(meta: Meta, tensors: Arrays) -> list[Result]:
     return results
 
 
-def check_roll_outs(meta: Meta, tensors: Arrays) -> list[Result]:
+def check_class_conditional(meta: Meta, tensors: Arrays) -> list[Result]:
     ar = ClassConditionalAR(ARConfig(**meta["config"])).eval()
-    ar.load_state_dict({key.removeprefix("w."): t for key, t in tensors.items() if key.startswith("w.")}, strict=True)
-    results = []
+    ar.load_state_dict(weights_of(tensors), strict=True)
+    return check_roll_outs(ar, tensors["in.cond"], meta, tensors)
+
+
+def check_text_to_image(path: Path, meta: Meta, tensors: Arrays) -> list[Result]:
+    """Roll-outs, and the attention mask that the whole of each would have in a single pass."""
+    ar = TextToImageAR(TextARConfig(**meta["config"])).eval()
+    ar.load_state_dict(text_weights(path, tensors), strict=True)
+    null = TextCondition(features=tensors["in.uncond_emb"], mask=tensors["in.uncond_mask"])
+    captions = TextCondition(features=tensors["in.cond_emb"], mask=tensors["in.cond_mask"], null=null)
+    results = check_roll_outs(ar, captions, meta, tensors)
     for case in meta["cases"]:
-        name = f"out.{case['name']}"
-        tokens, trace = roll_out_case(ar, tensors["in.cond"], case, meta["max_new_tokens"])
-        results.append(check_equal(f"{name}.tokens", tokens, tensors[f"{name}.tokens"]))
-        for key, steps in (("logits", trace.logits), ("probs", trace.probs)):
-            limits = meta["tolerance"][key]
-            results.append(check(f"{name}.{key}", torch.stack(steps, dim=1), tensors[f"{name}.{key}"], **limits))
+        name = f"out.{case['name']}.causal_mask"
+        if name in tensors:
+            rows = ar.with_null(captions) if case["kwargs"]["cfg_scale"] > 1 else captions
+            mask = ar.attention_mask(rows, tensors[name].shape[-1])
+            results.append(check_equal(name, mask[:, 0], tensors[name]))
     return results
 
 
-def roll_out_case(ar: ClassConditionalAR, condition: Any, case: Meta, num_tokens: int) -> tuple[Tensor, Trace]:
+def check_roll_outs(ar: Trunk, condition: Any, meta: Meta, tensors: Arrays) -> list[Result]:
+    results = []
+    for case in meta["cases"]:
+        name = f"out.{case['name']}"
+        tokens, trace = roll_out_case(ar, condition, case, meta["max_new_tokens"])
+        results.append(check_equal(f"{name}.tokens", tokens, tensors[f"{name}.tokens"]))
+        for key, steps in (("logits", trace.logits), ("probs", trace.probs)):
+            if f"{name}.{key}" in tensors:
+                limits = meta["tolerance"][key]
+                results.append(check(f"{name}.{key}", torch.stack(steps, dim=1), tensors[f"{name}.{key}"], **limits))
+    return results
+
+
+def roll_out_case(ar: Trunk, condition: Any, case: Meta, num_tokens: int) -> tuple[Tensor, Trace]:
     """Run a case's options; its seed, where it has one, is that of the global generator."""
     options = dict(case["kwargs"])
     draw: Draw = multinomial if options.pop("sample_logits") else most_likely
