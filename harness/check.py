@@ -1,0 +1,83 @@
+"""Gold checks: a scorer on its small shipped case, against the known answer in `benchmark.yaml` (`check:`).
+
+check:
+  samples: check/samples          a sample set, NPZ or image folder
+  assets: check/assets            one folder per asset
+  options: {}                     changes to the defaults
+  expected:
+    gfid: {value: 2.648, rel: 1.0e-3}
+    recall: {any_of: [0.8867, 0.8933], abs: 0.02}       builds differ; either answer is right
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.catalog import Benchmark, Catalog
+from harness.contract.errors import UserError
+from harness.contract.record import ScoreRecord
+from harness.generators import existing_samples
+from harness.plan import Plan, Request, make_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One metric against its known value."""
+
+    metric: str
+    got: float
+    expected: float
+    """The nearest of the right answers."""
+    allowed: float
+    """How far off is still right, absolute."""
+
+    @property
+    def error(self) -> float:
+        """How far off it is."""
+        return abs(self.got - self.expected)
+
+    @property
+    def passed(self) -> bool:
+        """Whether that is near enough."""
+        return self.error <= self.allowed
+
+
+def check_plan(benchmark: Benchmark) -> tuple[Plan, dict[str, str]]:
+    """The plan of a gold check, and the shipped assets that take the real ones' place.
+
+    Raises:
+        UserError: the benchmark ships no case.
+    """
+    case = benchmark.check
+    if not case.get("samples") or not case.get("expected"):
+        raise UserError(f"{benchmark.folder / 'benchmark.yaml'}: has no 'check:' with samples and expected values.")
+    request = Request(
+        benchmarks=(benchmark.id,),
+        generator=existing_samples(benchmark.folder / str(case["samples"])),
+        options={benchmark.id: dict(case.get("options") or {})},
+        name=f"check-{benchmark.id}",
+    )
+    folder = benchmark.folder / str(case.get("assets", "check/assets"))
+    overrides = {name: str(folder / name) for name in benchmark.assets if (folder / name).exists()}
+    return make_plan(request, Catalog([benchmark], {})), overrides
+
+
+def compare_with_expected(benchmark: Benchmark, record: ScoreRecord) -> list[Comparison]:
+    """Every expected metric against the record. A metric that is missing or not a number does not pass."""
+    values = {metric.name: metric.value for metric in record.metrics if metric.category is None}
+    where = benchmark.folder / "benchmark.yaml"
+    return [_compare(name, values.get(name), wanted, where) for name, wanted in benchmark.check["expected"].items()]
+
+
+def _compare(name: str, got: float | None, wanted: Mapping[str, Any], where: Path) -> Comparison:
+    answers = wanted.get("any_of", [wanted.get("value")])
+    if not all(isinstance(answer, int | float) for answer in answers) or not ({"rel", "abs"} & set(wanted)):
+        raise UserError(f"{where}: check.expected.{name} needs 'value' or 'any_of', and 'rel' or 'abs'.")
+    value = math.nan if got is None else float(got)
+    nearest = min(answers, key=lambda answer: abs(answer - value))
+    allowed = max(float(wanted.get("abs", 0.0)), float(wanted.get("rel", 0.0)) * abs(nearest))
+    return Comparison(metric=name, got=value, expected=nearest, allowed=allowed)

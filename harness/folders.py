@@ -1,0 +1,71 @@
+"""Folders that are whole or absent: published by a rename, removed by a rename first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness.contract.files import partial_path
+
+
+def publish_folder(target: Path, fill: Callable[[Path], None]) -> bool:
+    """Make the folder `target` by filling a temporary neighbour and renaming it; false when it was there already.
+
+    A kill leaves only the neighbour, which nobody reads. Of two makers at once the first one's folder stays.
+    """
+    if target.exists():
+        return False
+    temporary = partial_path(target)
+    temporary.mkdir(parents=True)
+    try:
+        fill(temporary)
+        temporary.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+        return False
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
+def discard(path: Path) -> None:
+    """Remove a folder so that no reader ever sees half of it: it loses its name before it loses its files."""
+    if path.exists():
+        doomed = partial_path(path)
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Every file under `folder`, links followed, in sorted order."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from walk_files(path)
+        else:
+            yield path
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Relative POSIX path -> bytes, for every file under `folder`."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in walk_files(folder)}
+
+
+def sync_tree(folder: Path) -> None:
+    """Put every file under `folder` on the disk, so that no later rename survives a power cut without them."""
+    for path in walk_files(folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def link_relative(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to `target`, replacing one that is there, in one step."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    temporary = partial_path(link)
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    temporary.replace(link)

@@ -1,0 +1,225 @@
+"""Who draws: GEAR, a command of the user's own, or samples that exist already. Each turns into one step of the plan."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.catalog import Benchmark
+from harness.contract.digest import sha256_file
+from harness.contract.errors import UserError
+from harness.plan import CALLER, CORE, HOST, FileInput, OutputOf, Resources, Source, Step
+from harness.project import Project
+
+TRAINING_ONLY = (
+    "gear/training",
+    "gear/losses",
+    "gear/teachers",
+    "gear/data",
+    "gear/features",
+    "gear/align.py",
+    "gear/cli.py",
+)
+"""Code of gear that cannot change a sample; editing it must not throw samples away."""
+
+
+class Generator(Protocol):
+    """Anything that can fill a request set."""
+
+    @property
+    def name(self) -> str:
+        """Short; begins the name of the run folder."""
+
+    @property
+    def draws_nothing(self) -> bool:
+        """True for samples that exist already: nobody has to say what to draw."""
+
+    def describe(self) -> dict[str, Any]:
+        """Who draws, for the record and the report."""
+
+    def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
+        """The steps that draw what `benchmark` asks for, and where the sample set then is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GearGenerator:
+    """A GEAR model: the AR checkpoint, and the tokenizer's when it is another file."""
+
+    ckpt: Path
+    vq_ckpt: Path | None = None
+    code_digest: str
+    """Of the code that samples: an edit there makes new samples."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Flags of `gear sample` that decide the pixels, such as {"no-ema": True}."""
+    gpus: int = 1
+    name: str = "gear"
+    draws_nothing: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        """The files and the options."""
+        vq_ckpt = None if self.vq_ckpt is None else str(self.vq_ckpt)
+        return {
+            "name": self.name,
+            "kind": "gear",
+            "ckpt": str(self.ckpt),
+            "vq_ckpt": vq_ckpt,
+            "options": dict(self.options),
+        }
+
+    def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
+        """`python -m gear sample --ckpt ... --requests ... --out ...`, which resumes by shard."""
+        weights = {"ckpt": self.ckpt} | ({"vq-ckpt": self.vq_ckpt} if self.vq_ckpt else {})
+        flags: list[str] = []
+        inputs: dict[str, Source] = {}
+        for name, path in weights.items():
+            inputs[name + path.suffix] = FileInput(path)
+            flags += [f"--{name}", f"{{in}}/{name}{path.suffix}"]
+        for name, value in sorted(self.options.items()):
+            flags += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return _sample_step(
+            benchmark,
+            requests,
+            environment=CORE,
+            argv=("{python}", "-m", "gear", "sample", *flags, "--form", benchmark.form),
+            inputs=inputs,
+            identity={"generator": "gear", "code": self.code_digest},
+            resources=Resources(gpus=self.gpus, memory_gb=8.0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandGenerator:
+    """Somebody's own program: `COMMAND --requests DIR --out DIR` writes a sample set.
+
+    Its identity is the command and the contents of every file the command names; what those import is not known here,
+    so `version` is there to say that something else has changed.
+    """
+
+    command: tuple[str, ...]
+    cwd: Path
+    version: str = ""
+    gpus: int = 1
+    name: str = "command"
+    draws_nothing: bool = False
+
+    def describe(self) -> dict[str, Any]:
+        """The command line."""
+        return {"name": self.name, "kind": "command", "command": shlex.join(self.command), "version": self.version}
+
+    def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
+        """The command in the user's shell environment and folder, called again with the same `--out` after a kill."""
+        return _sample_step(
+            benchmark,
+            requests,
+            environment=CALLER,
+            argv=self.command,
+            inputs={},
+            identity={"generator": self.version, "files": self._digests_of_named_files()},
+            resources=Resources(gpus=self.gpus, memory_gb=8.0),
+            cwd=str(self.cwd),
+        )
+
+    def _digests_of_named_files(self) -> dict[str, str]:
+        # The first word is the interpreter; hashing a Python binary would say nothing about the model.
+        named = {word: self.cwd / word for word in self.command[1:]}
+        script = self.cwd / self.command[0]
+        if os.sep in self.command[0] and script.suffix:
+            named[self.command[0]] = script
+        return {word: sha256_file(path) for word, path in sorted(named.items()) if path.is_file()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExistingSamples:
+    """Samples somebody drew already: a sample set, an NPZ with `arr_0`, or a folder of images."""
+
+    path: Path
+    name: str = "samples"
+    draws_nothing: bool = True
+
+    def describe(self) -> dict[str, Any]:
+        """Where they came from."""
+        return {"name": self.name, "kind": "samples", "path": str(self.path)}
+
+    def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
+        """A sample set is used as it is; anything else is checked and taken in as one, once for all benchmarks."""
+        if (self.path / "samples.json").is_file():
+            return [], FileInput(self.path, kind="sample")
+        name = f"samples{self.path.suffix if self.path.is_file() else ''}"
+        adopt = Step(
+            name="samples",
+            kind="sample",
+            title="take the samples in",
+            environment=HOST,
+            argv=("{python}", "-m", "harness.contract", "adopt", f"{{in}}/{name}", "{out}"),
+            inputs={name: FileInput(self.path)},
+        )
+        return [adopt], OutputOf(adopt.name)
+
+
+def gear_generator(
+    project: Project, ckpt: Path, vq_ckpt: Path | None = None, options: Mapping[str, Any] | None = None
+) -> GearGenerator:
+    """A GearGenerator for checkpoint files, or the run folders they are in.
+
+    Raises:
+        UserError: a checkpoint is not there.
+    """
+    files = [name for name in project.code_files(["gear", "harness/contract"]) if not name.startswith(TRAINING_ONLY)]
+    return GearGenerator(
+        ckpt=_model_file(ckpt),
+        vq_ckpt=_model_file(vq_ckpt) if vq_ckpt else None,
+        code_digest=project.code_digest(files),
+        options=dict(options or {}),
+    )
+
+
+def command_generator(command: str, *, cwd: Path | None = None, version: str = "") -> CommandGenerator:
+    """A CommandGenerator from one line, as typed in a shell.
+
+    Raises:
+        UserError: the line is empty or has an open quote.
+    """
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise UserError(f"--generator {command!r}: {error}; close the quote.") from error
+    if not words:
+        raise UserError("--generator is empty; give a command such as --generator 'python my_model.py'.")
+    return CommandGenerator(command=words, cwd=cwd or Path.cwd(), version=version)
+
+
+def existing_samples(path: Path) -> ExistingSamples:
+    """ExistingSamples at a path that exists."""
+    if not path.exists():
+        raise UserError(f"{path}: does not exist; give --samples an NPZ file or a folder of samples.")
+    return ExistingSamples(path=path.resolve(), name=path.resolve().stem.replace(" ", "-"))
+
+
+def _sample_step(
+    benchmark: Benchmark, requests: OutputOf | None, *, argv: tuple[str, ...], **fields: Any
+) -> tuple[list[Step], Source]:
+    if requests is None:
+        raise ValueError("a generator that draws needs a request set")
+    inputs = {**fields.pop("inputs"), "requests": requests}
+    step = Step(
+        name=f"sample-{benchmark.id}",
+        kind="sample",
+        title=f"{benchmark.id}: draw",
+        argv=(*argv, "--requests", "{in}/requests", "--out", "{out}"),
+        inputs=inputs,
+        resumes=True,
+        benchmark=benchmark.id,
+        **fields,
+    )
+    return [step], OutputOf(step.name)
+
+
+def _model_file(path: Path) -> Path:
+    file = path / "model.pt" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file}: does not exist; give --ckpt a model file, or the run folder of a finished training.")
+    return file.resolve()

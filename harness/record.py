@@ -1,0 +1,138 @@
+"""The run record: what a run did, step by step, and what came of it. `runs/<id>/record.json`.
+
+runs/<id>/
+  run.json       what was asked for: command line, plan, inputs; written before the first step
+  record.json    what happened; written again after every step, so it is there after a kill too
+  report.html    for people
+  steps/01-requests-adm/ step.json  log.txt  output -> ../../../.store/requests/<key>/output
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.contract.errors import UserError
+from harness.contract.fields import Fields
+from harness.contract.files import read_json, write_json
+from harness.contract.record import ScoreRecord
+
+FORMAT = "run-record"
+SCHEMA_VERSION = 1
+RUN_FILE = "run.json"
+RECORD_FILE = "record.json"
+REPORT_FILE = "report.html"
+
+StepStatus = Literal["cached", "run", "resumed", "failed", "skipped", "waiting"]
+"""How a step's output came about: found finished, computed now, computed on from an interrupted attempt; or that it did
+not: it failed, a step before it did, or the run has not come to it yet."""
+FINISHED = ("cached", "run", "resumed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """One step of a run."""
+
+    name: str
+    kind: str
+    benchmark: str | None = None
+    title: str = ""
+    status: StepStatus = "waiting"
+    folder: str = ""
+    """Of this step, relative to the run folder."""
+    key: str | None = None
+    """What the output is stored under: the digest of everything that determines it."""
+    digest: str | None = None
+    """Of the output."""
+    exit_code: int | None = None
+    """5: scored, but some items could not be."""
+    seconds: float = 0.0
+    """In this run: near zero for a step found finished."""
+    computed_s: float | None = None
+    """What computing it took, in whichever run that was (the last attempt, if it was interrupted)."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Input -> digest."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """Runtime, image id or lock digest, Python: of the run that computed it."""
+    gpus: tuple[str, ...] = ()
+    forced: bool = False
+    """Computed again by `--force` although it was there, in whichever run that was."""
+    error: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is an output."""
+        return self.status in FINISHED
+
+    @property
+    def is_partly_scored(self) -> bool:
+        """Scored, but some items could not be."""
+        return self.exit_code == 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run, finished or not."""
+
+    run: str
+    """Name of the run folder."""
+    status: Literal["running", "finished", "partly", "failed", "interrupted"] = "running"
+    plan_digest: str
+    generator: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked for: benchmarks, suite, limit, protocol, options."""
+    runtime: str = ""
+    command: tuple[str, ...] = ()
+    """As typed."""
+    forced: bool = False
+    """`--force` was given."""
+    started: str = ""
+    """ISO 8601, UTC."""
+    finished: str = ""
+    seconds: float = 0.0
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    harness: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[StepResult, ...] = ()
+
+    def step(self, name: str) -> StepResult:
+        """The step called `name`."""
+        return next(step for step in self.steps if step.name == name)
+
+    def write(self, run_dir: Path) -> None:
+        """Write record.json, atomically."""
+        write_json(
+            run_dir / RECORD_FILE, {"format": FORMAT, "schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        )
+
+    @classmethod
+    def read(cls, run_dir: Path) -> RunRecord:
+        """Read and validate record.json.
+
+        Raises:
+            UserError: naming the file and the field.
+        """
+        path = run_dir / RECORD_FILE
+        if not path.is_file():
+            raise UserError(f"{path}: is missing, so this is no run folder. List the runs: harness ls")
+        row = read_json(path)
+        Fields(row, str(path)).format(FORMAT, SCHEMA_VERSION)
+        row = {name: value for name, value in row.items() if name not in {"format", "schema_version"}}
+        try:
+            steps = tuple(StepResult(**{**step, "gpus": tuple(step["gpus"])}) for step in row.pop("steps"))
+            return cls(**{**row, "command": tuple(row["command"])}, steps=steps)
+        except (TypeError, KeyError) as error:
+            raise UserError(f"{path}: is not a run record ({error}); run the same command again.") from error
+
+    def scores(self, run_dir: Path) -> dict[str, ScoreRecord]:
+        """Benchmark -> score record, for every score step that finished."""
+        scored = [step for step in self.steps if step.kind == "score" and step.is_finished]
+        return {step.benchmark or step.name: ScoreRecord.read(run_dir / step.folder / "output") for step in scored}
+
+
+def find_runs(runs_dir: Path) -> list[RunRecord]:
+    """Every run of a folder, oldest first; folders without a record are not runs."""
+    records = [RunRecord.read(path.parent) for path in sorted(runs_dir.glob(f"*/{RECORD_FILE}"))]
+    return sorted(records, key=lambda record: record.started)

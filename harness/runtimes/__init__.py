@@ -1,0 +1,133 @@
+"""How one isolated step is run: a runtime turns a step and its folders into one command line, and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.contract.errors import UserError
+from harness.plan import Environment, Step
+from harness.project import Project
+
+RUNTIMES = ("venv", "docker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where the inputs and the output of one attempt at a step are on this machine."""
+
+    inputs: Mapping[str, Path]
+    """Name below `{in}` -> file or folder."""
+    work: Path
+    """Folder of the attempt; `output` and `scratch` are in it."""
+    gpus: tuple[str, ...] = ()
+    """Ids of the GPUs the step may use."""
+
+    @property
+    def output(self) -> Path:
+        """What `{out}` is."""
+        return self.work / "output"
+
+    @property
+    def scratch(self) -> Path:
+        """Thrown away when the step ends."""
+        return self.work / "scratch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a command ended."""
+
+    exit_code: int
+    seconds: float
+    reason: str = ""
+    """Why it was ended from outside: "timeout", "cancelled", "out of memory"; "" when it ended by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of `harness doctor`."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+OnLine = Callable[[str], None]
+"""Told every line a command prints."""
+Say = Callable[[str], None]
+"""Told what is being prepared, for a person."""
+
+
+class Runtime(Protocol):
+    """What every runtime can do."""
+
+    @property
+    def name(self) -> str:
+        """As given to `--runtime`."""
+
+    def environment_digest(self, environment: Environment) -> str:
+        """Digest of everything in the environment that can change an output; builds nothing."""
+
+    def is_ready(self, environment: Environment) -> bool:
+        """Whether `prepare` would have nothing to do."""
+
+    def prepare(self, environment: Environment, say: Say) -> None:
+        """Build the environment unless it is there. Raises EnvironmentFailure with the end of the build's log."""
+
+    def describe(self, environment: Environment) -> dict[str, Any]:
+        """The environment for the record: image or lock digest, versions."""
+
+    def command(self, step: Step, places: Places) -> list[str]:
+        """The command line that runs the step: what `--dry-run` prints."""
+
+    def run(self, step: Step, places: Places, on_line: OnLine, stopped: Callable[[], bool]) -> Outcome:
+        """Run the step to its end, or until `stopped` says so."""
+
+    def clear(self, places: Places) -> None:
+        """End what an earlier attempt in the same work folder has left running."""
+
+    def checks(self) -> list[Check]:
+        """Whether this machine can use the runtime."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """What the user may choose about a runtime."""
+
+    base_image: str | None = None
+    """Docker: the image the others start from (`BASE_IMAGE`)."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Docker: a ready image to use instead of building `docker/<name>`, by name."""
+
+
+def make_runtime(name: str, project: Project, home: Path, options: RuntimeOptions | None = None) -> Runtime:
+    """The runtime called `name`.
+
+    Raises:
+        UserError: there is no such runtime.
+        EnvironmentFailure: its engine does not answer.
+    """
+    options = options or RuntimeOptions()
+    if name == "venv":
+        from harness.runtimes.venv import VenvRuntime
+
+        return VenvRuntime(project, home)
+    if name == "docker":
+        from harness.runtimes.docker import DockerRuntime
+
+        return DockerRuntime(project, home, options)
+    raise UserError(f"There is no runtime '{name}'; choose one of {', '.join(RUNTIMES)}.")
+
+
+def fill_in(argv: tuple[str, ...], values: Mapping[str, str]) -> list[str]:
+    """Replace the placeholders of a step's command line; other braces are left alone."""
+    filled = []
+    for word in argv:
+        for name, value in values.items():
+            word = word.replace(f"{{{name}}}", value)
+        filled.append(word)
+    return filled

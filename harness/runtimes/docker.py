@@ -1,0 +1,310 @@
+"""Runs steps in containers, through the Docker SDK. Hardened by default: see `DockerRuntime.settings`.
+
+In the container: inputs read-only at /in/<name>, the output folder at /out, a memory-backed /scratch, the code at /app.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import DeviceRequest, Mount
+
+import docker
+from harness import lease
+from harness.contract.digest import digest_json
+from harness.contract.errors import EnvironmentFailure
+from harness.folders import walk_files
+from harness.plan import Environment, Step
+from harness.project import Project
+from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
+from harness.runtimes.image import build_image, image_digest
+from harness.runtimes.venv import VenvRuntime, scratch_variables
+
+NOBODY = 1000
+"""The uid and gid of containers when the caller is root: any will do, as long as it is not 0."""
+PIDS_LIMIT = 4096
+WORK_LABEL = "harness.work"
+"""Names the work folder, by which a container that a kill left behind is recognised."""
+
+_STOP_GRACE_S = 10
+_POLL_S = 0.2
+_PLACES = {"python": "python", "in": "/in", "out": "/out", "scratch": "/scratch", "code": "/app"}
+
+
+class DockerRuntime:
+    """Containers of one Docker engine; steps without an image run on this machine as with `venv`."""
+
+    name = "docker"
+
+    def __init__(self, project: Project, home: Path, options: RuntimeOptions) -> None:
+        self.project = project
+        self.home = home
+        self.base_image = options.base_image or os.environ.get("BASE_IMAGE") or None
+        self.images = dict(options.images)
+        self.local = VenvRuntime(project, home)
+
+    @cached_property
+    def client(self) -> docker.DockerClient:
+        """The engine, asked for when it is first needed: planning and printing commands need none."""
+        try:
+            client = docker.from_env(timeout=120)
+            client.ping()
+        except DockerException as error:
+            raise EnvironmentFailure(
+                f"The Docker engine does not answer ({error}); start it, or use --runtime venv. "
+                "Look around: harness doctor"
+            ) from error
+        return client
+
+    # --- environments ------------------------------------------------------------------------------------------------
+
+    def environment_digest(self, environment: Environment) -> str:
+        """Digest of everything the image is built from, or the name of a ready image (give it with its own digest)."""
+        if environment.image is None:
+            return self.local.environment_digest(environment)
+        ready = self.images.get(environment.image)
+        content = ready or image_digest(self.project, environment.image, self.base_image)
+        return digest_json({"runtime": self.name, "image": content})
+
+    def tag(self, environment: Environment) -> str:
+        """The image's name: by the digest of what it is built from, unless a ready one was named."""
+        assert environment.image is not None
+        ready = self.images.get(environment.image)
+        return (
+            ready
+            or f"harness/{environment.image}:{image_digest(self.project, environment.image, self.base_image)[:16]}"
+        )
+
+    def is_ready(self, environment: Environment) -> bool:
+        """Whether the engine has the image."""
+        if environment.image is None:
+            return self.local.is_ready(environment)
+        try:
+            self.client.images.get(self.tag(environment))
+        except ImageNotFound:
+            return False
+        return True
+
+    def prepare(self, environment: Environment, say: Say) -> None:
+        """Build the image unless the engine has it; a ready image that was named is pulled instead."""
+        if environment.image is None:
+            return self.local.prepare(environment, say)
+        if self.is_ready(environment):
+            return
+        tag = self.tag(environment)
+        if environment.image in self.images:
+            say(f"pulling the image {tag}")
+            return self._pull(tag, environment.image)
+        waiting = lambda holder: say(f"waiting for {holder}, who is building {tag}")  # noqa: E731
+        with lease.held(self.home / "leases" / tag.replace("/", "-").replace(":", "-"), on_wait=waiting):
+            if not self.is_ready(environment):
+                say(f"building the image '{environment.image}' as {tag}")
+                log = self.home / "logs" / f"build-image-{environment.image}.log"
+                build_image(self.project, environment.image, tag=tag, base_image=self.base_image, log=log)
+
+    def describe(self, environment: Environment) -> dict[str, Any]:
+        """Runtime, image and its id, engine version."""
+        if environment.image is None:
+            return self.local.describe(environment)
+        image = self.client.images.get(self.tag(environment))
+        engine = self.client.version().get("Version")
+        return {"runtime": self.name, "image": self.tag(environment), "image_id": image.id, "engine": engine}
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def settings(self, step: Step, places: Places) -> dict[str, Any]:
+        """What the container is created with, in the SDK's words.
+
+        No network unless the step declares one, read-only root, no capabilities, no new privileges, limits on memory
+        and processes, never root, home and caches in scratch. A scorer reads other people's files with large
+        libraries: what goes wrong there stays there.
+        """
+        memory = f"{round(step.resources.memory_gb * 1024)}m"
+        return {
+            "image": self.tag(step.environment),
+            "entrypoint": [],
+            "command": fill_in(step.argv, _PLACES),
+            "user": f"{_uid()}:{_gid()}",
+            "working_dir": "/scratch",
+            "environment": self._variables(step),
+            "mounts": _mounts(places),
+            "network_mode": "bridge" if step.resources.network else "none",
+            "read_only": True,
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "mem_limit": memory,
+            "memswap_limit": memory,
+            "pids_limit": PIDS_LIMIT,
+            "shm_size": "1g",
+            "tmpfs": {"/scratch": "rw,nosuid,nodev,exec,mode=1777", "/tmp": "rw,nosuid,nodev,mode=1777"},
+            "init": True,
+            "labels": {WORK_LABEL: str(places.work)},
+            "device_requests": self._device_requests(step, places),
+        }
+
+    def command(self, step: Step, places: Places) -> list[str]:
+        """The same as `docker run ...`; for a step without an image, the command line on this machine."""
+        if step.environment.image is None:
+            return self.local.command(step, places)
+        return docker_run_line(self.settings(step, places))
+
+    def run(self, step: Step, places: Places, on_line: OnLine, stopped: Callable[[], bool]) -> Outcome:
+        """Create the container, follow its output, wait for its end, remove it."""
+        if step.environment.image is None:
+            return self.local.run(step, places, on_line, stopped)
+        _hand_over(places.output)
+        started = time.monotonic()
+        try:
+            container = self.client.containers.create(**self.settings(step, places))
+        except APIError as error:
+            raise EnvironmentFailure(
+                f"The container of '{step.name}' could not be created: {error.explanation or error}"
+            ) from error
+        try:
+            return self._follow(container, step, on_line, stopped, started)
+        except DockerException as error:
+            raise EnvironmentFailure(f"The Docker engine failed during '{step.name}': {error}") from error
+        finally:
+            with suppress(DockerException):  # the engine may be gone, which is what is being reported
+                container.remove(force=True, v=True)
+
+    def clear(self, places: Places) -> None:
+        """Remove containers, and processes, that a killed harness left running in this work folder."""
+        self.local.clear(places)
+        for container in self.client.containers.list(all=True, filters={"label": f"{WORK_LABEL}={places.work}"}):
+            with suppress(NotFound):
+                container.remove(force=True, v=True)
+
+    def checks(self) -> list[Check]:
+        """The engine, BuildKit's command, and whether containers can have GPUs."""
+        try:
+            version = self.client.version()
+        except EnvironmentFailure as error:
+            return [Check(name="docker", ok=False, detail=str(error), fix="start the Docker engine")]
+        gpus = "yes" if self._offers_gpus else "no (install the NVIDIA container toolkit to use them)"
+        return [
+            Check(name="docker", ok=True, detail=f"engine {version.get('Version')}, GPUs in containers: {gpus}"),
+            *self.local.checks(),
+        ]
+
+    def _follow(
+        self, container: Any, step: Step, on_line: OnLine, stopped: Callable[[], bool], started: float
+    ) -> Outcome:
+        # Attached before the start, so that not even the first line is missed.
+        stream = container.attach(stream=True, logs=True, stdout=True, stderr=True)
+        reader = threading.Thread(target=_read, args=(stream, on_line), daemon=True)
+        container.start()
+        reader.start()
+        reason = self._wait(container, stopped, started, step.resources.timeout_s)
+        reader.join(timeout=_STOP_GRACE_S)
+        state = container.attrs["State"]
+        if state.get("OOMKilled"):
+            reason = "out of memory"
+        return Outcome(exit_code=int(state["ExitCode"]), seconds=time.monotonic() - started, reason=reason)
+
+    def _wait(self, container: Any, stopped: Callable[[], bool], started: float, timeout_s: float | None) -> str:
+        reason = ""
+        while True:
+            container.reload()
+            if container.status in {"exited", "dead"}:
+                return reason
+            late = timeout_s is not None and time.monotonic() - started > timeout_s
+            if late or stopped():
+                reason = "timeout" if late else "cancelled"
+                container.stop(timeout=_STOP_GRACE_S)
+            time.sleep(_POLL_S)
+
+    def _variables(self, step: Step) -> dict[str, str]:
+        judge = {name: value for name, value in os.environ.items() if name.startswith("HARNESS_JUDGE_")}
+        threads = {name: value for name, value in os.environ.items() if name.startswith("OMP_")}
+        network = judge if step.resources.network else {}
+        return {**scratch_variables("/scratch"), "TMPDIR": "/tmp", **threads, **network}
+
+    def _device_requests(self, step: Step, places: Places) -> list[DeviceRequest]:
+        """The granted GPUs; empty when the step wants none or the machine has none."""
+        if not (step.resources.gpus and places.gpus):
+            return []
+        return [DeviceRequest(driver="nvidia", device_ids=list(places.gpus), capabilities=[["gpu"]])]
+
+    @cached_property
+    def _offers_gpus(self) -> bool:
+        info = self.client.info()
+        return "nvidia" in info.get("Runtimes", {}) or bool(
+            info.get("CDISpecDirs") and _has_cdi_gpu(info["CDISpecDirs"])
+        )
+
+    def _pull(self, tag: str, image: str) -> None:
+        try:
+            self.client.images.pull(tag)
+        except DockerException as error:
+            raise EnvironmentFailure(
+                f"The image {tag} could not be pulled ({error}); correct --image {image}=NAME."
+            ) from error
+
+
+def docker_run_line(settings: Mapping[str, Any]) -> list[str]:
+    """`docker run` with the meaning of the SDK settings, for a person to read, copy and run."""
+    line = ["docker", "run", "--rm", "--init", "--network", settings["network_mode"], "--read-only"]
+    line += [f"--cap-drop={capability}" for capability in settings["cap_drop"]]
+    line += [f"--security-opt={option}" for option in settings["security_opt"]]
+    line += ["--memory", settings["mem_limit"], "--memory-swap", settings["memswap_limit"]]
+    line += ["--pids-limit", str(settings["pids_limit"]), "--shm-size", settings["shm_size"]]
+    line += ["--user", settings["user"], "--workdir", settings["working_dir"]]
+    for folder, options in settings["tmpfs"].items():
+        line += ["--tmpfs", f"{folder}:{options}"]
+    for request in settings["device_requests"]:
+        line += ["--gpus", f'"device={",".join(request["DeviceIDs"])}"']
+    for name, value in settings["environment"].items():
+        line += ["--env", f"{name}={value}"]
+    for mount in settings["mounts"]:
+        mode = ",readonly" if mount["ReadOnly"] else ""
+        line += ["--mount", f"type=bind,source={mount['Source']},target={mount['Target']}{mode}"]
+    return [*line, "--entrypoint", settings["command"][0], settings["image"], *settings["command"][1:]]
+
+
+def _mounts(places: Places) -> list[Mount]:
+    inputs = [
+        Mount(target=f"/in/{name}", source=str(path.resolve()), type="bind", read_only=True)
+        for name, path in places.inputs.items()
+    ]
+    return [*inputs, Mount(target="/out", source=str(places.output.resolve()), type="bind", read_only=False)]
+
+
+def _read(stream: Iterator[bytes], on_line: OnLine) -> None:
+    """Lines out of chunks; a carriage return ends a line too, as progress bars of libraries use it."""
+    rest = b""
+    for chunk in stream:
+        *lines, rest = re.split(rb"\r\n|\n|\r", rest + chunk)
+        for line in lines:
+            on_line(line.decode(errors="replace"))
+    if rest:
+        on_line(rest.decode(errors="replace"))
+
+
+def _hand_over(output: Path) -> None:
+    """Let the container's user write the output folder, and what an interrupted attempt left in it."""
+    if os.geteuid() == 0:
+        for path in [output, *output.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+def _uid() -> int:
+    return os.geteuid() or NOBODY
+
+
+def _gid() -> int:
+    return os.getegid() if os.geteuid() else NOBODY
+
+
+def _has_cdi_gpu(folders: list[str]) -> bool:
+    files = [path for folder in folders if Path(folder).is_dir() for path in walk_files(Path(folder))]
+    return any("nvidia" in path.name for path in files)

@@ -1,0 +1,260 @@
+"""Runs steps in virtual environments: one per lock file, made by uv, named by the digest of the lock.
+
+The default where there is no container engine. Isolation is that of a clean process environment: no user site, no
+settings of the shell beyond a short list, home and caches in a scratch folder. It is no sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uv
+
+from harness import lease
+from harness.contract.digest import digest_json, sha256_file
+from harness.contract.errors import EnvironmentFailure
+from harness.contract.files import write_json
+from harness.folders import publish_folder
+from harness.plan import Environment, Step
+from harness.project import PACKAGE_DIR, Project, importable_from
+from harness.runtimes import Check, OnLine, Outcome, Places, Say, fill_in
+from harness.runtimes.process import WORK_VARIABLE, end_leftovers, run_process
+
+KEPT_VARIABLES = frozenset(
+    {
+        "PATH",
+        "LANG",
+        "TZ",
+        "USER",
+        "LOGNAME",
+        "LD_LIBRARY_PATH",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "CUDA_VISIBLE_DEVICES",
+    }
+)
+KEPT_PREFIXES = (
+    "LC_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "CUDA_",
+    "NVIDIA_",
+    "NCCL_",
+    "TORCH_",
+    "PYTORCH_",
+    "TF_NUM_",
+    "TF_FORCE_",
+    "XLA_",
+)
+"""What a step sees of the shell: machine and numerics, never credentials. TORCH_HOME is set to scratch all the same."""
+NETWORK_PREFIXES = ("HTTP", "NO_PROXY", "ALL_PROXY", "http", "no_proxy", "all_proxy", "HARNESS_JUDGE_")
+"""And when it declares a network."""
+
+_MARKER = ".harness.json"
+_LOG_TAIL = 15
+
+
+class VenvRuntime:
+    """Virtual environments under `<home>/envs`."""
+
+    name = "venv"
+
+    def __init__(self, project: Project, home: Path) -> None:
+        self.project = project
+        self.home = home
+
+    # --- environments ------------------------------------------------------------------------------------------------
+
+    def environment_digest(self, environment: Environment) -> str:
+        """Lock file, Python version, and the code that is copied out."""
+        code = self.project.code_digest(environment.code) if environment.code else None
+        lock = None if environment.lock is None else self._lock_digest(environment)
+        return digest_json({"runtime": self.name, "lock": lock, "code": code})
+
+    def is_ready(self, environment: Environment) -> bool:
+        """Whether the environment was built to its end."""
+        return environment.lock is None or (self._folder(environment) / _MARKER).is_file()
+
+    def prepare(self, environment: Environment, say: Say) -> None:
+        """Make the environment with uv, unless it is there; two harnesses at once make it once."""
+        if self.is_ready(environment):
+            return
+        folder = self._folder(environment)
+        waiting = lambda holder: say(f"waiting for {holder}, who is building {environment.name}")  # noqa: E731
+        with lease.held(self.home / "leases" / folder.name, on_wait=waiting):
+            if not self.is_ready(environment):
+                say(f"building the environment '{environment.name}' (once; kept under {folder})")
+                publish_folder(folder, lambda temporary: self._build(environment, temporary))
+
+    def describe(self, environment: Environment) -> dict[str, Any]:
+        """Runtime, Python, and the lock's digest."""
+        row = {"runtime": self.name, "python": _python_version(environment)}
+        if environment.lock is not None:
+            row["lock"] = environment.lock
+            row["lock_sha256"] = sha256_file(self.project.path(environment.lock))
+        return row
+
+    def _folder(self, environment: Environment) -> Path:
+        return self.home / "envs" / f"{environment.name}-{self._lock_digest(environment)[:16]}"
+
+    def _lock_digest(self, environment: Environment) -> str:
+        assert environment.lock is not None
+        return digest_json([sha256_file(self.project.path(environment.lock)), _python_version(environment)])
+
+    def _build(self, environment: Environment, folder: Path) -> None:
+        assert environment.lock is not None
+        log = self.home / "logs" / f"build-{environment.name}.log"
+        python = environment.python or sys.executable
+        lock = self.project.path(environment.lock)
+        # Relocatable, since the folder is built under another name than it will have.
+        _uv(["venv", "--relocatable", "--allow-existing", "--python", python, str(folder)], log, environment)
+        interpreter = str(folder / "bin" / "python")
+        _uv(["pip", "sync", "--require-hashes", "--python", interpreter, str(lock)], log, environment)
+        write_json(folder / _MARKER, {"lock": environment.lock, "lock_sha256": sha256_file(lock)})
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def command(self, step: Step, places: Places) -> list[str]:
+        """`env -i NAME=VALUE ... PYTHON SCRIPT ...`, with host paths."""
+        settings = [f"{name}={value}" for name, value in sorted(self._variables(step, places).items())]
+        cwd = ["--chdir", str(self._cwd(step, places))]
+        prefix = ["env"] if step.environment.inherits else ["env", "-i"]
+        return [*prefix, *cwd, *settings, *self._argv(step, places)]
+
+    def run(self, step: Step, places: Places, on_line: OnLine, stopped: Callable[[], bool]) -> Outcome:
+        """Run the step as a process of this machine."""
+        self._lay_out_inputs(places)
+        if step.environment.code:
+            self.project.stage_code(step.environment.code, self.home)
+        places.scratch.joinpath("tmp").mkdir(parents=True, exist_ok=True)
+        shell = os.environ if step.environment.inherits else {}
+        return run_process(
+            self._argv(step, places),
+            env={**shell, **self._variables(step, places)},
+            cwd=self._cwd(step, places),
+            on_line=on_line,
+            stopped=stopped,
+            timeout_s=step.resources.timeout_s,
+        )
+
+    def clear(self, places: Places) -> None:
+        """End what a killed harness left running."""
+        end_leftovers(places.work)
+
+    def checks(self) -> list[Check]:
+        """uv, and the interpreter."""
+        version = subprocess.run([uv.find_uv_bin(), "--version"], capture_output=True, text=True, check=False)
+        ok = version.returncode == 0
+        fix = "" if ok else "pip install uv"
+        return [Check(name="uv", ok=ok, detail=(version.stdout or version.stderr).strip(), fix=fix)]
+
+    def _argv(self, step: Step, places: Places) -> list[str]:
+        environment = step.environment
+        python = sys.executable if environment.lock is None else str(self._folder(environment) / "bin" / "python")
+        values = {"python": python, "in": str(_inputs_dir(places)), "out": str(places.output)}
+        return fill_in(step.argv, {**values, "scratch": str(places.scratch), "code": self._code_dir(environment)})
+
+    def _code_dir(self, environment: Environment) -> str:
+        if not environment.code:
+            return str(self.project.package_parent)
+        return str(self.home / "code" / self.project.code_digest(environment.code)[:16])
+
+    def _cwd(self, step: Step, places: Places) -> Path:
+        return Path(step.cwd) if step.cwd else places.scratch
+
+    def _variables(self, step: Step, places: Places) -> dict[str, str]:
+        variables = {} if step.environment.inherits else self._clean_variables(step, places)
+        variables[WORK_VARIABLE] = str(places.work)
+        if step.resources.gpus and places.gpus:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(places.gpus)
+        return variables
+
+    def _clean_variables(self, step: Step, places: Places) -> dict[str, str]:
+        prefixes = KEPT_PREFIXES + (NETWORK_PREFIXES if step.resources.network else ())
+        kept = {
+            name: value for name, value in os.environ.items() if name in KEPT_VARIABLES or name.startswith(prefixes)
+        }
+        scratch = str(places.scratch)
+        variables = {**kept, **scratch_variables(scratch), "TMPDIR": f"{scratch}/tmp"}
+        if step.environment.code:
+            variables["PYTHONPATH"] = self._code_dir(step.environment)
+        elif python_path := importable_from(PACKAGE_DIR.parent):
+            variables["PYTHONPATH"] = python_path
+        return variables
+
+    def _lay_out_inputs(self, places: Places) -> None:
+        """Make `{in}`: a folder of links to the inputs, by name."""
+        shutil.rmtree(_inputs_dir(places), ignore_errors=True)
+        _inputs_dir(places).mkdir(parents=True)
+        for name, source in places.inputs.items():
+            target = _inputs_dir(places) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if "/" in name:
+                _link_tree(source.resolve(), target)
+            else:
+                target.symlink_to(source.resolve())
+
+
+def scratch_variables(scratch: str) -> dict[str, str]:
+    """Variables that send home and caches to scratch, keep Python to itself, and the hub libraries offline."""
+    return {
+        "HOME": scratch,
+        "XDG_CACHE_HOME": f"{scratch}/cache",
+        "MPLCONFIGDIR": f"{scratch}/cache/matplotlib",
+        "NUMBA_CACHE_DIR": f"{scratch}/cache/numba",
+        "TORCH_HOME": f"{scratch}/cache/torch",
+        "HF_HOME": f"{scratch}/cache/huggingface",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
+    }
+
+
+def _inputs_dir(places: Places) -> Path:
+    return places.work / "in"
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """Put a file or folder at `target` without symbolic links, which `harness.contract` refuses in asset folders."""
+    if source.is_dir():
+        target.mkdir()
+        for inner in source.iterdir():
+            _link_tree(inner.resolve(), target / inner.name)
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _python_version(environment: Environment) -> str:
+    return environment.python or f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _uv(arguments: list[str], log: Path, environment: Environment) -> None:
+    """Run uv with its output in a log; a failure shows the log's end."""
+    argv = [uv.find_uv_bin(), *arguments]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w" if arguments[0] == "venv" else "a", encoding="utf-8") as handle:
+        handle.write(f"$ {shlex.join(argv)}\n")
+        handle.flush()
+        # uv follows the folder's own project settings, which are not the scorer's.
+        outcome = subprocess.run(argv, stdout=handle, stderr=subprocess.STDOUT, cwd=log.parent, check=False)
+    if outcome.returncode:
+        tail = "\n".join(f"    {line}" for line in log.read_text(encoding="utf-8").splitlines()[-_LOG_TAIL:])
+        raise EnvironmentFailure(
+            f"The environment '{environment.name}' could not be built from {environment.lock}:\n{tail}\n"
+            f"  Whole log: {log}\n"
+            "  Without internet, copy uv's cache from a machine that built it, and set UV_CACHE_DIR and UV_OFFLINE=1."
+        )

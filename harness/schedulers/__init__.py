@@ -1,0 +1,1 @@
+"""Where and when steps run: on this machine (`here`)."""
