@@ -82,8 +82,6 @@ class AdaptiveGroupNorm(nn.Module):
 
     def forward(self, x: Tensor, code_map: Tensor) -> Tensor:
         positions = code_map.flatten(2)  # (B, code_dim, h*w)
-        if positions.shape[2] < 2:
-            raise ValueError("the LFQ decoder needs a code map of at least two positions; use a larger image")
         # The unbiased variance, as in the original code.
         gamma = self.gamma((positions.var(dim=2) + _STATISTICS_EPS).sqrt())
         beta = self.beta(positions.mean(dim=2))
@@ -160,6 +158,8 @@ class Decoder(nn.Module):
         self.conv_out = conv3x3(widths[0], 3)
 
     def forward(self, code_map: Tensor) -> Tensor:
+        if code_map.shape[2] * code_map.shape[3] < 2:  # a single value has no variance
+            raise ValueError("the LFQ decoder needs a code map of at least two positions; use a larger image")
         h = self.mid_block(self.conv_in(code_map))
         for level in reversed(range(len(self.up))):
             h = self.up[level](self.adaptive[level](h, code_map))
