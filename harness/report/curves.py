@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class Curve:
     """(N,) rising: optimizer steps, or whatever `read_curve` was asked to put on the x axis."""
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     """(N,) may hold NaN where the log does."""
+    end: float = 0.0
+    """The last step of the log, whether or not the quantity was logged there."""
     unreadable_lines: int = 0
     """Lines before the last that are not JSON objects; a torn last line is the usual end of a killed run."""
 
@@ -49,18 +52,30 @@ def read_curve(log_path: Path, key: str, *, x: str = "step", phase: str | None =
         UserError: there is no such log.
     """
     points: dict[float, float] = {}
-    unreadable = 0
+    end, unreadable = 0.0, 0
     for line, is_last in _lines(log_path):
         entry = _entry(line)
         if entry is None:
             unreadable += not is_last
-        elif key in entry and phase in (None, entry.get("phase")):
+        elif phase in (None, entry.get("phase")):
             place = _number(entry.get(x))
-            if math.isfinite(place):
+            end = max(end, place)  # a NaN place leaves it
+            if key in entry and math.isfinite(place):
                 points[place] = _number(entry[key])
     steps = np.array(sorted(points), dtype=np.float64)
     values = np.array([points[step] for step in steps], dtype=np.float64)
-    return Curve(steps=steps, values=values, unreadable_lines=unreadable)
+    return Curve(steps=steps, values=values, end=end, unreadable_lines=unreadable)
+
+
+def joined(curves: Sequence[Curve]) -> Curve:
+    """Stages one after another: the steps of each go on where the log before it ended."""
+    ends = np.cumsum([0.0, *(curve.end for curve in curves)])
+    return Curve(
+        steps=np.concatenate([np.empty(0), *(curve.steps + end for curve, end in zip(curves, ends, strict=False))]),
+        values=np.concatenate([np.empty(0), *(curve.values for curve in curves)]),
+        end=float(ends[-1]),
+        unreadable_lines=sum(curve.unreadable_lines for curve in curves),
+    )
 
 
 def smooth(values: NDArray[np.float64], span: int | None = None) -> NDArray[np.float64]:

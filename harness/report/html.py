@@ -306,19 +306,25 @@ def _panel(panel: Panel, x_label: str, page: _Page) -> View:
     svg = ""
     if has_points:
         svg = Markup(plots.panel_svg(panel, x_label=x_label, colours=page.colours, name=page.next_plot()))
-    return {"title": panel.title, "unit": panel.unit, "svg": svg, "note": panel.note, "flaws": list(_flaws(panel))}
+    absent = [series.label for series in panel.series if not len(series.curve)]
+    return {
+        "title": panel.title,
+        "unit": panel.unit,
+        "svg": svg,
+        "note": panel.note,
+        "absent": f"Not logged for {in_words(absent)}." if absent else "",
+        "flaws": list(_flaws(panel)),
+    }
 
 
 def _flaws(panel: Panel) -> Iterator[str]:
-    """What the drawn lines do not show: curves that are not there, NaNs, unreadable log lines."""
+    """What the drawn lines do not show: values that are no numbers, and log lines that could not be read."""
     for series in panel.series:
         curve = series.curve
-        bad = ~np.isfinite(curve.values)
-        if not len(curve):
-            yield f"{series.label} logged no {panel.title.lower()}."
-        elif bad.any():
-            first = curve.steps[np.flatnonzero(bad)[0]]
-            yield f"{series.label}: {plural(int(bad.sum()), 'value')} not a finite number, first at step {first:,.0f}."
+        bad = np.flatnonzero(~np.isfinite(curve.values))
+        if len(bad):
+            first = f"{curve.steps[bad[0]]:,.0f}"
+            yield f"{series.label}: {plural(len(bad), 'value')} not a finite number, first at step {first}."
         if curve.unreadable_lines:
             yield f"{series.label}: {plural(curve.unreadable_lines, 'line')} of the log left out: not readable."
 
@@ -391,10 +397,11 @@ def _(section: Timings, page: _Page) -> View:
                 "raw": "" if timing.seconds is None else repr(timing.seconds),
                 "percent": f"{100 * (timing.seconds or 0) / longest:.2f}" if longest else "0",
                 "status": timing.status,
+                "ran": timing.ran,
             }
             for timing in timings
         ]
-        total = sum(timing.seconds or 0 for timing in timings)
+        total = sum(timing.seconds or 0 for timing in timings if timing.ran)
         colour = page.colours.get(model, 0) % plots.NUM_COLOURS
         groups.append({"name": model, "colour": colour, "rows": rows, "total": format_seconds(total)})
     return {

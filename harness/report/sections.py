@@ -169,9 +169,11 @@ class Timing:
 
     stage: str
     seconds: float | None
-    """None when it did not run."""
+    """None when nothing was measured."""
     status: str = ""
-    """`cached`, `failed`, ...; empty when it ran."""
+    """`cached`, `failed`, ...: shown beside the name."""
+    ran: bool = True
+    """False for a result that was there already: its bar is outlined, and the total leaves it out."""
     model: str = ""
 
 

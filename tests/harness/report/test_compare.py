@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.contract.record import Metric, ScoreRecord
+from harness.report.compare import Outcome, judge, metric_rows, summary
+
+MakeMetric = Callable[..., Metric]
+MakeRecord = Callable[..., ScoreRecord]
+
+
+def test_the_lower_fid_wins(metric: MakeMetric) -> None:
+    assert judge([metric("gfid", 4.0, False), metric("gfid", 3.0, False)]).winner == 1
+
+
+def test_the_higher_score_wins(metric: MakeMetric) -> None:
+    assert judge([metric("is", 4.0, True), metric("is", 3.0, True)]).winner == 0
+
+
+def test_equal_values_are_a_tie(metric: MakeMetric) -> None:
+    verdict = judge([metric("is", 4.0, True), metric("is", 4.0, True)])
+    assert (verdict.outcome, verdict.winner) == (Outcome.TIE, None)
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_overlapping_intervals_have_no_winner(metric: MakeMetric, higher_is_better: bool) -> None:
+    one = metric("acc", 0.80, higher_is_better, interval=(0.78, 0.82))
+    other = metric("acc", 0.83, higher_is_better, interval=(0.81, 0.85))
+    verdict = judge([one, other])
+    assert (verdict.outcome, verdict.winner) == (Outcome.WITHIN_INTERVAL, None)
+    assert verdict.leader == int(higher_is_better)
+
+
+def test_separate_intervals_have_a_winner(metric: MakeMetric) -> None:
+    one, other = metric("acc", 0.8, True, interval=(0.78, 0.82)), metric("acc", 0.9, True, interval=(0.88, 0.92))
+    assert judge([one, other]).winner == 1
+
+
+def test_touching_intervals_overlap(metric: MakeMetric) -> None:
+    one, other = metric("acc", 0.8, True, interval=(0.78, 0.82)), metric("acc", 0.84, True, interval=(0.82, 0.86))
+    assert judge([one, other]).outcome is Outcome.WITHIN_INTERVAL
+
+
+def test_a_bare_value_inside_the_others_interval_does_not_lose(metric: MakeMetric) -> None:
+    one, other = metric("acc", 0.8, True), metric("acc", 0.82, True, interval=(0.79, 0.85))
+    assert judge([one, other]).outcome is Outcome.WITHIN_INTERVAL
+
+
+def test_the_best_of_three_must_beat_the_second(metric: MakeMetric) -> None:
+    low, mid = metric("acc", 0.5, True, interval=(0.4, 0.6)), metric("acc", 0.8, True, interval=(0.7, 0.9))
+    top = metric("acc", 0.85, True, interval=(0.75, 0.95))
+    assert judge([low, mid, top]).outcome is Outcome.WITHIN_INTERVAL
+
+
+def test_a_value_that_is_not_a_number_neither_wins_nor_loses(metric: MakeMetric) -> None:
+    verdict = judge([metric("is", None, True), metric("is", 3.0, True)])
+    assert verdict.outcome is Outcome.NOT_COMPARABLE
+    assert "not a number" in verdict.reason
+
+
+def test_a_metric_that_one_model_lacks_is_not_compared(metric: MakeMetric) -> None:
+    assert judge([metric("is", 3.0, True), None]).outcome is Outcome.NOT_COMPARABLE
+
+
+def test_different_units_are_not_compared(metric: MakeMetric) -> None:
+    verdict = judge([metric("acc", 0.9, True), metric("acc", 90.0, True, unit="%")])
+    assert verdict.outcome is Outcome.NOT_COMPARABLE
+
+
+def test_very_different_counts_are_not_compared(metric: MakeMetric) -> None:
+    verdict = judge([metric("gfid", 4.0, False, n=50_000), metric("gfid", 9.0, False, n=5_000)])
+    assert "50,000 and 5,000" in verdict.reason
+
+
+def test_a_few_unscored_items_do_not_prevent_a_comparison(metric: MakeMetric) -> None:
+    assert judge([metric("acc", 0.9, True, n=2000), metric("acc", 0.8, True, n=1990)]).winner == 0
+
+
+def test_versions_of_a_benchmark_are_not_compared(make_record: MakeRecord) -> None:
+    rows = metric_rows([make_record(("is", 3.0, True)), make_record(("is", 4.0, True), version=2)])
+    assert rows[0].verdict.outcome is Outcome.NOT_COMPARABLE
+    assert "version 1 and demo version 2" in rows[0].verdict.reason
+
+
+def test_rows_keep_the_order_and_categories_apart(make_record: MakeRecord, metric: MakeMetric) -> None:
+    first = make_record(("acc", 0.5, True), metric("acc", 0.4, True, category="counting"))
+    second = make_record(("extra", 1.0, True), ("acc", 0.6, True))
+    rows = metric_rows([first, second])
+    assert [(row.name, row.category) for row in rows] == [("acc", None), ("acc", "counting"), ("extra", None)]
+    assert rows[1].cells[1] is None
+
+
+def test_one_model_alone_is_not_judged(make_record: MakeRecord) -> None:
+    rows = metric_rows([make_record(("is", 3.0, True))])
+    assert rows[0].verdict.outcome is Outcome.SINGLE
+    assert summary(["a"], rows) == []
+
+
+def test_the_summary_also_says_where_the_first_model_loses(make_record: MakeRecord) -> None:
+    ours = make_record(("fid", 4.0, False), ("is", 100.0, True), ("psnr", 20.0, True))
+    theirs = make_record(("fid", 3.0, False), ("is", 90.0, True), ("psnr", 20.0, True))
+    assert summary(["GEAR", "base"], metric_rows([ours, theirs])) == [
+        "Of 3 metrics, GEAR is better on 1: is ↑ (100.0 against 90.0); base is better on 1: fid ↓ (3.00 against 4.00).",
+        "psnr came out the same.",
+    ]
+
+
+def test_the_summary_says_who_wins_nothing(make_record: MakeRecord) -> None:
+    rows = metric_rows([make_record(("fid", 4.0, False)), make_record(("fid", 3.0, False))])
+    assert summary(["GEAR", "base"], rows) == [
+        "Of 1 metric, base is better on 1: fid ↓ (3.00 against 4.00); GEAR on none."
+    ]
+
+
+def test_the_summary_says_when_nobody_wins(make_record: MakeRecord, metric: MakeMetric) -> None:
+    ours = make_record(metric("acc", 0.8, True, interval=(0.7, 0.9)), ("is", None, True))
+    theirs = make_record(metric("acc", 0.82, True, interval=(0.7, 0.9)), ("is", 3.0, True))
+    assert summary(["GEAR", "base"], metric_rows([ours, theirs])) == [
+        "No model is clearly better on any of 2 metrics.",
+        "On acc the difference lies within the interval, so nobody wins.",
+        "is cannot be compared: a value is not a number.",
+    ]
+
+
+def test_the_summary_counts_whole_benchmarks_not_categories(make_record: MakeRecord, metric: MakeMetric) -> None:
+    ours = make_record(("acc", 0.5, True), metric("acc", 0.1, True, category="counting"))
+    theirs = make_record(("acc", 0.4, True), metric("acc", 0.9, True, category="counting"))
+    assert summary(["GEAR", "base"], metric_rows([ours, theirs]))[0].startswith("Of 1 metric, GEAR is better on 1")
