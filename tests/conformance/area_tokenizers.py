@@ -168,33 +168,34 @@ class ModelCase:
 
 def entropy_results(meta: dict[str, Any], tensors: dict[str, Tensor]) -> list[Result]:
     """The entropy terms of a real process group, one process per rank, as stored per rank and family."""
+    temperatures = {case: settings["temperature"] for case, settings in meta["cases"].items()}
+    shares = [
+        {case: (tensors[f"{case}/logits/{rank}"], temperature) for case, temperature in temperatures.items()}
+        for rank in range(meta["world_size"])
+    ]
+    ranks = run_in_process_group(entropy_on_rank, shares)
     found = []
-    for case, settings in meta["cases"].items():
-        logits = [tensors[f"{case}/logits/{rank}"] for rank in range(meta["world_size"])]
-        ranks = run_in_process_group(entropy_on_rank, logits, settings["temperature"])
+    for case in temperatures:
         for name, want in under(f"{case}/", tensors).items():
             if name.startswith("logits/"):
                 continue
             _, quantity, rank = name.split("/")
-            got = ranks[int(rank)][quantity]
             scale = float(want.abs().max())
             atol = 1e-4 * scale if quantity == "grad" else 1e-6 * max(1.0, scale)
-            found.append(check(f"{case}/{name}", got, want, atol=atol))
+            found.append(check(f"{case}/{name}", ranks[int(rank)][case][quantity], want, atol=atol))
     return found
 
 
-def entropy_on_rank(logits: Tensor, temperature: float) -> dict[str, Tensor]:
-    """What one process computes; runs inside a process group."""
-    logits = logits.clone().requires_grad_()
-    terms = entropy_terms(logits, ratio=1.0, temperature=temperature)
-    terms.total.backward()
-    assert logits.grad is not None
-    return {
-        "total": terms.total.detach(),
-        "sample_entropy": terms.sample.detach(),
-        "avg_entropy": terms.average.detach(),
-        "grad": logits.grad,
-    }
+def entropy_on_rank(shares: Mapping[str, tuple[Tensor, float]]) -> dict[str, dict[str, Tensor]]:
+    """What one process computes of every case; runs inside a process group."""
+    found = {}
+    for case, (logits, temperature) in shares.items():
+        logits = logits.clone().requires_grad_()
+        terms = entropy_terms(logits, ratio=1.0, temperature=temperature)
+        gradient = torch.autograd.grad(terms.total, logits, retain_graph=True)[0]
+        values = {"total": terms.total, "sample_entropy": terms.sample, "avg_entropy": terms.average, "grad": gradient}
+        found[case] = {name: value.detach() for name, value in values.items()}
+    return found
 
 
 def layout_results(meta: dict[str, Any], tensors: dict[str, Tensor]) -> list[Result]:

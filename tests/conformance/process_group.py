@@ -18,9 +18,11 @@ T = TypeVar("T")
 def run_in_process_group(function: Callable[..., T], per_rank: Sequence[Any], *common: Any) -> list[T]:
     """`function(per_rank[rank], *common)` on every rank at the same time; the results in rank order.
 
-    `function` must be importable by name, since the processes are spawned.
+    `function` must be importable by name, since the processes do not share this one's memory.
     """
-    context = multiprocessing.get_context("spawn")
+    # Not fork: autograd refuses to run in a fork of a process that used it. The fork server imports torch once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch.distributed"])
     size = len(per_rank)
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(size, mp_context=context) as pool:
         meeting = (Path(folder) / "store").as_uri()

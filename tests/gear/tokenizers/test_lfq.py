@@ -75,9 +75,9 @@ def test_a_smaller_factor_keeps_the_resolution_of_the_deep_levels(pixels):
     assert changing == {"encoder.down.0", "decoder.up.1.upsample"}
 
 
-def test_an_image_of_a_single_token_is_refused_instead_of_decoded_to_nan(lfq):
+def test_a_map_of_a_single_token_is_refused_instead_of_decoded_to_nan(lfq):
     with pytest.raises(ValueError, match="two positions"):
-        lfq(torch.zeros(1, 3, 2, 2))
+        lfq.decode(torch.ones(1, 4, 1, 1))
 
 
 def test_depth_to_space_puts_pixels_before_channels():
