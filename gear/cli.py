@@ -280,9 +280,8 @@ def presets(name: str | None) -> None:
     if name is None:
         for preset in preset_names():
             config = load_config(preset)
-            click.echo(
-                f"{preset:24} {config.tokenizer.family}, AR {config.ar.n_layer} x {config.ar.dim}, {config.data.image_size} px"
-            )
+            models = f"{config.tokenizer.family}, AR {config.ar.n_layer} x {config.ar.dim}"
+            click.echo(f"{preset:24} {models}, {config.data.image_size} px")
     else:
         click.echo(yaml.safe_dump(json.loads(json.dumps(load_config(name).to_dict())), sort_keys=False).rstrip())
 

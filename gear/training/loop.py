@@ -66,15 +66,8 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, started_from: dict[str
             values = _train_one(stage, update, settings.log_every)
             meter.advance(settings.batch_size, values.get(stage.headline))
             if values:
-                journal.write(
-                    {
-                        "step": stage.step,
-                        "phase": stage.phase,
-                        "time_s": time.time(),
-                        "images_per_s": meter.images_per_s,
-                        **values,
-                    }
-                )
+                when = {"step": stage.step, "phase": stage.phase, "time_s": time.time()}
+                journal.write({**when, "images_per_s": meter.images_per_s, **values})
             if interrupted or stage.step % settings.checkpoint_every == 0 or stage.step == settings.steps:
                 store.save(stage.step, stage.state_dict())
                 saved = stage.step

@@ -70,7 +70,7 @@ class Meter:
             self._bar.start()
             self._task = self._bar.add_task(what, total=total, completed=done, figures="")
         else:
-            self._lines = ProgressLines(total=total, what=what, stream=sys.stderr)
+            self._lines = ProgressLines(total - done, what, sys.stderr)
 
     @property
     def images_per_s(self) -> float:
@@ -86,7 +86,7 @@ class Meter:
                 update["figures"] = figures
             self._bar.update(self._task, **update)
         elif self._lines is not None:
-            self._lines.update(self.done)
+            self._lines.advance()
 
     def close(self) -> None:
         if self._bar is not None:
