@@ -89,7 +89,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 def _decimals(largest: float) -> int:
     if largest >= 100:
         return 1
-    return 2 if largest >= 1 else 3
+    return 2 if largest > 1 else 3  # shares reach 1 and want three digits there too
 
 
 def _fixed(value: float, decimals: int) -> str:

@@ -7,6 +7,7 @@ and figures on the way. Escaping happens once, in the template (autoescape); onl
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ class _Page:
 
     def model(self, label: str) -> View:
         """A model's name with its swatch; the swatch only where a page tells models apart."""
-        swatch = Markup(plots.swatch_svg(self.colours[label])) if len(self.colours) > 1 else ""
+        told_apart = label and len(self.colours) > 1
+        swatch = Markup(plots.swatch_svg(self.colours[label])) if told_apart else ""
         return {"label": label, "swatch": swatch}
 
 
@@ -130,7 +132,7 @@ def _labels(section: Section) -> Iterator[str]:
                 yield from (series.label for series in panel.series)
                 yield from (level.label for level in panel.levels)
         case Grid():
-            yield from (model.label for model in section.models)
+            yield from (model.label for model in section.models if model.label)
         case Pairs():
             yield from section.reconstructions
         case Timings():
@@ -195,8 +197,8 @@ def _score_row(row: MetricRow, labels: Sequence[str]) -> View:
         view = _cell(cell, next(texts)) if cell is not None else {"text": "–", "raw": "", "interval": "", "n": ""}
         cells.append(view | {"wins": row.verdict.winner == index})
     return {
-        "title": row.title,
-        "category": row.category or "",
+        "title": row.category or row.title,
+        "of": row.title if row.category else "",
         "arrow": row.arrow,
         "direction": "higher is better" if row.any_metric.higher_is_better else "lower is better",
         "unit": row.any_metric.unit,
@@ -225,7 +227,7 @@ def _verdict(row: MetricRow, labels: Sequence[str]) -> str:
 def _footnote(rows: Sequence[MetricRow]) -> str:
     """What bold type rests on: intervals where there are any, and nothing but the values where there are none."""
     judged = [row for row in rows if row.verdict.outcome in (Outcome.BETTER, Outcome.WITHIN_INTERVAL)]
-    bare = [row.title for row in judged if not any(cell and cell.interval for cell in row.cells)]
+    bare = [_name(row) for row in judged if not any(cell and cell.interval for cell in row.cells)]
     if judged and len(bare) == len(judged):
         return "No interval was measured, so a small difference may be chance."
     sentences = ["Where intervals overlap, no model is called better."] if judged else []
@@ -233,6 +235,10 @@ def _footnote(rows: Sequence[MetricRow]) -> str:
         names = in_words(list(dict.fromkeys(bare)))
         sentences.append(f"Measured without an interval, so that a small difference may be chance: {names}.")
     return " ".join(sentences)
+
+
+def _name(row: MetricRow) -> str:
+    return f"{row.title} by category" if row.category else row.title
 
 
 def _unscored(label: str, record: ScoreRecord) -> Iterator[View]:
@@ -279,7 +285,7 @@ def _published_column(row: MetricRow, published: Sequence[Published]) -> list[st
     texts = ["–" if cell is None else next(measured) for cell in row.cells]
     for entry in published:
         value = entry.metrics.get(row.name)
-        texts.append("–" if value is None else f"{value:.10g}")
+        texts.append("–" if value is None else f"{value:.6g}")
     return texts
 
 
@@ -450,5 +456,4 @@ def _as_text(value: object) -> str:
 
 def _looks_like_code(text: str) -> bool:
     """Digests, paths and data are set in a typewriter face."""
-    is_digest = len(text) >= 16 and " " not in text and any(char.isdigit() for char in text)
-    return is_digest or "/" in text or text[:1] in "[{"
+    return bool(re.fullmatch(r"(sha256:)?[0-9a-f]{12,}", text)) or "/" in text or text[:1] in ("[", "{")

@@ -11,7 +11,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from harness.contract.errors import UserError
 from harness.contract.record import ScoreRecord
 from harness.contract.samples import SampleSet
 from harness.record import REPORT_FILE, RunRecord, StepResult
+from harness.report.declared import labelled, published_by
 from harness.report.formats import format_seconds, in_words
 from harness.report.html import Report
 from harness.report.sections import (
@@ -29,7 +30,6 @@ from harness.report.sections import (
     ModelGrid,
     Note,
     Provenance,
-    Published,
     ScoreColumn,
     ScoreTable,
     Section,
@@ -38,10 +38,11 @@ from harness.report.sections import (
 )
 
 if TYPE_CHECKING:
-    from harness.catalog import Benchmark, Catalog
+    from harness.catalog import Catalog
 
 NUM_ROWS, PER_ROW = 10, 8
 NUM_PROMPTS = 12
+STATUS_WORDS = {"partly": "finished, with some items not scored"}
 LOG_FILE = "log.txt"
 LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 16_384
@@ -108,9 +109,9 @@ def _read_samples(step: StepResult | None, folder: Path) -> Finding:
 
 
 def _subtitle(record: RunRecord) -> str:
-    started = f"started {record.started}" if record.started else ""
+    started = f"started {record.started[:16].replace('T', ' ')} UTC" if record.started else ""
     time = format_seconds(record.seconds) if record.seconds else ""
-    return ", ".join(part for part in (record.status, started, time) if part)
+    return ", ".join(part for part in (STATUS_WORDS.get(record.status, record.status), started, time) if part)
 
 
 # What went wrong, or is still to come
@@ -159,38 +160,6 @@ def _scores(record: RunRecord, findings: list[Finding], catalog: Catalog | None)
             columns=(ScoreColumn(label=label, record=labelled(finding.score, benchmark)),),
             published=published_by(benchmark),
         )
-
-
-def labelled(score: ScoreRecord, benchmark: Benchmark | None) -> ScoreRecord:
-    """The record with the labels and units of benchmark.yaml where the scorer gave none."""
-    known = {spec.name: spec for spec in benchmark.metrics} if benchmark else {}
-    metrics = []
-    for metric in score.metrics:
-        spec = known.get(metric.name)
-        if spec:
-            metric = dataclasses.replace(metric, label=metric.label or spec.label, unit=metric.unit or spec.unit)
-        metrics.append(metric)
-    return dataclasses.replace(score, metrics=tuple(metrics))
-
-
-def published_by(benchmark: Benchmark | None) -> tuple[Published, ...]:
-    """The published values that benchmark.yaml lists."""
-    entries = benchmark.published if benchmark else ()
-    return tuple(
-        Published(
-            model=str(entry.get("model", "")),
-            source=str(entry.get("source", "")),
-            protocol=_protocol_text(entry.get("protocol", "")),
-            metrics=dict(entry.get("metrics", {})),
-        )
-        for entry in entries
-    )
-
-
-def _protocol_text(protocol: Any) -> str:
-    if isinstance(protocol, Mapping):
-        return ", ".join(f"{name} {value}" for name, value in protocol.items())
-    return str(protocol or "")
 
 
 # Samples

@@ -59,8 +59,6 @@ def steps_table(steps: Iterable[StepResult], title: str = "") -> Table:
         status = Text(step.status, style=STATUS_STYLES[step.status])
         key = Text((step.key or "")[:KEY_DIGITS], style="dim")
         table.add_row(Text(step.name), Text(step.kind), status, Text(time), key)
-        if step.error:
-            table.add_row("", Text(step.error, style="red"))
     return table
 
 

@@ -111,7 +111,7 @@ def ramp(*values: float) -> Curve:
 
 def test_a_head_start_is_stated_with_its_factor() -> None:
     sentence = head_start("GEAR", ramp(3, 1, 0.5, 0.4), "base", ramp(4, 3, 2, 1), "loss")
-    assert sentence == "GEAR reaches the loss that base ends with (1.00 at step 40) at step 20, 2.0 times sooner."
+    assert sentence == "GEAR reaches the loss that base ends with (1.000 at step 40) at step 20, 2.0 times sooner."
 
 
 def test_a_model_that_is_slower_is_called_slower() -> None:

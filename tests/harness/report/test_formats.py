@@ -47,7 +47,7 @@ def test_equal_numbers_do_not_grow_decimals() -> None:
 
 
 def test_a_nan_among_numbers_is_spelt_out() -> None:
-    assert format_together([1.0, math.nan]) == ["1.00", "not a number"]
+    assert format_together([1.0, math.nan]) == ["1.000", "not a number"]
 
 
 def test_an_interval_has_the_decimals_of_its_value() -> None:
