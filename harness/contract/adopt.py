@@ -119,7 +119,9 @@ def sample_set_from_folder(
 
 
 def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None = None) -> SampleSet:
-    """Write the sample set `src` as `dst` in `form`. Every pixel is compared; digest and index stay the same.
+    """Write the sample set `src` as `dst` in `form`; digest and index stay the same.
+
+    The result is read back from disk and compared pixel by pixel before its manifest is written.
 
     Raises:
         BadSamples: `src` is damaged.
@@ -140,6 +142,7 @@ def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None 
         requests=samples.requests,
         generator=samples.generator,
         progress=progress,
+        reread=True,
     )
 
 

@@ -93,6 +93,7 @@ def assemble(
     requests: RequestSet | None,
     generator: Mapping[str, Any],
     progress: Progress | None = None,
+    reread: bool = False,
 ) -> SampleSet:
     """Stream `batches` into `out`, then write requests, index and, last of all, the manifest.
 
@@ -105,12 +106,13 @@ def assemble(
         requests: what the images answer, where it is known.
         generator: who drew them.
         progress: advanced by each batch.
+        reread: read everything back from disk and compare, before the manifest is written.
     Raises:
         BadSamples: pixels that do not have the hash their entry says.
-        EnvironmentFailure: the disk is full; shards are kept.
+        EnvironmentFailure: the disk is full; shards stay.
     """
     work = out / WORK_DIR
-    with explain_disk_errors(out, kept="finished shards are kept"):
+    with explain_disk_errors(out):
         if form == "npz":
             _require_space(out, len(entries) * image_size * image_size * 3)
         sink = _npz_sink(work, image_size, entries) if form == "npz" else _png_sink(work, entries)
@@ -133,9 +135,12 @@ def assemble(
             request_digest=None if requests is None else requests.digest,
             generator=generator,
         )
+        samples = SampleSet(out, manifest, finished)
+        if reread:
+            samples.validate()
         write_json(out / MANIFEST_FILE, manifest.to_row())
     drop_work(out)
-    return SampleSet.open(out)
+    return samples
 
 
 def drop_work(out: Path) -> None:
@@ -201,10 +206,10 @@ def _check_expected(entries: Sequence[Entry], finished: Sequence[Entry], out: Pa
 
 def _publish(work: Path, out: Path, name: str) -> None:
     """Rename the finished pixels into place. What stands there without a manifest is an earlier try, untrusted."""
-    final = out / name
-    if final.is_dir():
-        shutil.rmtree(final)
-    (work / name).replace(final)
+    (out / NPZ_FILE).unlink(missing_ok=True)
+    if (out / IMAGES_DIR).exists():
+        shutil.rmtree(out / IMAGES_DIR)
+    (work / name).replace(out / name)
 
 
 def _require_space(out: Path, needed: int) -> None:
@@ -212,5 +217,5 @@ def _require_space(out: Path, needed: int) -> None:
     if free < needed:
         raise EnvironmentFailure(
             f"{out}: putting the samples together needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB; "
-            "finished shards are kept. Free some space and run the same command again."
+            "finished work is kept. Free some space and run the same command again."
         )

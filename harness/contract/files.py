@@ -50,24 +50,24 @@ def write_atomically(path: PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
     if mode not in {"wb", "w"}:
         raise ValueError(f"mode is 'wb' or 'w', not {mode!r}")
     path = Path(path)
-    temporary = partial_path(path)
     text = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
-    try:
-        with explain_disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = partial_path(path)
+        try:
             # The exclusive mode honours the umask, unlike mkstemp: another uid in a container must read the result.
             with temporary.open(mode.replace("w", "x"), **text) as handle:  # type: ignore[call-overload]
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
             temporary.replace(path)
-            _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
 
 
 @contextmanager
-def explain_disk_errors(path: PathLike, kept: str = "nothing that was finished is lost") -> Iterator[None]:
+def explain_disk_errors(path: PathLike, kept: str = "finished work is kept") -> Iterator[None]:
     """Turn a full disk or a folder without permission, while `path` is being written, into one sentence."""
     try:
         yield
@@ -267,19 +267,19 @@ def relative_path_problem(relative: str) -> str | None:
     return f"has a part longer than {_MAX_NAME_BYTES} bytes" if longest > _MAX_NAME_BYTES else None
 
 
-def safe_join(root: PathLike, relative: str) -> Path:
+def safe_join(root: PathLike, relative: str, *, error: type[UserError] = UserError) -> Path:
     """Join `relative` to `root`, refusing anything that leads out of it: absolute, "..", or through a symbolic link.
 
     Raises:
-        UserError: naming the path and what is wrong with it.
+        UserError: (or `error`) naming the path and what is wrong with it.
     """
     root = Path(root)
     problem = relative_path_problem(relative)
     if problem:
-        raise UserError(f"{root}: the path {relative!r} {problem}.")
+        raise error(f"{root}: the path {relative!r} {problem}.")
     joined = root.joinpath(*PurePosixPath(relative).parts)
     if not joined.resolve().is_relative_to(root.resolve()):
-        raise UserError(
+        raise error(
             f"{joined}: a symbolic link leads out of {root}; replace the link by the file it points to (cp -L)."
         )
     return joined

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.contract.errors import BadSamples
+from harness.contract.errors import BadSamples, EnvironmentFailure
 from harness.contract.files import PathLike
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -44,7 +44,9 @@ def read_png(path: PathLike, image_size: int) -> np.ndarray:
     except FileNotFoundError as reason:
         raise BadSamples(f"{path}: is missing; copy the whole folder again, or draw the samples again.") from reason
     except OSError as reason:
-        raise BadSamples(f"{path}: cannot be read ({reason.strerror}); check its permissions.") from reason
+        raise EnvironmentFailure(
+            f"{path}: cannot be read ({reason.strerror}); check its permissions and the disk."
+        ) from reason
     _check_png_start(data, path, image_size)
     return _decode(data, path)
 
@@ -62,7 +64,9 @@ def read_any_image(path: PathLike) -> np.ndarray:
     try:
         data = path.read_bytes()
     except OSError as reason:
-        raise BadSamples(f"{path}: cannot be read ({reason.strerror}); check its permissions.") from reason
+        raise EnvironmentFailure(
+            f"{path}: cannot be read ({reason.strerror}); check its permissions and the disk."
+        ) from reason
     if data.startswith(_SIGNATURE) and len(data) > 24 and data[24] == 16:
         raise BadSamples(f"{path}: has 16 bits per channel; save it with 8.")
     return _decode(data, path)

@@ -8,6 +8,7 @@ opened, and a batch is all that is ever held.
 from __future__ import annotations
 
 import ast
+import errno
 import math
 import struct
 import zipfile
@@ -21,7 +22,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from harness.contract.errors import BadSamples, UserError
+from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from harness.contract.files import PathLike, write_atomically
 
 _MAGIC = b"\x93NUMPY"
@@ -29,7 +30,17 @@ _MAX_HEADER_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal arrays give equal archives
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error)
+# What `zipfile` raises for a damaged archive, depending on the byte that is wrong.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -299,11 +310,15 @@ def _explained(path: Path, error: type[UserError]) -> Iterator[None]:
         raise
     except FileNotFoundError as reason:
         raise error(f"{path}: is missing; check the path.") from reason
-    except OSError as reason:
-        raise error(
-            f"{path}: cannot be read ({reason.strerror or reason}); check the file and its permissions."
-        ) from reason
-    except _DAMAGE as reason:
+    except IsADirectoryError as reason:
+        raise error(f"{path}: is a folder, not an NPZ archive; give the path of the .npz file.") from reason
+    except (OSError, *_DAMAGE) as reason:
+        # A damaged offset sends the reader to a place that no file has, which is EINVAL. Other system errors are not
+        # the file's fault: whoever replaces damaged files must not replace this one.
+        if isinstance(reason, OSError) and reason.errno not in (None, errno.EINVAL):
+            raise EnvironmentFailure(
+                f"{path}: cannot be read ({reason.strerror}); check its permissions and the disk."
+            ) from reason
         raise error(
             f"{path}: is not a whole NPZ archive ({reason}); it is damaged or was cut short, copy or write it again."
         ) from reason

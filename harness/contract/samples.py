@@ -160,7 +160,7 @@ class SampleSet:
 
     def image_path(self, index: int) -> Path:
         """The file of image `index` of a set in PNG form, checked to lie inside the folder."""
-        return safe_join(self.folder / IMAGES_DIR, self.entries[index].path)
+        return safe_join(self.folder / IMAGES_DIR, self.entries[index].path, error=BadSamples)
 
     def batches(self, size: int = _BATCH) -> Iterator[np.ndarray]:
         """Yield the images in order as (n, H, W, 3) uint8, n = size except for the last batch.

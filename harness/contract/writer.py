@@ -22,7 +22,7 @@ from harness.contract.assemble import WORK_DIR, assemble, claim, drop_work
 from harness.contract.digest import canonical_json
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.fields import Fields
-from harness.contract.files import PathLike, explain_disk_errors
+from harness.contract.files import PathLike
 from harness.contract.npz import NpzStreamWriter, open_npz_member
 from harness.contract.progress import Progress
 from harness.contract.requests import Request, RequestSet
@@ -106,10 +106,7 @@ class SampleSetWriter:
                 "correct the generator."
             )
         path = self._path(shard)
-        with (
-            explain_disk_errors(path, kept="finished shards are kept"),
-            NpzStreamWriter(path, count=len(shard), shape_tail=expected[1:]) as writer,
-        ):
+        with NpzStreamWriter(path, count=len(shard), shape_tail=expected[1:]) as writer:
             writer.append(images_u8)
 
     def finish(self, progress: Progress | None = None) -> SampleSet:
