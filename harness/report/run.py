@@ -81,11 +81,11 @@ def report_for_run(run_dir: Path, catalog: Catalog | None = None) -> Path:
     if record.generator.get("kind") == "samples" and not samples:  # a finished sample set was scored as it lay
         samples = [_read_samples(None, Path(str(record.generator.get("path"))))]
     sections = (
-        *_state(run_dir, record),
+        *state_notes(run_dir, record),
         *_scores(record, scores, catalog),
         *_samples(samples),
-        _timings(record),
-        _provenance(record, scores, samples),
+        timings(record),
+        provenance(record, scores, samples),
     )
     return Report(title=record.run, subtitle=_subtitle(record), sections=sections).write(run_dir / REPORT_FILE)
 
@@ -117,7 +117,7 @@ def _subtitle(record: RunRecord) -> str:
 # What went wrong, or is still to come
 
 
-def _state(run_dir: Path, record: RunRecord) -> Iterator[Note]:
+def state_notes(run_dir: Path, record: RunRecord) -> Iterator[Note]:
     for step in record.steps:
         if step.status == "failed":
             log = _tail(run_dir / step.folder / LOG_FILE)
@@ -222,17 +222,17 @@ def _spread(count: int, wanted: int) -> list[int]:
 # Time and provenance
 
 
-def _timings(record: RunRecord) -> Timings:
-    timings = []
+def timings(record: RunRecord) -> Timings:
+    bars = []
     for step in record.steps:
         seconds = {"cached": step.computed_s, "skipped": None, "waiting": None}.get(step.status, step.seconds)
         status = "" if step.status == "run" else step.status
-        timings.append(Timing(stage=step.name, seconds=seconds, status=status, ran=step.status != "cached"))
+        bars.append(Timing(stage=step.name, seconds=seconds, status=status, ran=step.status != "cached"))
     caption = "Time by step, on one scale; an outlined bar was there already and shows what it took then."
-    return Timings(title="Time", timings=tuple(timings), caption=caption)
+    return Timings(title="Time", timings=tuple(bars), caption=caption)
 
 
-def _provenance(record: RunRecord, scores: list[Finding], samples: list[Finding]) -> Provenance:
+def provenance(record: RunRecord, scores: list[Finding], samples: list[Finding]) -> Provenance:
     run = {
         "plan": record.plan_digest,
         "runtime": record.runtime,
