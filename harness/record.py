@@ -127,9 +127,12 @@ class RunRecord:
             raise UserError(f"{path}: is not a run record ({error}); run the same command again.") from error
 
     def scores(self, run_dir: Path) -> dict[str, ScoreRecord]:
-        """Benchmark -> score record, for every score step that finished."""
+        """Benchmark -> score record, for every score step that finished; by step where a benchmark was scored twice."""
         scored = [step for step in self.steps if step.kind == "score" and step.is_finished]
-        return {step.benchmark or step.name: ScoreRecord.read(run_dir / step.folder / "output") for step in scored}
+        benchmarks = [step.benchmark for step in scored]
+        names = [step.name if benchmarks.count(step.benchmark) > 1 else str(step.benchmark) for step in scored]
+        records = [ScoreRecord.read(run_dir / step.folder / "output") for step in scored]
+        return dict(zip(names, records, strict=True))
 
 
 def find_runs(runs_dir: Path) -> list[RunRecord]:

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from harness.plan import OutputOf, Resources, Step
+from harness.schedulers.here import Machine, Shares, run_all
+
+
+def step(name: str, *needs: str) -> Step:
+    return Step(name=name, kind="x", argv=("true",), inputs={need: OutputOf(need) for need in needs})
+
+
+def test_steps_wait_for_what_they_need_and_no_longer():
+    order: list[str] = []
+    both = threading.Barrier(2, timeout=10)
+
+    def work(one: Step) -> bool:
+        if one.name in {"b", "c"}:
+            both.wait()  # passes only when b and c run at the same time
+        order.append(one.name)
+        return True
+
+    run_all([step("a"), step("b", "a"), step("c", "a"), step("d", "b", "c")], work)
+    assert order[0] == "a" and order[-1] == "d" and sorted(order) == ["a", "b", "c", "d"]
+
+
+def test_what_needs_a_failed_step_is_not_begun():
+    done: list[str] = []
+    run_all(
+        [step("a"), step("b", "a"), step("c", "b"), step("d")], lambda one: done.append(one.name) or one.name != "a"
+    )
+    assert sorted(done) == ["a", "d"]
+
+
+def test_an_exception_is_raised_to_the_caller():
+    def work(one: Step) -> bool:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_all([step("a")], work)
+
+
+def most_at_once(machine: Machine, wanted: Resources, count: int = 4) -> tuple[int, list[tuple[str, ...]]]:
+    shares, lock = Shares(machine), threading.Lock()
+    running, most, granted = 0, 0, []
+
+    def work() -> None:
+        nonlocal running, most
+        with shares.take(wanted) as gpus:
+            with lock:
+                running += 1
+                most = max(most, running)
+                granted.append(gpus)
+            time.sleep(0.05)
+            with lock:
+                running -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    return most, granted
+
+
+def test_memory_limits_how_many_run_together():
+    assert most_at_once(Machine(memory_gb=10, cpus=8), Resources(memory_gb=5))[0] == 2
+
+
+def test_each_gpu_has_one_step_at_a_time():
+    most, granted = most_at_once(Machine(gpus=("0", "1"), memory_gb=100, cpus=8), Resources(gpus=1))
+    assert most == 2 and set(granted) == {("0",), ("1",)}
+
+
+def test_a_step_gets_the_gpus_there_are():
+    _, granted = most_at_once(Machine(gpus=("0", "1"), memory_gb=100, cpus=8), Resources(gpus=8), count=1)
+    assert granted == [("0", "1")]
+    assert most_at_once(Machine(memory_gb=100, cpus=8), Resources(gpus=1), count=1)[1] == [()]
+
+
+def test_a_step_larger_than_the_machine_runs_alone():
+    assert most_at_once(Machine(memory_gb=1, cpus=1), Resources(memory_gb=64, cpus=32))[0] == 1
+
+
+def test_this_machine_has_memory_and_cores(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    machine = Machine.detect()
+    assert machine.memory_gb > 0.1 and machine.cpus >= 1 and machine.gpus == ("2", "3")

@@ -1,0 +1,174 @@
+"""Assets come in whole, are checked, and are found missing with the command that helps."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.assets import Asset, AssetStore, _fetch, read_assets
+from harness.contract.digest import sha256_file
+from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
+from harness.digests import DigestMemo
+
+CONTENT = bytes(range(256)) * 1000
+
+
+def make_store(root: Path, asset: Asset, **overrides: Path) -> AssetStore:
+    return AssetStore(root / "assets", {asset.name: asset}, DigestMemo(root / "memo"), overrides)
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_an_imported_file_is_found_with_its_digest(tmp_path, file):
+    asset = Asset(name="w", file="w.bin", sha256=sha256_file(file))
+    store = make_store(tmp_path, asset)
+    store.bring(asset, file)
+    found = store.find("w")
+    assert found.digest == asset.sha256 and found.path == tmp_path / "assets" / "w" / "w.bin"
+    assert file.exists()
+
+
+def test_a_wrong_file_is_not_taken_in(tmp_path, file):
+    asset = Asset(name="w", file="w.bin", sha256="0" * 64)
+    store = make_store(tmp_path, asset)
+    with pytest.raises(MissingAsset, match="not taken in"):
+        store.bring(asset, file)
+    assert not list((tmp_path / "assets" / "w").glob("[!.]*"))
+
+
+def test_a_missing_asset_names_who_needs_it_and_the_commands(tmp_path):
+    asset = Asset(name="w", file="w.bin", sha256="ab" * 32, gated="https://example.org/terms")
+    with pytest.raises(MissingAsset) as caught:
+        make_store(tmp_path, asset).find("w", needed_by="geneval")
+    text = str(caught.value)
+    for part in ("geneval needs 'w'", "abababab", "harness assets pull w", "harness assets import w FILE", "terms"):
+        assert part in text
+
+
+def test_the_first_file_of_an_unlisted_digest_holds_from_then_on(tmp_path, file):
+    asset = Asset(name="w", file="w.bin")
+    store = make_store(tmp_path, asset)
+    path = store.bring(asset, file)
+    assert store.find("w").digest == sha256_file(file)
+    path.write_bytes(b"something else")
+    with pytest.raises(MissingAsset, match="has sha256"):
+        store.find("w")
+
+
+def test_an_override_takes_the_place_of_the_listed_file(tmp_path, file):
+    asset = Asset(name="w", file="w.bin", sha256="0" * 64)
+    found = make_store(tmp_path, asset, w=file).find("w")
+    assert found.overridden and found.path == file and found.digest == sha256_file(file)
+
+
+def test_an_asset_without_address_says_how_else(tmp_path):
+    asset = Asset(name="w", file="w.bin")
+    with pytest.raises(MissingAsset, match="harness assets import w FILE"):
+        make_store(tmp_path, asset).pull(asset)
+
+
+def test_plain_http_is_refused(tmp_path):
+    asset = Asset(name="w", file="w.bin", urls=("http://example.org/w",))
+    with pytest.raises(UserError, match="not https"):
+        make_store(tmp_path, asset).pull(asset)
+
+
+def test_an_address_that_does_not_answer_is_an_environment_failure(tmp_path):
+    asset = Asset(name="w", file="w.bin", urls=("https://127.0.0.1:1/w",))
+    with pytest.raises(EnvironmentFailure, match="what came so far is kept"):
+        make_store(tmp_path, asset).pull(asset)
+
+
+# --- downloading -----------------------------------------------------------------------------------------------------
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT, from the byte asked for; `/flaky` stops after half of what it announced."""
+
+    ranges: list[str | None]
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"]
+        type(self).ranges.append(wanted)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        body = CONTENT[start:]
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if self.path == "/flaky" and not wanted else body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    Handler.ranges = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_download_that_was_cut_off_goes_on(tmp_path, address):
+    partial = tmp_path / "partial"
+    with pytest.raises(OSError, match="the connection ended"):
+        _fetch(f"{address}/flaky", partial, lambda done, total: None)
+    assert partial.stat().st_size == len(CONTENT) // 2
+    reports: list[tuple[int, int | None]] = []
+    _fetch(f"{address}/flaky", partial, lambda done, total: reports.append((done, total)))
+    assert partial.read_bytes() == CONTENT
+    assert Handler.ranges == [None, f"bytes={len(CONTENT) // 2}-"]
+    assert reports[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_a_complete_download_is_not_fetched_again(tmp_path, address):
+    partial = tmp_path / "partial"
+    partial.write_bytes(CONTENT)
+    _fetch(f"{address}/file", partial, lambda done, total: None)
+    assert partial.read_bytes() == CONTENT
+
+
+# --- the list --------------------------------------------------------------------------------------------------------
+
+
+def write_list(root: Path, benchmark: str, text: str) -> None:
+    (root / benchmark).mkdir()
+    (root / benchmark / "assets.yaml").write_text(text)
+
+
+def test_lists_are_merged_and_users_joined(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    write_list(tmp_path, "a", "- {name: w, file: w.bin, hub: org/model, revision: r1, used_by: [a]}")
+    write_list(tmp_path, "b", "- {name: w, file: w.bin, hub: org/model, revision: r1, gated: true, used_by: [b]}")
+    asset = read_assets(tmp_path)["w"]
+    assert asset.used_by == ("a", "b") and asset.gated == "org/model"
+    assert asset.urls == ("https://huggingface.co/org/model/resolve/r1/w.bin",)
+
+
+def test_two_lists_that_mean_different_files_are_refused(tmp_path):
+    write_list(tmp_path, "a", "- {name: w, file: w.bin}")
+    write_list(tmp_path, "b", "- {name: w, file: other.bin}")
+    with pytest.raises(UserError, match="another file than in"):
+        read_assets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["- {name: w}", "- {name: w, file: ../w}", "just text", "- {name: w, file: a, extra: 1}"]
+)
+def test_a_broken_list_is_an_error_that_names_the_file(tmp_path, text: str):
+    write_list(tmp_path, "a", text)
+    with pytest.raises(UserError, match=r"assets\.yaml|path"):
+        read_assets(tmp_path)

@@ -1,0 +1,134 @@
+"""A plan is data: made without an engine, without a write, and the same for the same request."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.contract.errors import UserError
+from harness.execute import describe
+from harness.generators import existing_samples
+from harness.plan import AssetInput, Document, Environment, FileInput, OutputOf, Plan, Request, Step, make_plan
+
+
+def step(**changes) -> Step:
+    fields = {
+        "name": "one",
+        "kind": "train",
+        "argv": ("{python}", "train.py"),
+        "inputs": {"data": FileInput(Path("d"))},
+    }
+    return Step(**{**fields, **changes})
+
+
+def test_a_benchmark_becomes_requests_samples_and_a_score(toy):
+    plan = toy.plan()
+    assert [(row.name, row.kind, row.needs) for row in plan.steps] == [
+        ("requests-toy", "requests", ()),
+        ("sample-toy", "sample", ("requests-toy",)),
+        ("score-toy", "score", ("sample-toy",)),
+    ]
+    assert plan.steps[2].inputs["assets/toy-reference"] == AssetInput("toy-reference")
+    assert plan.assets == [("toy-reference", "toy")]
+
+
+def test_planning_writes_nothing_and_is_repeatable(toy):
+    before = sorted(toy.root.rglob("*"))
+    assert toy.plan() == toy.plan()
+    assert sorted(toy.root.rglob("*")) == before
+
+
+def test_a_plan_is_json(toy):
+    assert json.loads(json.dumps(describe(toy.plan())))["steps"][0]["environment"] == "host"
+
+
+def test_a_suite_stands_for_its_benchmarks(toy):
+    by_suite = make_plan(Request(suite="toys", generator=toy.command()), toy.catalog)
+    assert [row.name for row in by_suite.steps] == [row.name for row in toy.plan().steps]
+
+
+def test_samples_of_ones_own_need_no_requests_and_are_taken_in_once(toy):
+    (toy.root / "mine.npz").touch()
+    plan = toy.plan(generator=existing_samples(toy.root / "mine.npz"))
+    assert [row.name for row in plan.steps] == ["samples", "score-toy"]
+    assert plan.steps[1].inputs["samples"] == OutputOf("samples")
+
+
+def test_changes_to_protocol_options_and_limit_reach_the_documents(toy):
+    plan = toy.plan(protocol={"cfg_scale": 1.75}, limit=3, options={"toy": {"scale": 2.0}})
+    spec = plan.step("requests-toy").inputs["spec.json"]
+    assert isinstance(spec, Document) and spec.value["protocol"]["cfg_scale"] == 1.75 and spec.value["limit"] == 3
+    assert plan.step("score-toy").inputs["options.json"] == Document({"scale": 2.0, "refuse": 0})
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "sentence"),
+    [
+        ({"benchmarks": ("toyy",)}, "did you mean toy"),
+        ({"benchmarks": (), "suite": "c2i"}, "no suite 'c2i'"),
+        ({"benchmarks": ()}, "Nothing to run"),
+        ({"options": {"toy": {"scael": 1}}}, "no such option; it has: scale, refuse"),
+        ({"options": {"adm": {"x": 1}}}, "not part of this run"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_with_a_fix(toy, request_fields, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        toy.plan(**request_fields)
+
+
+def test_a_script_makes_the_requests_of_other_kinds(toy):
+    toy.edit(
+        "benchmarks/toy/benchmark.yaml",
+        "{kind: classes, count: 12, num_classes: 3, labels: balanced}",
+        "{kind: script, script: requests.py, assets: [toy-reference]}",
+    )
+    (toy.root / "benchmarks/toy/requests.py").write_text("")
+    requests = toy.plan().step("requests-toy")
+    assert requests.argv[1] == "{code}/benchmarks/toy/requests.py"
+    assert requests.environment.keyed and requests.asset_names == ("toy-reference",)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_depends_on_everything_that_determines_the_output():
+    digests = {"data": "0" * 64}
+    key = step().key(digests, None)
+    others = [
+        step(kind="score").key(digests, None),
+        step(argv=("{python}", "other.py")).key(digests, None),
+        step(identity={"code": "1"}).key(digests, None),
+        step(version=2).key(digests, None),
+        step().key({"data": "1" * 64}, None),
+        step(environment=Environment(name="e", keyed=True)).key(digests, "a"),
+        step(environment=Environment(name="e", keyed=True)).key(digests, "b"),
+    ]
+    assert len({key, *others}) == len(others) + 1
+
+
+def test_a_key_does_not_depend_on_names_machines_or_limits_of_resources():
+    digests = {"data": "0" * 64}
+    plain = step()
+    other = dataclasses.replace(plain, name="two", title="another", benchmark="b")
+    assert plain.key(digests, "venv") == other.key(digests, "docker")
+
+
+def test_a_key_needs_the_digest_of_every_input():
+    with pytest.raises(ValueError, match="digests"):
+        step().key({}, None)
+
+
+def test_the_digest_of_a_plan_follows_the_contents_of_files_and_not_their_place():
+    plans = [Plan(name="p", steps=(step(inputs={"data": FileInput(Path(name))}),)) for name in ("a", "b")]
+    same = {Path("a"): "0", Path("b"): "0"}
+    assert plans[0].digest(same, {}) == plans[1].digest(same, {})
+    assert plans[0].digest({Path("a"): "1"}, {}) != plans[0].digest(same, {})
+
+
+def test_a_name_that_cannot_be_a_folder_is_refused():
+    for name in ("", "a/b", "a b", "ü"):
+        with pytest.raises(UserError, match="step name"):
+            Plan(name="p", steps=(step(name=name, inputs={}),))
