@@ -33,11 +33,15 @@ def read_weights(path: Path) -> Any:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
         with torch.serialization.safe_globals([(_Placeholder, name) for name in foreign]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (pickle.UnpicklingError, safetensors.SafetensorError, RuntimeError, ValueError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except pickle.UnpicklingError as error:
+        # PyTorch's own advice in this error is to read the file unsafely.
         raise UserError(
-            f"{path} cannot be read as weights ({reason}); download it again, or save its state dict as .safetensors"
+            f"{path} cannot be read as weights: it is damaged, or asks for code to be run; "
+            "download it again from its authors, or have its state dict saved as .safetensors"
         ) from error
+    except (safetensors.SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as weights ({reason}); copy or download it again") from error
 
 
 class _Placeholder(dict):
