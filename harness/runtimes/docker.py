@@ -5,6 +5,7 @@ In the container: inputs read-only at /in/<name>, the output folder at /out, a m
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import threading
@@ -35,6 +36,7 @@ PIDS_LIMIT = 4096
 WORK_LABEL = "harness.work"
 """Names the work folder, by which a container that a kill left behind is recognised."""
 
+_TMPFS = "nosuid,nodev,mode=1777"
 _STOP_GRACE_S = 10
 _POLL_S = 0.2
 _PLACES = {"python": "python", "in": "/in", "out": "/out", "scratch": "/scratch", "code": "/app"}
@@ -128,6 +130,8 @@ class DockerRuntime:
         and processes, never root, home and caches in scratch. A scorer reads other people's files with large
         libraries: what goes wrong there stays there.
         """
+        # Some engines give a folder that is also the working folder to root, whatever its mode says.
+        owner = f"uid={_uid()},gid={_gid()}"
         memory = f"{round(step.resources.memory_gb * 1024)}m"
         return {
             "image": self.tag(step.environment),
@@ -145,7 +149,7 @@ class DockerRuntime:
             "memswap_limit": memory,
             "pids_limit": PIDS_LIMIT,
             "shm_size": "1g",
-            "tmpfs": {"/scratch": "rw,nosuid,nodev,exec,mode=1777", "/tmp": "rw,nosuid,nodev,mode=1777"},
+            "tmpfs": {"/scratch": f"rw,exec,{_TMPFS},{owner}", "/tmp": f"rw,{_TMPFS},{owner}"},
             "init": True,
             "labels": {WORK_LABEL: str(places.work)},
             "device_requests": self._device_requests(step, places),
@@ -161,6 +165,9 @@ class DockerRuntime:
         """Create the container, follow its output, wait for its end, remove it."""
         if step.environment.image is None:
             return self.local.run(step, places, on_line, stopped)
+        if places.gpus and not self._offers_gpus:
+            on_line("The engine gives no GPUs to containers (see harness doctor): running on CPU.")
+            places = dataclasses.replace(places, gpus=())
         _hand_over(places.output)
         started = time.monotonic()
         try:
