@@ -57,6 +57,15 @@ class _Placeholder(dict):
         pass
 
 
+def read_state_dict(path: Path) -> StateDict:
+    """`read_weights` for a file that must be a flat state dict, whose keys become ours by renaming alone."""
+    content = read_weights(path)
+    if not is_state_dict(content):
+        found = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
+        raise UserError(f"{path} is no plain state dict (found: {found}); check that it is the file you meant")
+    return content
+
+
 def is_state_dict(value: Any) -> bool:
     """Whether `value` is a non-empty dictionary of tensors by name."""
     return (

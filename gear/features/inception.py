@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gear.foreign import load_exactly, read_weights
+from gear.foreign import load_exactly, read_state_dict
 
 NUM_FEATURES = 2048
 
@@ -49,7 +49,7 @@ class InceptionV3(nn.Module):
     @classmethod
     def from_file(cls, path: Path) -> InceptionV3:
         """The network with the weights of a file, which must hold every key; UserError otherwise."""
-        network, weights = cls(), dict(read_weights(path))
+        network, weights = cls(), read_state_dict(path)
         for name, buffer in network.named_buffers():
             if name.endswith("num_batches_tracked"):  # counters that older files lack and evaluation never reads
                 weights.setdefault(name, buffer)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gear.foreign import StateDict, load_exactly, read_weights
+from gear.foreign import StateDict, load_exactly, read_state_dict
 
 _SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))
 """Ranges of torchvision's VGG16 `features`; each ends behind relu{1_2, 2_2, 3_3, 4_3, 5_3}."""
@@ -37,8 +37,8 @@ class LPIPS(nn.Module):
         lpips = cls()
         weights = {
             **{f"scaling_layer.{name}": value for name, value in lpips.scaling_layer.state_dict().items()},
-            **_backbone_weights(read_weights(vgg16)),
-            **_head_weights(read_weights(heads)),
+            **_backbone_weights(read_state_dict(vgg16)),
+            **_head_weights(read_state_dict(heads)),
         }
         load_exactly(lpips, weights, source=f"the pair {vgg16} (VGG16) and {heads} (linear heads)")
         return lpips.eval()
@@ -131,9 +131,9 @@ def _backbone_weights(vgg16: Mapping[str, Tensor]) -> StateDict:
     slice_of = {index: k for k, (start, stop) in enumerate(_SLICES, start=1) for index in range(start, stop)}
     weights = {}
     for key, value in vgg16.items():
-        part, index, *name = key.split(".")
-        if part == "features":
-            weights[f"net.slice{slice_of[int(index)]}.{index}.{'.'.join(name)}"] = value
+        if key.startswith("features."):
+            _, index, name = key.split(".")
+            weights[f"net.slice{slice_of[int(index)]}.{index}.{name}"] = value
     return weights
 
 

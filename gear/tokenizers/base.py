@@ -60,7 +60,7 @@ class Code:
     code_ids: Tensor
     """(N,) int64, raster order; (N * codes_per_token,), token-major, where a token has several ids."""
     code_distances: Tensor
-    """(rows of code_ids, K), float32 and never detached; softmax(-distances / tau) is the soft posterior."""
+    """(rows of code_ids, K), at least float32 and never detached; softmax(-distances / tau) is the soft posterior."""
     losses: QuantizerLosses
     recon: Tensor | None = None
     """(B, 3, H, W), unclamped; None when the image was only encoded."""

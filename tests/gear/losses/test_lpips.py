@@ -48,6 +48,12 @@ def test_swapped_files_are_refused(weight_files):
     assert str(vgg16) in str(refusal.value) and str(heads) in str(refusal.value)
 
 
+def test_a_training_checkpoint_is_not_taken_for_weights(weight_files, tmp_path):
+    torch.save({"vq": {}, "steps": 3}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match=r"model.pt is no plain state dict \(found: vq, steps\)"):
+        LPIPS.from_files(tmp_path / "model.pt", weight_files[1])
+
+
 def test_a_missing_file_is_named(weight_files, tmp_path):
     with pytest.raises(UserError, match=r"nowhere.pth does not exist"):
         LPIPS.from_files(tmp_path / "nowhere.pth", weight_files[1])
