@@ -1,0 +1,149 @@
+"""The ADM evaluator's five numbers from Inception features. Pure: no TensorFlow, no images.
+
+What `scorer.py` keeps in the `features` folder beside `score.json` is all that goes in here, so
+
+    evaluate(Features.read(OUT / "features"), Options(**score["options"]))
+
+gives the recorded numbers again, on a machine with NumPy and SciPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.contract.errors import BadSamples, UserError
+from harness.metrics.frechet import Statistics, frechet_distance, statistics
+from harness.metrics.inception_score import class_probabilities, inception_score
+from harness.metrics.prdc import Distance, adm_precision_recall, half_precision_squared_distances, squared_distances
+
+Array = npt.NDArray[Any]
+DistanceName = Literal["float16", "tensorflow", "exact"]
+
+STATISTICS_FILE = "reference_statistics.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What may be set with `--set adm.<name>=<value>`; the defaults are the published protocol."""
+
+    batch_size: int = 64
+    """Images per call of the graph."""
+    is_split_size: int = 5_000
+    """Images per part of the Inception Score."""
+    manifold_k: int = 3
+    """The neighbour that sets a ball's radius in precision and recall."""
+    distances: DistanceName = "float16"
+    """Arithmetic of precision and recall: `float16` (products summed in float32, as GPUs do), `tensorflow` (float16 on
+    the installed TensorFlow build; hours for 50,000 images on a CPU) or `exact` (float64; not comparable)."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "is_split_size", "manifold_k"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"the option adm.{name} is {value!r}; give a whole number of at least 1.")
+        if self.distances not in get_args(DistanceName):
+            raise UserError(
+                f"the option adm.distances is {self.distances!r}; choose one of {', '.join(get_args(DistanceName))}."
+            )
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> Options:
+        """Options by name; an unknown name is refused, since a misspelt one would be silent."""
+        known = {field.name for field in fields(cls)}
+        for name in given:
+            if name not in known:
+                raise UserError(f"adm has no option {name!r}; its options are {', '.join(sorted(known))}.")
+        return cls(**given)
+
+    def as_mapping(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """Everything the metrics are computed from. Arrays may be memory-mapped."""
+
+    sample_pool: Array
+    """(N, D) float32, `pool_3` of the samples in request order."""
+    sample_spatial: Array
+    """(N, S) float32, the first 7 channels of `mixed_6/conv`, flattened (y, x, channel)."""
+    reference_pool: Array
+    """(M, D) float32, of the reference's images; for precision and recall, whatever statistics are stored."""
+    reference_pool_statistics: Statistics
+    reference_spatial_statistics: Statistics
+    classifier: Array
+    """(D, C) float32, weights of the last layer, which has no bias."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Features:
+        """Read the folder a scorer left; the per-image arrays stay on disk until they are needed."""
+        with np.load(folder / STATISTICS_FILE, allow_pickle=False) as archive:
+            pool = Statistics(mean=archive["mu"], covariance=archive["sigma"])
+            spatial = Statistics(mean=archive["mu_s"], covariance=archive["sigma_s"])
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in ("sample_pool", "sample_spatial", "reference_pool", "classifier")
+        }
+        return cls(reference_pool_statistics=pool, reference_spatial_statistics=spatial, **arrays)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """The five metrics, and for each sample whether it lies in the reference manifold."""
+
+    gfid: float
+    sfid: float
+    inception_score: float
+    precision: float
+    recall: float
+    in_reference_manifold: Array
+    """(N,) bool; its mean is the precision."""
+
+
+def write_statistics(folder: Path, pool: Statistics, spatial: Statistics) -> None:
+    """Write the reference's statistics under the keys that reference archives use."""
+    np.savez(
+        folder / STATISTICS_FILE,
+        mu=pool.mean,
+        sigma=pool.covariance,
+        mu_s=spatial.mean,
+        sigma_s=spatial.covariance,
+    )
+
+
+def evaluator_statistics(features: Array) -> Statistics:
+    """Statistics as the evaluator takes them: the mean in float32, the covariance in float64."""
+    return statistics(features, mean_dtype=np.float32)
+
+
+def evaluate(features: Features, options: Options, distance: Distance | None = None) -> Evaluation:
+    """The five metrics. `distance` overrides the arithmetic of precision and recall (TensorFlow's own, for one).
+
+    Raises BadSamples when there are too few images for a covariance or a neighbourhood.
+    """
+    count, needed = len(features.sample_pool), options.manifold_k + 1
+    if count < needed:
+        raise BadSamples(f"adm needs at least {needed} images, the sample set has {count}; sample more with --limit.")
+    if distance is None:
+        distance = {"float16": half_precision_squared_distances, "exact": squared_distances}[options.distances]
+    inside = adm_precision_recall(
+        features.reference_pool, features.sample_pool, k=options.manifold_k, distance=distance
+    )
+    return Evaluation(
+        gfid=frechet_distance(features.reference_pool_statistics, evaluator_statistics(features.sample_pool)).value,
+        sfid=frechet_distance(
+            features.reference_spatial_statistics, evaluator_statistics(features.sample_spatial)
+        ).value,
+        inception_score=inception_score(
+            class_probabilities(features.sample_pool, features.classifier), split_size=options.is_split_size
+        ),
+        precision=inside.precision,
+        recall=inside.recall,
+        in_reference_manifold=inside.reference_balls > 0,
+    )
