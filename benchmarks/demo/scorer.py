@@ -1,0 +1,187 @@
+"""Demo benchmark: drawn digits against real ones, in a feature space that every machine has.
+
+The yardsticks are measured in the same run: what as many real training digits score, and how often the digit
+classifier is right about real held-out digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.demo.digit_classifier import DigitClassifier
+from benchmarks.demo.lite0 import WEIGHTS, Lite0Features
+from harness.contract.digest import sha256_file
+from harness.contract.errors import BadSamples, MissingAsset, UserError
+from harness.contract.npz import read_npz_array
+from harness.contract.progress import Progress
+from harness.contract.record import Metric, ScoreRecord
+from harness.contract.scorer import ScoreJob, describe_environment, run_scorer
+from harness.metrics.frechet import frechet_distance, statistics
+from harness.metrics.interval import wilson_interval
+from harness.metrics.prdc import PRDC, prdc
+
+Array = npt.NDArray[Any]
+
+VERSION = 1
+ASSET = "demo-digits"
+SPLITS = ("train", "held_out")
+NEIGHBOUR = 5
+IMAGES_AT_A_TIME = 128
+LABELS = {
+    "fd_lite0": "FD-Lite0",
+    "precision_lite0": "Precision (Lite0)",
+    "recall_lite0": "Recall (Lite0)",
+    "density_lite0": "Density (Lite0)",
+    "coverage_lite0": "Coverage (Lite0)",
+    "class_accuracy": "Class accuracy",
+    "fd_lite0_real": "FD-Lite0 of real digits",
+    "class_accuracy_real": "Class accuracy on real digits",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """One split of the asset."""
+
+    images_u8: Array
+    """(N, H, W, 3) uint8."""
+    labels: Array
+    """(N,) int64, 0..9."""
+
+
+def score(job: ScoreJob) -> ScoreRecord:
+    if job.options:
+        raise UserError(f"demo has no option {next(iter(job.options))!r}; it has none at all.")
+    train, held_out = (read_digits(job, split) for split in SPLITS)
+    labels, count = checked_labels(job, held_out), len(job.samples)
+    real_images_u8 = train.images_u8[:count]
+
+    # One count for all three sets of images, so that there is one bar to watch.
+    progress = job.progress(count + len(held_out.images_u8) + len(real_images_u8), "images")
+    network, folder = Lite0Features(), job.out / "features"
+    folder.mkdir(exist_ok=True)
+    sample = extract(network, job.samples.batches(IMAGES_AT_A_TIME), folder / "sample.npy", progress)
+    reference = extract(network, cut(held_out.images_u8), folder / "reference.npy", progress)
+    real = extract(network, cut(real_images_u8), folder / "real.npy", progress)
+
+    classifier = DigitClassifier(train.images_u8, train.labels)
+    predicted = np.concatenate([classifier.predict(images_u8) for images_u8 in job.samples.batches(IMAGES_AT_A_TIME)])
+    predicted_real = classifier.predict(held_out.images_u8)
+    for row, (label, digit) in enumerate(zip(labels, predicted, strict=True)):
+        job.items.append({"id": job.samples.ids[row], "row": row, "label": int(label), "predicted": int(digit)})
+    return ScoreRecord(
+        benchmark="demo",
+        benchmark_version=VERSION,
+        metrics=[
+            *feature_metrics(reference, sample, real),
+            accuracy("class_accuracy", predicted == labels),
+            accuracy("class_accuracy_real", predicted_real == held_out.labels),
+        ],
+        digests={
+            **{f"asset:{ASSET}/{split}": sha256_file(asset_file(job, split)) for split in SPLITS},
+            "weights:efficientnet-lite0": sha256_file(WEIGHTS),
+        },
+        environment=describe_environment(["scipy", "torch", "efficientnet-lite-pytorch"]),
+        notes=[
+            "Distances are taken in EfficientNet-Lite0 features of the demo's digits: they are not FID and compare "
+            "with nothing but other runs of this demo with as many images."
+        ],
+    )
+
+
+def asset_file(job: ScoreJob, split: str) -> Path:
+    """`train.npz` or `held_out.npz`.
+
+    Raises MissingAsset that says how the files are made, since they are made and not fetched.
+    """
+    path = job.assets.folder / ASSET / f"{split}.npz"
+    if not path.is_file():
+        raise MissingAsset(
+            f"{path}: is missing. Make the demo's digits: gear data digits --out DIR   then give the folder: "
+            f"--asset {ASSET}=DIR"
+        )
+    return path
+
+
+def read_digits(job: ScoreJob, split: str) -> Digits:
+    path = asset_file(job, split)
+    images_u8, labels = (read_npz_array(path, key, error=MissingAsset) for key in ("images_u8", "labels"))
+    if images_u8.dtype != np.uint8 or images_u8.ndim != 4 or labels.shape != images_u8.shape[:1]:
+        raise MissingAsset(
+            f"{path}: holds images {images_u8.dtype} {images_u8.shape} with labels {labels.shape}, not uint8 "
+            "(N, H, W, 3) with (N,); make it again: gear data digits --out DIR"
+        )
+    return Digits(images_u8, labels)
+
+
+def checked_labels(job: ScoreJob, held_out: Digits) -> Array:
+    """The samples' labels (N,); samples that cannot be judged are refused before any of the work is done."""
+    samples, side = job.samples, held_out.images_u8.shape[1]
+    if samples.labels is None:
+        raise BadSamples(f"{samples.folder}: the samples have no labels; draw them for the demo's class requests.")
+    if samples.image_size != side:
+        raise BadSamples(
+            f"{samples.folder}: the images are {samples.image_size} px, the demo needs {side}; draw them so."
+        )
+    if len(samples) <= NEIGHBOUR:
+        raise BadSamples(
+            f"{samples.folder}: holds {len(samples)} images, the demo needs more than {NEIGHBOUR}; draw more."
+        )
+    return samples.labels
+
+
+def cut(images_u8: Array) -> Iterator[Array]:
+    """Batches of images that are in memory."""
+    return (images_u8[start : start + IMAGES_AT_A_TIME] for start in range(0, len(images_u8), IMAGES_AT_A_TIME))
+
+
+def extract(network: Lite0Features, batches: Iterable[Array], path: Path, progress: Progress) -> Array:
+    """Features (N, 1280) float32, which are also written to `path`."""
+    parts = []
+    for images_u8 in batches:
+        parts.append(network(images_u8))
+        progress.advance(len(images_u8))
+    features = np.concatenate(parts)
+    np.save(path, features)
+    return features
+
+
+def feature_metrics(reference: Array, sample: Array, real: Array) -> list[Metric]:
+    """Frechet distance and PRDC of (N, D) sample features, and the distance of as many real ones. Pure arithmetic."""
+    of_reference = statistics(reference)
+    manifold: PRDC = prdc(reference, sample, k=NEIGHBOUR)
+    values = {"fd_lite0": frechet_distance(of_reference, statistics(sample)).value}
+    values |= {f"{name}_lite0": value for name, value in vars(manifold).items()}
+    values["fd_lite0_real"] = frechet_distance(of_reference, statistics(real)).value
+    return [
+        Metric(
+            name=name,
+            value=value,
+            higher_is_better=not name.startswith("fd_"),
+            n=len(real) if name.endswith("_real") else len(sample),
+            label=LABELS[name],
+        )
+        for name, value in values.items()
+    ]
+
+
+def accuracy(name: str, right: Array) -> Metric:
+    hits, count = int(right.sum()), len(right)
+    return Metric(
+        name=name,
+        value=hits / count,
+        higher_is_better=True,
+        n=count,
+        interval=wilson_interval(hits, count),
+        label=LABELS[name],
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_scorer(score))
