@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.contract.assemble import assemble, claim
 from harness.contract.errors import BadSamples, UserError
-from harness.contract.files import PathLike, relative_path_problem
+from harness.contract.files import PathLike, as_read_back, relative_path_problem
 from harness.contract.images import IMAGE_SUFFIXES, read_any_image
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
@@ -71,7 +71,7 @@ def sample_set_from_npz(
             entries=entries,
             batches=member.batches(_BATCH),
             requests=requests,
-            generator=generator or {"name": "adopted", "source": path.name},
+            generator=as_read_back(generator or {"name": "adopted", "source": path.name}, "generator"),
             progress=progress,
         )
 
@@ -113,7 +113,7 @@ def sample_set_from_folder(
         entries=entries,
         batches=_file_batches(files, image_size),
         requests=requests,
-        generator=generator or {"name": "adopted", "source": path.resolve().name},
+        generator=as_read_back(generator or {"name": "adopted", "source": path.resolve().name}, "generator"),
         progress=progress,
     )
 

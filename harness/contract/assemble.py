@@ -193,7 +193,11 @@ def _png_sink(work: Path, entries: Sequence[Entry]) -> Iterator[Callable[[np.nda
         for _ in pool.map(write_one, places, images_u8):
             pass
 
-    yield store
+    try:
+        yield store
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)  # a full disk needs the space, and the tree starts over anyway
+        raise
 
 
 def _check_expected(entries: Sequence[Entry], finished: Sequence[Entry], out: Path) -> None:
@@ -216,6 +220,7 @@ def _require_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
         raise EnvironmentFailure(
-            f"{out}: putting the samples together needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB; "
+            f"{out}: putting the samples together needs {needed / 1e6:,.0f} MB and the disk has "
+            f"{free / 1e6:,.0f} MB; "
             "finished work is kept. Free some space and run the same command again."
         )

@@ -233,6 +233,18 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in a JSON file: {value!r}")
 
 
+def as_read_back(value: Any, what: str) -> Any:
+    """`value` as it will be when it has been written and read: tuples become lists, NumPy scalars plain numbers.
+
+    Raises:
+        UserError: `what` has no form in JSON.
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False, default=plain))
+    except (TypeError, ValueError) as reason:
+        raise UserError(f"{what}: cannot be written as JSON ({reason}); use plain, finite values.") from reason
+
+
 def finite(value: Any) -> Any:
     """`value` with every NaN and infinity, at any depth, replaced by None: JSON has no word for them."""
     if isinstance(value, np.generic | np.ndarray):

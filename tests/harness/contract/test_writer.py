@@ -300,7 +300,7 @@ def test_too_little_space_is_noticed_before_the_copying_begins(tmp_path, monkeyp
     write_all(writer)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    with pytest.raises(EnvironmentFailure, match=r"needs 0\.0 GB .* finished work is kept"):
+    with pytest.raises(EnvironmentFailure, match=r"needs 0 MB and the disk has 0 MB; finished work is kept"):
         writer.finish()
     monkeypatch.undo()
     writer.finish().validate()
@@ -313,3 +313,10 @@ def test_the_generator_is_recorded_as_it_was_given(tmp_path, class_set):
     manifest = json.loads(Path(tmp_path / "samples.json").read_text())
     assert manifest["generator"] == {"name": "noise", "size": [1, 2]}
     assert manifest["request_digest"] == class_set.digest
+
+
+def test_a_generator_that_json_cannot_say_is_refused(tmp_path, class_set):
+    for generator in ({"scale": float("nan")}, {"model": object()}):
+        with pytest.raises(UserError, match="the identity of the generator: cannot be written as JSON"):
+            SampleSetWriter(tmp_path, class_set, generator)
+    assert SampleSetWriter(tmp_path, class_set, {"scale": np.float32(1.5)}).generator == {"scale": 1.5}
