@@ -80,12 +80,20 @@ def load_tensors(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the path of a checkpoint (a .pt file).")
     try:
+        if not zipfile.is_zipfile(path):  # what torch.save writes
+            raise zipfile.BadZipFile("not a zip archive")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{path} holds more than tensors and was not opened ({reason}); convert it first.") from None
+        raise UserError(
+            f"{path} holds more than tensors and plain objects, so it was not opened ({_first_line(error)}); "
+            "save its state dict alone."
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}); copy it again.") from None
+        raise UserError(f"{path} is damaged or no checkpoint ({_first_line(error)}); copy it again.") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors; give a checkpoint.")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,42 @@
+# Everything a fresh machine with Python 3.11, pip and make needs: each target does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint lock
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+setup: $(STAMP)  ## .venv from the lock file, with uv
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	rm -f $(VENV)/.installed-*
+	touch $@
+
+demo: setup  ## GEAR against its baseline on digits: table, and report.html (about ten minutes on two cores)
+	$(BIN)/harness demo
+
+test: setup  ## lint-free fast tests and the golden cases
+	$(BIN)/pytest -q -n auto --dist loadgroup -m "not slow"
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: setup  ## resolve the lock files again from their inputs
+	$(BIN)/uv pip compile pyproject.toml --all-extras $(COMPILE) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra demo $(COMPILE) -o docker/core/requirements.lock
+	for folder in benchmarks/*/; do $(BIN)/uv pip compile $$folder/requirements.in $(COMPILE_SCORER) -o $$folder/requirements.lock; done
+
+COMPILE := --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
+COMPILE_SCORER := --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --no-annotate

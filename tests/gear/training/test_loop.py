@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from gear.training.loop import EXIT_INTERRUPTED, fit
+from gear.training.stage import Stage
+from harness.contract.errors import EnvironmentFailure, UserError
+from tests.gear import tiny
+
+PHASES = ("tokenizer", "e2e", "ar")
+
+
+def model(path: Path) -> dict[str, object]:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same(a: object, b: object, where: str = "") -> None:
+    """Bit-equal, all the way down."""
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor)
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert isinstance(b, dict)
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_stopped_run_continues_to_the_same_bits(phase: str, tmp_path: Path) -> None:
+    """SIGTERM in the middle, then the same call: weights, averages and optimizers of an uninterrupted run."""
+    uninterrupted = fit(tiny.stage(phase), tiny.Noise(), tmp_path / "whole", {})
+
+    stage = tiny.stage(phase)
+    finish = stage.finish_update
+
+    def stop_after_three() -> None:
+        finish()
+        if stage.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stage.finish_update = stop_after_three  # type: ignore[method-assign]
+    with pytest.raises(SystemExit) as stopped:
+        fit(stage, tiny.Noise(), tmp_path / "stopped", {})
+    assert stopped.value.code == EXIT_INTERRUPTED
+
+    torch.manual_seed(12345)  # whatever the new process's random state is, it must not matter
+    continued = fit(tiny.stage(phase), tiny.Noise(), tmp_path / "stopped", {})
+    assert_same(model(uninterrupted), model(continued))
+    last = "checkpoints/0000006.pt"
+    assert_same(model(tmp_path / "whole" / last), model(tmp_path / "stopped" / last))
+
+
+def test_a_run_whose_process_vanished_goes_back_to_its_last_checkpoint(tmp_path: Path) -> None:
+    whole = fit(tiny.stage("e2e"), tiny.Noise(), tmp_path / "whole", {})
+
+    class Vanished(Exception):
+        """Stands for kill -9: nothing of the loop's own runs after it."""
+
+    stage = tiny.stage("e2e")
+    step = stage.micro_step
+
+    def vanish(*args: object, **kwargs: object) -> object:
+        if stage.step == 3:
+            raise Vanished
+        return step(*args, **kwargs)  # type: ignore[arg-type]
+
+    stage.micro_step = vanish  # type: ignore[method-assign,assignment]
+    with pytest.raises(Vanished):
+        fit(stage, tiny.Noise(), tmp_path / "killed", {})
+    assert [path.name for path in sorted((tmp_path / "killed/checkpoints").glob("*.pt"))] == ["0000002.pt"]
+    continued = fit(tiny.stage("e2e"), tiny.Noise(), tmp_path / "killed", {})
+    assert_same(model(whole), model(continued))
+
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed/log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6], "the log has every step once"
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    path = fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {})
+    before = path.stat().st_mtime_ns
+    assert fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {}) == path
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
+    fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path / "grown", {})
+    longer = tiny.config(steps=8)
+    grown = fit(tiny.stage("tokenizer", longer), tiny.Noise(), tmp_path / "grown", {})
+    at_once = fit(tiny.stage("tokenizer", longer), tiny.Noise(), tmp_path / "at-once", {})
+    assert_same(model(at_once), model(grown))
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
+    fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {})
+    other = tiny.config(max_grad_norm=0.5)
+    with pytest.raises(UserError, match=r"holds another run .*max_grad_norm"):
+        fit(tiny.stage("tokenizer", other), tiny.Noise(), tmp_path, {})
+    with pytest.raises(UserError, match="started_from"):
+        fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {"init": "0" * 64})
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    stage: Stage = tiny.stage("tokenizer")
+    step = stage.micro_step
+
+    def broken(*args: object, **kwargs: object) -> object:
+        logs = step(*args, **kwargs)  # type: ignore[arg-type]
+        if stage.step == 3:
+            logs["vq_total"] = torch.tensor(float("nan"))
+        return logs
+
+    stage.micro_step = broken  # type: ignore[method-assign,assignment]
+    with pytest.raises(EnvironmentFailure, match="vq_total is nan at step 4"):
+        fit(stage, tiny.Noise(), tmp_path, {})
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*.pt")] == ["0000002.pt"]
+    assert not (tmp_path / "model.pt").exists()
