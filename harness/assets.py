@@ -50,6 +50,8 @@ class Asset:
     gated: str | None = None
     """What somebody must accept first, and where; None for a file that anybody may fetch."""
     used_by: tuple[str, ...] = ()
+    note: str | None = None
+    """What else to know, such as how to make a file that nobody offers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +63,6 @@ class Found:
     """A file, or a folder of the user's own (`--asset name=DIR`)."""
     digest: str
     overridden: bool = False
-
-    @property
-    def mount_name(self) -> str:
-        """Where a step sees it, relative to its asset folder."""
-        return self.asset.name if self.path.is_dir() else f"{self.asset.name}/{self.asset.file}"
 
 
 class AssetStore:
@@ -139,8 +136,8 @@ class AssetStore:
             return path
         if not asset.urls:
             raise MissingAsset(
-                f"The asset '{asset.name}' has no address to fetch it from ({asset.gated or 'see its assets.yaml'}); "
-                f"bring the file and type: harness assets import {asset.name} FILE"
+                f"The asset '{asset.name}' has no address to fetch it from. {asset.note or asset.gated or ''}\n  "
+                f"Bring the file and type: harness assets import {asset.name} FILE"
             )
         with explain_disk_errors(path, kept="what came so far is kept"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,10 +198,16 @@ class AssetStore:
         lines = [f"{needed_by or 'This'} needs '{asset.name}'{digest}, which {problem}."]
         if asset.gated:
             lines.append(f"  First accept its terms:  {asset.gated}")
-        lines.append(
-            f"  Fetch it:  harness assets pull {asset.name}      "
-            f"Without internet:  harness assets import {asset.name} FILE"
-        )
+        if asset.urls:
+            lines.append(
+                f"  Fetch it:  harness assets pull {asset.name}      "
+                f"Without internet:  harness assets import {asset.name} FILE"
+            )
+        else:
+            lines.append(f"  Nobody offers it for download. {asset.note or ''}".rstrip())
+            lines.append(
+                f"  For one run:  --asset {asset.name}=PATH      For good:  harness assets import {asset.name} FILE"
+            )
         return "\n".join(lines)
 
 
@@ -256,8 +259,8 @@ def _read_asset(row: Any, path: Path) -> Asset:
         licence=fields.text("licence", None),
         gated=str(hub or "see the licence") if gated is True else str(gated) if gated else None,
         used_by=tuple(fields.array("used_by", [])),
+        note=fields.text("note", None),
     )
-    fields.text("note", None)
     fields.done()
     safe_join(path.parent, f"{name}/{file}")
     return asset

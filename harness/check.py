@@ -11,6 +11,7 @@ check:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,11 +60,11 @@ def check_plan(benchmark: Benchmark) -> tuple[Plan, dict[str, str]]:
         benchmarks=(benchmark.id,),
         generator=existing_samples(benchmark.folder / str(case["samples"])),
         options={benchmark.id: dict(case.get("options") or {})},
-        name=f"check-{benchmark.id}",
     )
     folder = benchmark.folder / str(case.get("assets", "check/assets"))
     overrides = {name: str(folder / name) for name in benchmark.assets if (folder / name).exists()}
-    return make_plan(request, Catalog([benchmark], {})), overrides
+    plan = make_plan(request, Catalog([benchmark], {}))
+    return dataclasses.replace(plan, name=f"check-{benchmark.id}"), overrides
 
 
 def compare_with_expected(benchmark: Benchmark, record: ScoreRecord) -> list[Comparison]:

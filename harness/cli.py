@@ -5,78 +5,46 @@ Thin on purpose: options are turned into a `Request`, the rest happens in `plan`
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-import os
 import shlex
 import sys
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
 from harness import __version__, doctor
-from harness.assets import Asset, AssetStore
 from harness.catalog import Benchmark, Catalog, pick
 from harness.check import check_plan, compare_with_expected
+from harness.cli_assets import assets, images
+from harness.cli_base import (
+    Group,
+    assignment,
+    command_line,
+    err,
+    make_setting,
+    out,
+    plain_table,
+    request_options,
+    setting_options,
+)
 from harness.console import TerminalReporter
-from harness.contract.digest import sha256_file
-from harness.contract.errors import MissingAsset, UserError
+from harness.contract.errors import UserError
 from harness.contract.record import ScoreRecord
-from harness.digests import DigestMemo
 from harness.execute import Setting, command_lines, describe, exit_code, preview, run_plan
 from harness.generators import Generator, command_generator, existing_samples, gear_generator
 from harness.plan import Plan, Request, make_plan
 from harness.project import Project, find_project, home_dir
 from harness.record import RECORD_FILE, RunRecord, find_runs
-from harness.runtimes import RUNTIMES, RuntimeOptions, make_runtime
 
 EXIT_CODES = """\b
 Exit status: 0 done   2 usage or input   3 samples not as needed   4 asset missing
              5 some items unscored   6 environment failed   1 a step failed   130 interrupted"""
-
-LAZY_COMMANDS = {"demo": "harness.demo:demo"}
-"""Commands that live in modules of their own, imported when they are asked for."""
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-
-class Command(click.Command):
-    """A command whose user errors are a sentence and a documented exit status, not a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-            ctx.exit(error.exit_code)
-
-
-class Group(click.Group):
-    """A group of such commands, some of them imported only when they are asked for."""
-
-    command_class = Command
-    group_class = type
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        lazy = [name for name, where in LAZY_COMMANDS.items() if _is_there(where)] if ctx.parent is None else []
-        return [*super().list_commands(ctx), *lazy]
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if ctx.parent is None and name in LAZY_COMMANDS and _is_there(LAZY_COMMANDS[name]):
-            module, _, attribute = LAZY_COMMANDS[name].partition(":")
-            command: click.Command = getattr(importlib.import_module(module), attribute)
-            return command
-        return super().get_command(ctx, name)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -98,77 +66,8 @@ def main() -> None:
 
 
 main.epilog = EXIT_CODES
-
-
-# --- options that several commands share -----------------------------------------------------------------------------
-
-
-def assignment(ctx: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    """`("a=1", "b=2")` -> {"a": "1", "b": "2"}."""
-    pairs = {}
-    for value in values:
-        name, equals, text = value.partition("=")
-        if not (name and equals and text):
-            raise click.BadParameter(f"'{value}' is not NAME=VALUE", ctx=ctx, param=parameter)
-        pairs[name] = text
-    return pairs
-
-
-def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where things are run and kept."""
-    options = [
-        click.option(
-            "--runtime",
-            type=click.Choice(RUNTIMES),
-            default=lambda: os.environ.get("HARNESS_RUNTIME", "venv"),
-            show_default="$HARNESS_RUNTIME or venv",
-            help="How steps are isolated.",
-        ),
-        click.option(
-            "--asset", "assets", multiple=True, callback=assignment, metavar="NAME=PATH", help="Use this file."
-        ),
-        click.option(
-            "--image", "images", multiple=True, callback=assignment, metavar="NAME=IMAGE", help="Ready image."
-        ),
-        click.option("--base-image", metavar="IMAGE", help="What images are built on ($BASE_IMAGE)."),
-        click.option("--runs", "runs_dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True),
-    ]
-    return _with_options(command, options)
-
-
-def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What to draw with, what to score."""
-    existing = click.Path(exists=True, path_type=Path)
-    options = [
-        click.option("--suite", help="All benchmarks of a suite, such as c2i."),
-        click.option("--benchmark", "benchmarks", multiple=True, help="One benchmark; may be repeated."),
-        click.option("--ckpt", type=existing, help="GEAR model to draw with: file or run folder."),
-        click.option("--vq-ckpt", type=existing, help="Its tokenizer, when that is another file."),
-        click.option("--generator", metavar="COMMAND", help="Any program: COMMAND --requests DIR --out DIR."),
-        click.option("--generator-version", default="", help="Say that something the command imports has changed."),
-        click.option("--samples", type=click.Path(path_type=Path), help="Score what exists: set, NPZ or image folder."),
-        click.option("--limit", type=click.IntRange(min=1), help="Only the first N requests: a cheap look."),
-        click.option("--seed", "run_seed", type=int, default=0, show_default=True, help="Draw other images."),
-        click.option(
-            "--protocol",
-            multiple=True,
-            callback=assignment,
-            metavar="KEY=VALUE",
-            help="E.g. cfg_scale=1.75, top_k=100.",
-        ),
-        click.option(
-            "--set", "options", multiple=True, callback=assignment, metavar="BENCH.KEY=VALUE", help="Scorer option."
-        ),
-        click.option("--name", help="Name of the run folder.  [default: from the plan]"),
-        click.option("--force", is_flag=True, help="Compute finished steps again; the record says so."),
-    ]
-    return _with_options(setting_options(command), options)
-
-
-def _with_options(command: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
-    for option in reversed(options):
-        command = option(command)
-    return command
+main.add_command(assets)
+main.add_command(images)
 
 
 # --- plan, run, score, check -----------------------------------------------------------------------------------------
@@ -266,7 +165,7 @@ def check(benchmark: str, **options: Any) -> None:
     if exit_code(record) not in (0, 5):
         sys.exit(exit_code(record))
     comparisons = compare_with_expected(chosen, record.scores(run_dir)[chosen.id])
-    table = _table("metric", "got", "expected", "off by", "allowed", "")
+    table = plain_table("metric", "got", "expected", "off by", "allowed", "")
     for row in comparisons:
         verdict = Text("pass", "green") if row.passed else Text("FAIL", "bold red")
         table.add_row(
@@ -298,7 +197,7 @@ def ls(runs_dir: Path) -> None:
     """List the benchmarks there are and the runs that were made."""
     from harness.report.table import runs_table
 
-    table = _table("benchmark", "suites", "what it measures")
+    table = plain_table("benchmark", "suites", "what it measures")
     for benchmark in Catalog.load(find_project()).benchmarks.values():
         table.add_row(Text(benchmark.id, "bold"), ", ".join(benchmark.suites), benchmark.title)
     out.print(table)
@@ -369,7 +268,7 @@ def doctor_command(**options: Any) -> None:
     project = find_project()
     catalog = Catalog.load(project)
     setting = make_setting(project, **options)
-    table = _table("", "", "")
+    table = plain_table("", "", "")
     checks = doctor.checks(setting, home_dir())
     for item in checks:
         mark = Text("✓", "green") if item.ok else Text("✗", "bold red")
@@ -382,132 +281,6 @@ def doctor_command(**options: Any) -> None:
         for problem in missing:
             out.print(Text(f"  {problem}"), soft_wrap=True)
     sys.exit(0 if all(item.ok or not item.required for item in checks) else 6)
-
-
-# --- assets ----------------------------------------------------------------------------------------------------------
-
-
-@main.group(cls=Group)
-def assets() -> None:
-    """Weights, prompts and reference files from outside: steps never download them, `pull` does.
-
-    \b
-      harness assets ls
-      harness assets pull adm-inception-graph       or: --benchmark adm, or --all
-      harness assets import FILE                    brought in another way, checked all the same
-    """
-
-
-@assets.command("ls")
-def assets_ls() -> None:
-    """List every asset, whether it is here, and who needs it."""
-    catalog, store = _assets()
-    table = _table("", "asset", "used by", "size", "licence")
-    for asset in catalog.assets.values():
-        missing = store.missing([(asset.name, "")])
-        here = Text("–", "dim") if missing else Text("✓", "green")
-        size = "" if asset.size is None else f"{asset.size / 1e6:,.0f} MB"
-        table.add_row(here, asset.name, ", ".join(asset.used_by), size, asset.licence or "")
-    out.print(table)
-
-
-@assets.command("pull")
-@click.argument("names", nargs=-1)
-@click.option("--benchmark", "benchmarks", multiple=True, help="Everything a benchmark needs.")
-@click.option("--all", "everything", is_flag=True, help="Everything there is.")
-def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything: bool) -> None:
-    """Fetch assets, going on where a download was cut off, and check them."""
-    catalog, store = _assets()
-    of_benchmarks = [asset for name in benchmarks for asset in catalog.benchmark(name).assets]
-    chosen = list(catalog.assets) if everything else [*names, *of_benchmarks]
-    if not chosen:
-        raise UserError("Say what to fetch: names, --benchmark NAME, or --all. List them: harness assets ls")
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=err) as bars:
-        for name in dict.fromkeys(chosen):
-            task = bars.add_task(name, total=None)
-
-            def moved(done: int, total: int | None, task: Any = task) -> None:
-                bars.update(task, completed=done, total=total)
-
-            click.echo(store.pull(catalog.asset(name), moved))
-
-
-@assets.command("verify")
-@click.argument("names", nargs=-1)
-def assets_verify(names: tuple[str, ...]) -> None:
-    """Hash the assets that are here and compare with the list; exit status 4 when one is wrong."""
-    catalog, store = _assets()
-    wrong = 0
-    for asset in [catalog.asset(name) for name in names] or list(catalog.assets.values()):
-        path = store.path(asset)
-        if not path.is_file():
-            state = Text("not here", "dim")
-        elif store.expected_sha256(asset) == sha256_file(path):  # read, not remembered: this is about the disk
-            state = Text("ok", "green")
-        else:
-            state, wrong = Text(f"WRONG: {path}", "bold red"), wrong + 1
-        out.print(Text.assemble(f"{asset.name}: ", state), soft_wrap=True)
-    if wrong:
-        raise MissingAsset("Remove the files marked WRONG and fetch them again: harness assets pull NAME")
-
-
-@assets.command("path")
-@click.argument("name")
-def assets_path(name: str) -> None:
-    """Print where an asset is."""
-    catalog, store = _assets()
-    catalog.asset(name)
-    click.echo(store.find(name).path)
-
-
-@assets.command("import")
-@click.argument("words", nargs=-1, required=True, metavar="[NAME] FILE")
-def assets_import(words: tuple[str, ...]) -> None:
-    """Bring in a file that came another way. Without NAME it is found by the file's name or sha256."""
-    catalog, store = _assets()
-    if len(words) > 2:
-        raise UserError("Give one file, and before it the name of the asset: harness assets import NAME FILE")
-    file = Path(words[-1])
-    asset = catalog.asset(words[0]) if len(words) == 2 else _guess_asset(catalog, file)
-    click.echo(store.bring(asset, file))
-
-
-def _guess_asset(catalog: Catalog, file: Path) -> Asset:
-    digest = sha256_file(file) if file.is_file() else ""
-    matches = [asset for asset in catalog.assets.values() if digest and asset.sha256 == digest]
-    matches = matches or [asset for asset in catalog.assets.values() if asset.file == file.name]
-    if len(matches) != 1:
-        raise UserError(f"{file}: it is not clear which asset this is; say so: harness assets import NAME {file}")
-    return matches[0]
-
-
-# --- images ----------------------------------------------------------------------------------------------------------
-
-
-@main.group(cls=Group)
-def images() -> None:
-    """Docker images of the scorers, built from docker/<name>/Dockerfile when they are first needed."""
-
-
-@images.command("build")
-@click.argument("benchmarks", nargs=-1)
-@setting_options
-def images_build(benchmarks: tuple[str, ...], **options: Any) -> None:
-    """Build the images of benchmarks (default: all) now, unless they are there.
-
-    \b
-      harness images build adm --base-image python:3.11-slim
-    """
-    from harness.plan import scorer_environment
-
-    project = find_project()
-    catalog = Catalog.load(project)
-    runtime = make_setting(project, **{**options, "runtime": "docker"}).runtime
-    for benchmark in [catalog.benchmark(name) for name in benchmarks] or list(catalog.benchmarks.values()):
-        environment = scorer_environment(benchmark)
-        runtime.prepare(environment, lambda text: err.print(text, markup=False))
-        click.echo(f"{benchmark.id}: {runtime.describe(environment)['image']}")
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
@@ -541,7 +314,6 @@ def _request(project: Project, options: Mapping[str, Any]) -> Request:
         run_seed=options["run_seed"],
         protocol={name: yaml.safe_load(value) for name, value in options["protocol"].items()},
         options=_by_benchmark(options["options"]),
-        name=options["name"],
     )
 
 
@@ -563,32 +335,9 @@ def _by_benchmark(values: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     for name, value in values.items():
         benchmark, dot, key = name.partition(".")
         if not dot:
-            raise UserError(f"--set {name}={value}: name the benchmark too, as in --set adm.{name}={value}.")
+            raise UserError(f"--set {name}={value}: name the benchmark too, as in --set BENCHMARK.{name}={value}.")
         options.setdefault(benchmark, {})[key] = yaml.safe_load(value)
     return options
-
-
-def make_setting(project: Project, **options: Any) -> Setting:
-    home = home_dir()
-    memo = DigestMemo(home / "digests")
-    catalog = Catalog.load(project)
-    overrides = {catalog.asset(name).name: Path(path).resolve() for name, path in options["assets"].items()}
-    runtime_options = RuntimeOptions(base_image=options["base_image"], images=options["images"])
-    return Setting(
-        runtime=make_runtime(options["runtime"], project, home, runtime_options),
-        assets=AssetStore(home / "assets", catalog.assets, memo, overrides),
-        memo=memo,
-        runs_dir=options["runs_dir"].resolve(),
-    )
-
-
-def _assets() -> tuple[Catalog, AssetStore]:
-    catalog, home = Catalog.load(find_project()), home_dir()
-    return catalog, AssetStore(home / "assets", catalog.assets, DigestMemo(home / "digests"))
-
-
-def command_line() -> list[str]:
-    return ["harness", *sys.argv[1:]]
 
 
 def _report(run_dir: Path, catalog: Catalog) -> Path:
@@ -627,7 +376,7 @@ def _print_command_lines(plan: Plan, setting: Setting) -> None:
 
 def _plan_table(plan: Plan, setting: Setting, *, force: bool) -> Table:
     words = {"cached": ("finished, from cache", "cyan"), "resume": ("goes on", "yellow"), "run": ("runs", "green")}
-    table = _table("step", "what", "environment", "GPUs", "memory", "key", "now")
+    table = plain_table("step", "what", "environment", "GPUs", "memory", "key", "now")
     for row in preview(plan, setting, force=force):
         step = row.step
         text, style = words.get(row.state, (f"after {', '.join(step.needs)}", "dim"))
@@ -636,14 +385,3 @@ def _plan_table(plan: Plan, setting: Setting, *, force: bool) -> Table:
         key = (row.key or "")[:12]
         table.add_row(step.name, step.title, step.environment.name, gpus, memory, Text(key, "dim"), Text(text, style))
     return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column)
-    return table
-
-
-def _is_there(where: str) -> bool:
-    return importlib.util.find_spec(where.partition(":")[0]) is not None

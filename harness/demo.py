@@ -22,7 +22,7 @@ import numpy as np
 from rich.text import Text
 
 from harness.catalog import Benchmark, Catalog
-from harness.cli import Command, command_line, err, make_setting, out, setting_options
+from harness.cli_base import Command, command_line, err, make_setting, out, setting_options
 from harness.console import TerminalReporter
 from harness.contract.errors import UserError
 from harness.contract.files import read_json

@@ -113,7 +113,7 @@ def preview(plan: Plan, setting: Setting, *, force: bool = False) -> list[Previe
         MissingAsset: naming every asset that is missing.
         UserError: an input file is not there.
     """
-    require_assets(plan, setting)
+    require_inputs(plan, setting)
     finished: dict[str, Entry] = {}
     previews = []
     for step in plan.steps:
@@ -139,8 +139,15 @@ def command_lines(plan: Plan, setting: Setting) -> Iterator[tuple[Step, list[str
         yield step, setting.runtime.command(step, Places(inputs=inputs, work=work, gpus=gpus))
 
 
-def require_assets(plan: Plan, setting: Setting) -> None:
-    """Raise MissingAsset for all assets of the plan that are missing, at once."""
+def require_inputs(plan: Plan, setting: Setting) -> None:
+    """Find out before the first step what would stop a later one: assets (all of them at once), locks, Dockerfiles.
+
+    Raises:
+        MissingAsset: naming every asset that is missing.
+        UserError: an environment has no lock file or Dockerfile.
+    """
+    for environment in dict.fromkeys(step.environment for step in plan.steps):
+        setting.runtime.environment_digest(environment)
     problems = setting.assets.missing(plan.assets)
     if problems:
         raise type(problems[0])("\n".join(str(problem) for problem in problems))
@@ -186,9 +193,9 @@ def run_plan(
         MissingAsset: before anything runs.
         UserError: an input is not there. A step that fails is no exception: the record says so.
     """
-    require_assets(plan, setting)
+    require_inputs(plan, setting)
     digest = plan_digest(plan, setting)
-    run_dir = setting.runs_dir / (run_id or f"{plan.name}-{digest[:8]}")
+    run_dir = setting.runs_dir / check_run_id(run_id or f"{plan.name}-{digest[:8]}")
     record = RunRecord(
         run=run_dir.name,
         plan_digest=digest,
@@ -217,6 +224,13 @@ def describe(plan: Plan) -> dict[str, Any]:
     """The plan as JSON."""
     steps = [step.describe() for step in plan.steps]
     return {"name": plan.name, "generator": dict(plan.generator), "options": dict(plan.options), "steps": steps}
+
+
+def check_run_id(name: str) -> str:
+    """A run folder's name as it was given, unless it would not be a visible folder of its own among the runs."""
+    if Path(name).name != name or name.startswith("."):
+        raise UserError(f"--name {name}: a run is a folder under --runs; give a name without '/' and leading dots.")
+    return name
 
 
 def exit_code(record: RunRecord) -> int:
@@ -273,6 +287,8 @@ class _Run:
         except _Interrupted:
             result = self._row(step)
         except UserError as error:
+            if self._stop.is_set():  # a build or a program that was cut off is no failure of its own
+                return False
             result = self._result(step, status="failed", exit_code=error.exit_code, error=str(error))
         result = dataclasses.replace(result, seconds=round(time.monotonic() - started, 3))
         self._conclude(step, result)

@@ -32,7 +32,12 @@ def publish_folder(target: Path, fill: Callable[[Path], None]) -> bool:
 
 
 def discard(path: Path) -> None:
-    """Remove a folder so that no reader ever sees half of it: it loses its name before it loses its files."""
+    """Remove a folder so that no reader ever sees half of it: it loses its name before it loses its files.
+
+    Only for whoever has the folder to themselves: what a killed removal or making of it left is removed too.
+    """
+    for leftover in path.parent.glob(f".{path.name}.*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
     if path.exists():
         doomed = partial_path(path)
         path.rename(doomed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -201,7 +202,9 @@ def existing_samples(path: Path) -> ExistingSamples:
     """ExistingSamples at a path that exists."""
     if not path.exists():
         raise UserError(f"{path}: does not exist; give --samples an NPZ file or a folder of samples.")
-    return ExistingSamples(path=path.resolve(), name=path.resolve().stem.replace(" ", "-"))
+    return ExistingSamples(
+        path=path.resolve(), name=re.sub(r"[^\w.-]+", "-", path.resolve().stem, flags=re.ASCII) or "samples"
+    )
 
 
 def _sample_step(

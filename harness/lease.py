@@ -156,6 +156,11 @@ def _try_create(folder: Path, number: int) -> Lease | None:
         return None
     except FileNotFoundError:  # the last holder finished and removed the folder between our two calls
         return None
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"{folder}: the file system makes no hard links ({error.strerror}), which leases need; "
+            "choose a folder on another one with --runs or HARNESS_HOME."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return Lease(path, holder)

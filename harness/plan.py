@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contract.digest import digest_json
 from harness.contract.errors import UserError
+from harness.contract.requests import Protocol
 
 if TYPE_CHECKING:
     from harness.catalog import Benchmark, Catalog
@@ -270,7 +271,6 @@ class Request:
     """Changes to the protocol of every benchmark, e.g. {"cfg_scale": 1.75}."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Scorer options by benchmark."""
-    name: str | None = None
 
 
 def make_plan(request: Request, catalog: Catalog) -> Plan:
@@ -287,7 +287,7 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
         known = {step.name for step in steps}
         steps += [step for step in drawing if step.name not in known]
         steps.append(_score_step(benchmark, samples, request.options.get(benchmark.id, {})))
-    name = request.name or "-".join([request.generator.name, request.suite or "-".join(b.id for b in benchmarks)])
+    name = "-".join([request.generator.name, request.suite or "-".join(b.id for b in benchmarks)])
     return Plan(
         name=name,
         steps=tuple(steps),
@@ -354,7 +354,7 @@ def _drawing(benchmark: Benchmark, request: Request) -> tuple[list[Step], Source
 
 def _requests_step(benchmark: Benchmark, request: Request) -> Step:
     """What to draw. `requests.kind: script` runs the benchmark's own script, which reads the same specification."""
-    protocol = {**dataclasses.asdict(benchmark.protocol), **request.protocol}
+    protocol = dataclasses.asdict(_protocol(benchmark, request.protocol))
     spec = {
         "benchmark": benchmark.id,
         "version": benchmark.version,
@@ -377,6 +377,17 @@ def _requests_step(benchmark: Benchmark, request: Request) -> Step:
         inputs=inputs,
         benchmark=benchmark.id,
     )
+
+
+def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> Protocol:
+    unknown = set(changes) - {field.name for field in dataclasses.fields(benchmark.protocol)}
+    if unknown:
+        known = ", ".join(field.name for field in dataclasses.fields(benchmark.protocol))
+        raise UserError(f"--protocol {sorted(unknown)[0]}: there is no such setting; there are: {known}.")
+    try:
+        return dataclasses.replace(benchmark.protocol, **changes)
+    except TypeError as error:
+        raise UserError(f"--protocol: {error}; give numbers.") from error
 
 
 def _score_step(benchmark: Benchmark, samples: Source, changes: Mapping[str, Any]) -> Step:

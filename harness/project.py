@@ -17,10 +17,8 @@ from harness.folders import publish_folder
 PACKAGE_DIR = Path(__file__).resolve().parent
 """The folder of the `harness` package itself."""
 
-CODE_SUFFIXES = frozenset({".py", ".json", ".jsonl", ".txt", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".cfg", ".npz"})
-"""What counts as code of a step. Anything else in a folder is neither hashed nor shown to the step."""
-
-_NOT_CODE = frozenset({"benchmark.yaml", "assets.yaml"})
+_NOT_CODE = frozenset({"benchmark.yaml", "assets.yaml", "requirements.in", "requirements.lock"})
+_NOT_CODE_SUFFIXES = frozenset({".md", ".pyc"})
 _NOT_CODE_FOLDERS = frozenset({"__pycache__", "check", "tests", "_bundled"})
 
 
@@ -52,8 +50,8 @@ class Project:
     def code_files(self, relatives: Iterable[str]) -> dict[str, Path]:
         """Project-relative name -> file, for every file of code under the given files and folders, sorted.
 
-        A file named outright is always taken; in a folder only what `CODE_SUFFIXES` allows, and neither tests nor the
-        texts that are keyed on their own (`benchmark.yaml`).
+        A file named outright is always taken. Of a folder, what people read (`*.md`), tests, gold checks, and what is
+        keyed on its own (`benchmark.yaml`, locks) is left out: neither hashed, nor shown to a step, nor in an image.
         """
         files: dict[str, Path] = {}
         for relative in relatives:
@@ -130,5 +128,5 @@ def _walk_code(folder: Path) -> Iterator[Path]:
         if path.is_dir():
             if path.name not in _NOT_CODE_FOLDERS:
                 yield from _walk_code(path)
-        elif path.suffix in CODE_SUFFIXES and path.name not in _NOT_CODE:
+        elif path.suffix not in _NOT_CODE_SUFFIXES and path.name not in _NOT_CODE:
             yield path

@@ -21,7 +21,7 @@ from harness import lease
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure
 from harness.contract.files import write_json
-from harness.folders import publish_folder
+from harness.folders import discard, publish_folder
 from harness.plan import Environment, Step
 from harness.project import PACKAGE_DIR, Project, importable_from
 from harness.runtimes import Check, OnLine, Outcome, Places, Say, fill_in
@@ -92,6 +92,7 @@ class VenvRuntime:
         with lease.held(self.home / "leases" / folder.name, on_wait=waiting):
             if not self.is_ready(environment):
                 say(f"building the environment '{environment.name}' (once; kept under {folder})")
+                discard(folder)
                 publish_folder(folder, lambda temporary: self._build(environment, temporary))
 
     def describe(self, environment: Environment) -> dict[str, Any]:

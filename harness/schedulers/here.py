@@ -27,7 +27,8 @@ class Machine:
     @classmethod
     def detect(cls) -> Machine:
         """This machine, within the limits that a container or a batch system sets."""
-        return cls(gpus=_find_gpus(), memory_gb=_find_memory_gb(), cpus=len(os.sched_getaffinity(0)))
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return cls(gpus=_find_gpus(), memory_gb=_find_memory_gb(), cpus=allowed or 1)
 
 
 class Shares:

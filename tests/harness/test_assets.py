@@ -46,12 +46,20 @@ def test_a_wrong_file_is_not_taken_in(tmp_path, file):
 
 
 def test_a_missing_asset_names_who_needs_it_and_the_commands(tmp_path):
-    asset = Asset(name="w", file="w.bin", sha256="ab" * 32, gated="https://example.org/terms")
+    address = "https://example.org/"
+    asset = Asset(name="w", file="w.bin", urls=(f"{address}w",), sha256="ab" * 32, gated=f"{address}terms")
     with pytest.raises(MissingAsset) as caught:
         make_store(tmp_path, asset).find("w", needed_by="geneval")
     text = str(caught.value)
     for part in ("geneval needs 'w'", "abababab", "harness assets pull w", "harness assets import w FILE", "terms"):
         assert part in text
+
+
+def test_an_asset_nobody_offers_tells_how_to_make_it(tmp_path):
+    asset = Asset(name="w", file="w.bin", note="Make it: gear data digits --out DIR")
+    with pytest.raises(MissingAsset, match="gear data digits") as caught:
+        make_store(tmp_path, asset).find("w")
+    assert "--asset w=PATH" in str(caught.value) and "pull" not in str(caught.value)
 
 
 def test_the_first_file_of_an_unlisted_digest_holds_from_then_on(tmp_path, file):

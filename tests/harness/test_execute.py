@@ -193,7 +193,7 @@ def test_a_missing_asset_is_found_before_anything_runs(toy):
 def test_a_missing_asset_of_the_store_names_the_commands_that_help(toy):
     setting = toy.setting()
     setting.assets.overrides.clear()
-    with pytest.raises(MissingAsset, match="harness assets pull toy-reference"):
+    with pytest.raises(MissingAsset, match="harness assets import toy-reference FILE"):
         preview(toy.plan(), setting)
 
 
