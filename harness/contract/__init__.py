@@ -23,7 +23,7 @@ requests.json
                         of each line, each followed by a newline
 requests.jsonl, one line per image, in order
     id                  unique, printable, e.g. "geneval/00012/2"
-    label | prompt      exactly one, the same kind throughout: class number from 0, or text
+    label | prompt      exactly one, the same kind throughout: class number in 0..2**31-1, or text
     seed                0 <= seed < 2**64, a function of (run seed, benchmark, item, repeat) alone
     path                where the image goes in the PNG form; unique (also when case is ignored), ends in .png
     meta                object: what the scorer needs to know about the image

@@ -18,7 +18,7 @@ from harness.contract.files import PathLike, as_read_back, relative_path_problem
 from harness.contract.images import IMAGE_SUFFIXES, read_any_image
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
-from harness.contract.requests import RequestSet
+from harness.contract.requests import NUM_LABELS, RequestSet
 from harness.contract.samples import (
     FORMS,
     MANIFEST_FILE,
@@ -182,7 +182,7 @@ def _npz_labels(path: Path, count: int) -> list[int] | None:
     if name is None:
         return None
     labels = read_npz_array(path, name)
-    if labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min() < 0:
+    if labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min() < 0 or labels.max() >= NUM_LABELS:
         raise BadSamples(
             f"{path}: {name!r} is {labels.shape} {labels.dtype}, not {count} class numbers from 0; "
             "save one integer label per image, or leave the array out."

@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 HEAD_FILE = "requests.json"
 LINES_FILE = "requests.jsonl"
 NUM_SEEDS = 2**64
+NUM_LABELS = 2**31
 MAX_IMAGE_SIZE = 16_384
 
 
@@ -226,7 +227,7 @@ def _read_request(fields: Fields) -> Request:
         id=fields.text("id"),
         seed=fields.integer("seed", low=0, high=NUM_SEEDS),
         path=fields.text("path"),
-        label=fields.integer("label", low=0, default=None),
+        label=fields.integer("label", low=0, high=NUM_LABELS, default=None),
         prompt=fields.text("prompt", None),
         meta=fields.mapping("meta", {}),
     )
@@ -244,8 +245,8 @@ def _request_problem(request: Request) -> str | None:
         return f"the seed {request.seed} is not within 0..2**64-1."
     if (request.label is None) == (request.prompt is None):
         return "give exactly one of 'label' and 'prompt'."
-    if request.label is not None and request.label < 0:
-        return f"the label {request.label} is negative."
+    if request.label is not None and not 0 <= request.label < NUM_LABELS:
+        return f"the label {request.label} is not within 0..2**31-1."
     problem = relative_path_problem(request.path)
     if problem:
         return f"the path {request.path!r} {problem}."

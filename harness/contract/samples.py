@@ -23,7 +23,7 @@ from harness.contract.files import PathLike, read_json, read_json_lines, relativ
 from harness.contract.images import read_png
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
-from harness.contract.requests import MAX_IMAGE_SIZE, RequestSet
+from harness.contract.requests import MAX_IMAGE_SIZE, NUM_LABELS, RequestSet
 
 FORMAT = "sample-set"
 SCHEMA_VERSION = 1
@@ -109,7 +109,7 @@ class SampleSet:
 
     @property
     def form(self) -> Form:
-        """ "npz" or "png"."""
+        """How the pixels are stored: "npz" or "png"."""
         return self.manifest.form
 
     @property
@@ -374,7 +374,7 @@ def _read_entry(fields: Fields) -> Entry:
         id=fields.text("id"),
         path=fields.text("path"),
         sha256=fields.digest("sha256"),
-        label=cast("int | None", fields.integer("label", low=0, default=None)),
+        label=cast("int | None", fields.integer("label", low=0, high=NUM_LABELS, default=None)),
     )
     fields.done()
     problem = relative_path_problem(entry.path)

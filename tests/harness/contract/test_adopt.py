@@ -115,7 +115,9 @@ def test_labels_beside_the_images_are_adopted(tmp_path, name):
     assert SampleSet.open(tmp_path / "png").labels.tolist() == list(range(10))
 
 
-@pytest.mark.parametrize("labels", [np.zeros(9, np.int64), np.zeros(10), np.zeros((10, 1), np.int64), np.full(10, -1)])
+@pytest.mark.parametrize(
+    "labels", [np.zeros(9, np.int64), np.zeros(10), np.zeros((10, 1), np.int64), np.full(10, -1), np.full(10, 2**31)]
+)
 def test_labels_that_are_none_are_refused(tmp_path, labels):
     np.savez(tmp_path / "theirs.npz", arr_0=noise(), labels=labels)
     with pytest.raises(BadSamples, match=r"theirs\.npz: 'labels' is .*not 10 class numbers"):
