@@ -18,4 +18,5 @@ def wilson_interval(hits: int, count: int, *, z: float = Z_95) -> tuple[float, f
     share, weight = hits / count, z * z / count
     centre = (share + weight / 2) / (1 + weight)
     margin = z / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    return max(0.0, centre - margin), min(1.0, centre + margin)
+    # Rounding must not leave the share itself outside, at 0 and 1 above all.
+    return max(0.0, min(share, centre - margin)), min(1.0, max(share, centre + margin))

@@ -17,17 +17,17 @@ def features(count: int, width: int, seed: int, *, shift: float = 0.0) -> np.nda
     return (rng.normal(size=(count, width)) @ mixing + shift).astype(np.float32)
 
 
-def test_identical_sets_are_at_distance_zero():
+def test_identical_sets_are_at_distance_zero() -> None:
     x = features(200, 16, 0)
     assert frechet_distance(statistics(x), statistics(x)).value == pytest.approx(0.0, abs=1e-9)
 
 
-def test_identical_sets_of_fewer_images_than_dimensions_are_at_distance_zero():
+def test_identical_sets_of_fewer_images_than_dimensions_are_at_distance_zero() -> None:
     x = features(20, 64, 0)
     assert frechet_distance(statistics(x), statistics(x)).value == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_shift_costs_its_squared_length_and_nothing_else():
+def test_a_shift_costs_its_squared_length_and_nothing_else() -> None:
     x = features(300, 8, 1).astype(np.float64)
     shift = np.arange(8.0)
     distance = frechet_distance(statistics(x), statistics(x + shift))
@@ -35,7 +35,7 @@ def test_a_shift_costs_its_squared_length_and_nothing_else():
     assert distance.covariance_term == pytest.approx(0.0, abs=1e-9)
 
 
-def test_diagonal_gaussians_have_the_closed_form():
+def test_diagonal_gaussians_have_the_closed_form() -> None:
     a, b = np.array([1.0, 4.0, 0.0]), np.array([9.0, 4.0, 25.0])
     mean = np.zeros(3)
     distance = frechet_distance(
@@ -44,14 +44,14 @@ def test_diagonal_gaussians_have_the_closed_form():
     assert distance.value == pytest.approx(((np.sqrt(a) - np.sqrt(b)) ** 2).sum())
 
 
-def test_full_rank_sets_agree_with_the_matrix_square_root_of_the_product():
+def test_full_rank_sets_agree_with_the_matrix_square_root_of_the_product() -> None:
     a, b = statistics(features(400, 24, 2)), statistics(features(300, 24, 3, shift=0.2))
     root = scipy.linalg.sqrtm(a.covariance @ b.covariance)
     spread = np.trace(a.covariance) + np.trace(b.covariance) - 2 * np.trace(root).real
     assert frechet_distance(a, b).covariance_term == pytest.approx(spread, rel=1e-9)
 
 
-def test_rank_deficient_sets_agree_with_the_singular_values_of_the_centred_features():
+def test_rank_deficient_sets_agree_with_the_singular_values_of_the_centred_features() -> None:
     x, y = features(30, 128, 4).astype(np.float64), features(25, 128, 5).astype(np.float64)
     a, b = statistics(x), statistics(y)
     centred = [(z - z.mean(0)) / np.sqrt(len(z) - 1) for z in (x, y)]
@@ -60,14 +60,14 @@ def test_rank_deficient_sets_agree_with_the_singular_values_of_the_centred_featu
     assert frechet_distance(a, b).covariance_term == pytest.approx(expected, rel=1e-10)
 
 
-def test_the_distance_is_symmetric():
+def test_the_distance_is_symmetric() -> None:
     a, b = statistics(features(100, 12, 6)), statistics(features(90, 12, 7))
     assert frechet_distance(a, b).value == pytest.approx(frechet_distance(b, a).value, rel=1e-12)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(0, 2**31))
-def test_statistics_do_not_depend_on_how_the_stream_is_cut(batch_sizes: list[int], seed: int):
+def test_statistics_do_not_depend_on_how_the_stream_is_cut(batch_sizes: list[int], seed: int) -> None:
     x = features(sum(batch_sizes) + 2, 5, seed, shift=100.0)
     cuts = np.cumsum(batch_sizes)
     streamed = statistics_of(np.split(x, cuts))
@@ -75,32 +75,32 @@ def test_statistics_do_not_depend_on_how_the_stream_is_cut(batch_sizes: list[int
     np.testing.assert_allclose(streamed.covariance, np.cov(x, rowvar=False, dtype=np.float64), rtol=1e-9, atol=1e-9)
 
 
-def test_statistics_do_not_depend_on_the_order_of_the_images():
+def test_statistics_do_not_depend_on_the_order_of_the_images() -> None:
     x = features(500, 10, 8)
     shuffled = x[np.random.default_rng(0).permutation(len(x))]
     np.testing.assert_allclose(statistics(shuffled).covariance, statistics(x).covariance, rtol=1e-10)
 
 
-def test_a_far_away_mean_does_not_cost_the_covariance_its_digits():
+def test_a_far_away_mean_does_not_cost_the_covariance_its_digits() -> None:
     x = np.random.default_rng(9).normal(size=(1000, 4))
     far = statistics_of(np.split(x + 1e6, 10))
     np.testing.assert_allclose(far.covariance, np.cov(x, rowvar=False), atol=1e-8)
 
 
-def test_a_float32_mean_is_numpys_mean_of_the_float32_rows():
+def test_a_float32_mean_is_numpys_mean_of_the_float32_rows() -> None:
     x = features(700, 6, 10, shift=3.0)
     assert statistics(x, mean_dtype=np.float32).mean.dtype == np.float32
     np.testing.assert_array_equal(statistics(x, mean_dtype=np.float32).mean, np.mean(x, axis=0))
 
 
-def test_one_image_has_no_covariance():
+def test_one_image_has_no_covariance() -> None:
     accumulator = StatisticsAccumulator()
     accumulator.add(np.ones((1, 3)))
     with pytest.raises(ValueError, match="at least 2 images"):
         accumulator.statistics()
 
 
-def test_features_of_another_width_are_refused():
+def test_features_of_another_width_are_refused() -> None:
     accumulator = StatisticsAccumulator()
     accumulator.add(np.ones((2, 3)))
     with pytest.raises(ValueError, match="width 4"):
@@ -109,7 +109,7 @@ def test_features_of_another_width_are_refused():
         frechet_distance(statistics(features(9, 3, 0)), statistics(features(9, 4, 0)))
 
 
-def test_a_nan_in_the_features_is_refused():
+def test_a_nan_in_the_features_is_refused() -> None:
     x = features(10, 3, 0)
     x[4, 1] = np.nan
     with pytest.raises(ValueError, match="NaN"):

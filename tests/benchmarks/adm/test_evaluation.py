@@ -1,0 +1,117 @@
+"""The five numbers from features: what they must mean, their options, and the files they can be repeated from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks.adm.evaluation import (
+    Evaluation,
+    Features,
+    Options,
+    evaluate,
+    evaluator_statistics,
+    write_statistics,
+)
+from harness.contract.errors import BadSamples, UserError
+
+FOLDER = Path(__file__).parents[3] / "benchmarks" / "adm"
+DECLARED = yaml.safe_load((FOLDER / "benchmark.yaml").read_text())
+
+
+def normal(count: int, width: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+
+
+def features(**changes: np.ndarray) -> Features:
+    reference = normal(120, 12, 0)
+    arrays = {
+        "sample_pool": normal(100, 12, 1),
+        "sample_spatial": normal(100, 9, 2),
+        "reference_pool": reference,
+        "classifier": normal(12, 5, 3),
+        **changes,
+    }
+    return Features(
+        reference_pool_statistics=evaluator_statistics(reference),
+        reference_spatial_statistics=evaluator_statistics(normal(120, 9, 4)),
+        **arrays,
+    )
+
+
+def test_samples_that_are_the_reference_are_at_distance_zero_with_full_precision_and_recall() -> None:
+    result = evaluate(features(sample_pool=normal(120, 12, 0), sample_spatial=normal(120, 9, 4)), Options())
+    assert result.gfid == pytest.approx(0.0, abs=1e-9)
+    assert result.sfid == pytest.approx(0.0, abs=1e-9)
+    assert (result.precision, result.recall) == (1.0, 1.0)
+
+
+def test_the_precision_is_the_share_of_flagged_samples() -> None:
+    result = evaluate(features(), Options())
+    assert result.precision == result.in_reference_manifold.mean()
+    assert 0.0 < result.precision < 1.0
+
+
+def test_the_inception_score_is_nan_when_a_probability_underflows() -> None:
+    assert math.isnan(evaluate(features(classifier=300 * normal(12, 5, 3)), Options()).inception_score)
+
+
+def test_the_options_reach_the_metrics() -> None:
+    given = features()
+    base = evaluate(given, Options())
+    assert evaluate(given, Options(is_split_size=20)).inception_score != base.inception_score
+    assert evaluate(given, Options(manifold_k=1)).precision < base.precision
+    assert evaluate(given, Options(distances="exact")).gfid == base.gfid
+
+
+def test_the_features_survive_the_disk(tmp_path: Path) -> None:
+    given = features()
+    for name in ("sample_pool", "sample_spatial", "reference_pool", "classifier"):
+        np.save(tmp_path / f"{name}.npy", getattr(given, name))
+    write_statistics(tmp_path, given.reference_pool_statistics, given.reference_spatial_statistics)
+    again, before = evaluate(Features.read(tmp_path), Options()), evaluate(given, Options())
+    for field in dataclasses.fields(Evaluation):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(before, field.name))
+
+
+def test_three_images_have_no_third_neighbour() -> None:
+    with pytest.raises(BadSamples, match="at least 4 images, the sample set has 3"):
+        evaluate(features(sample_pool=normal(3, 12, 1), sample_spatial=normal(3, 9, 2)), Options())
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"bach_size": 64}, "no option 'bach_size'"),
+        ({"batch_size": 0}, "whole number of at least 1"),
+        ({"manifold_k": True}, "whole number of at least 1"),
+        ({"distances": "float8"}, "choose one of float16, tensorflow, exact"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(given: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Options.from_mapping(given)
+
+
+def test_benchmark_yaml_declares_the_defaults_and_metrics_of_the_code() -> None:
+    assert DECLARED["options"] == Options().as_mapping()
+    computed = [field.name for field in dataclasses.fields(Evaluation)][:5]
+    assert [metric["name"] for metric in DECLARED["metrics"]] == computed
+    assert set(DECLARED["check"]["expected"]) == set(computed)
+
+
+def test_published_numbers_are_of_declared_metrics() -> None:
+    names = {metric["name"] for metric in DECLARED["metrics"]}
+    assert all(set(row["metrics"]) <= names for row in DECLARED["published"])
+
+
+def test_the_lock_names_no_host_and_hashes_everything() -> None:
+    lines = (FOLDER / "requirements.lock").read_text().splitlines()
+    assert not any("://" in line for line in lines)
+    packages = [line for line in lines if line and not line.startswith((" ", "#"))]
+    assert all("==" in line and line.endswith("\\") for line in packages)
