@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.contract.digest import sha256_file
+from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.record import SCORE_FILE, ScoreRecord
 from harness.contract.requests import RequestSet
@@ -14,12 +14,14 @@ from harness.plan import Step
 
 
 def digest_of(kind: str, path: Path, memo: DigestMemo) -> str:
-    """Digest of what is at `path`: of requests, pixels or record by their own rules; else of names and bytes."""
+    """Digest of what is at `path`: requests, samples and scores by their own rules; else of names and bytes."""
     match kind:
         case "requests":
             return RequestSet.read(path).digest
         case "sample":
-            return SampleSet.open(path).digest
+            # The same pixels drawn for other requests are worth something else: prompts and labels decide the score.
+            samples = SampleSet.open(path)
+            return digest_json([samples.digest, samples.request_digest])
         case "score":
             return sha256_file(path / SCORE_FILE)
         case _:
