@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gear import __version__
-from harness.contract.errors import UserError
+from harness.contract.errors import EnvironmentFailure, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,13 @@ class Command(click.Command):
         except UserError as error:
             click.secho(f"error: {error}", fg="red", err=True)
             ctx.exit(error.exit_code)
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "torchvision", "safetensors"):
+                raise
+            click.secho(
+                f"error: gear needs {error.name}; install it: pip install 'gear-harness[gear]'", fg="red", err=True
+            )
+            ctx.exit(EnvironmentFailure.exit_code)
 
 
 class Group(click.Group):

@@ -50,7 +50,7 @@ class Budget:
     images: int
 
 
-FULL = Budget(tokenizer=500, e2e=300, ar=300, images=1000)
+FULL = Budget(tokenizer=400, e2e=300, ar=1000, images=1000)
 QUICK = Budget(tokenizer=60, e2e=30, ar=30, images=100)
 
 

@@ -221,6 +221,7 @@ def scratch_variables(scratch: str) -> dict[str, str]:
         # Threads that wait for each other sleep instead of spinning: on a shared machine a step is several times as
         # fast for it (a training step with two threads on two busy cores: 1.0 s instead of 3.7 to 8.1 s).
         "OMP_WAIT_POLICY": "PASSIVE",
+        "OPENBLAS_THREAD_TIMEOUT": "4",  # the same for NumPy's library: log2 of the cycles it spins
     }
 
 
