@@ -56,7 +56,8 @@ class Group(click.Group):
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="gear")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
-def main(quiet: bool) -> None:
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per core]")
+def main(quiet: bool, threads: int | None) -> None:
     """Train and sample GEAR: a VQ tokenizer and an autoregressive generator that learn together.
 
     \b
@@ -70,6 +71,8 @@ def main(quiet: bool) -> None:
     is missing; 6 the environment failed (a package, the disk, a loss that is not finite); 75 stopped by a signal after
     saving, run the same command to go on.
     """
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported, which is later
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
 
 

@@ -260,6 +260,8 @@ class _Run:
         self.finished: dict[str, Entry] = {}
         self._stop = threading.Event()
         self._writing = threading.Lock()
+        self._waited_s: dict[str, float] = {}
+        """Seconds that a step waited for its share of the machine: not counted as its own."""
 
     def to_the_end(self) -> RunRecord:
         started = time.monotonic()
@@ -290,7 +292,8 @@ class _Run:
             if self._stop.is_set():  # a build or a program that was cut off is no failure of its own
                 return False
             result = self._result(step, status="failed", exit_code=error.exit_code, error=str(error))
-        result = dataclasses.replace(result, seconds=round(time.monotonic() - started, 3))
+        seconds = time.monotonic() - started - self._waited_s.get(step.name, 0.0)
+        result = dataclasses.replace(result, seconds=round(seconds, 3))
         self._conclude(step, result)
         return result.is_finished
 
@@ -307,7 +310,6 @@ class _Run:
             return self._found(step, entry) if entry else self._compute(step, key, digests, work, forced=forced)
 
     def _compute(self, step: Step, key: str, digests: dict[str, str], work: Work, *, forced: bool) -> StepResult:
-        self.reporter.step_started(step)
         link_relative(self.run_dir / self._row(step).folder / "log.txt", work.log)
         work.output.mkdir(parents=True, exist_ok=True)
         outcome = _earlier_outcome(work)
@@ -316,7 +318,10 @@ class _Run:
         if outcome is None:
             resumed = _ready_output(step, work)
             self.setting.runtime.prepare(step.environment, lambda text: self.reporter.say(step, text))
+            asked = time.monotonic()
             with self.shares.take(step.resources, give_up=self._stop.is_set) as gpus:
+                self._waited_s[step.name] = time.monotonic() - asked
+                self.reporter.step_started(step)
                 outcome = self._run_command(step, work, gpus)
             work.lease.check()
             self._refuse_failure(step, work, outcome)
