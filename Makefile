@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 	rm -f $(VENV)/.installed-*
 	touch $@
 
-demo: setup  ## GEAR against its baseline on digits: table, and report.html (about ten minutes on two cores)
+demo: setup  ## GEAR against its baseline on digits: table, and report.html (about twelve minutes on two cores)
 	$(BIN)/harness demo
 
 test: setup  ## lint-free fast tests and the golden cases

@@ -62,7 +62,7 @@ QUICK = Budget(tokenizer=60, e2e=30, ar=30, images=100)
 def demo(quick: bool, name: str | None, force: bool, **options: Any) -> None:
     """Train GEAR and its baseline on tinted digits, sample, score and report; needs no data and no GPU.
 
-    About ten minutes on two idle cores (`--quick`: two). Stopped or killed, the same command goes on where it was.
+    About twelve minutes on two idle cores (`--quick`: three). Stopped or killed, the same command goes on where it was.
     Ends with a table, and runs/<name>/report.html.
     """
     project = find_project()
