@@ -25,8 +25,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup  ## GEAR against its baseline on digits: table, and report.html (about twelve minutes on two cores)
 	$(BIN)/harness demo
 
-test: setup  ## lint-free fast tests and the golden cases
-	$(BIN)/pytest -q -n auto --dist loadgroup -m "not slow"
+test: setup  ## the tests and the golden cases (three minutes; .ci/run has the slow ones and those with containers)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto -m "not slow and not engine"
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,12 +1,9 @@
-"""Containers: the hardening as text always, and the real thing where an engine answers."""
+"""Containers: the hardening as text, and the real thing on a container engine."""
 
 from __future__ import annotations
 
-import functools
 import os
-import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -31,19 +28,8 @@ COPY benchmarks/toy /app/benchmarks/toy
 TOY = Environment(name="toy", image="toy", keyed=True)
 
 
-@functools.cache
-def engine_can_build() -> bool:
-    """An engine answers, and has or can get the image that the toy's starts from."""
-    base = os.environ.get("BASE_IMAGE", "python:3.11-slim")
-    attempts = (["docker", "image", "inspect", base], ["docker", "pull", "--quiet", base])
-    return shutil.which("docker") is not None and any(
-        subprocess.run(words, capture_output=True, check=False, timeout=120).returncode == 0 for words in attempts
-    )
-
-
-needs_engine = pytest.mark.skipif(
-    not engine_can_build(), reason="no container engine answers, or it has no base image (export BASE_IMAGE=NAME)"
-)
+needs_engine = pytest.mark.engine
+"""Deselected by `make test`; `.ci/run` starts an engine and runs these. The base image: `BASE_IMAGE`."""
 
 
 @pytest.fixture
