@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
@@ -67,7 +68,7 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
+class TokenizerConfig(ABC):
     """The fields every family has; `family` names the subclass in checkpoints and YAML."""
 
     family: ClassVar[str]
@@ -93,14 +94,14 @@ class TokenizerConfig:
         require(self.entropy_loss_ratio >= 0, f"entropy_loss_ratio must not be negative, got {self.entropy_loss_ratio}")
 
     @property
+    @abstractmethod
     def num_codes(self) -> int:
         """K: the entries one code id can name."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def code_dim(self) -> int:
         """C: channels of the quantised map."""
-        raise NotImplementedError
 
     @property
     def codes_per_token(self) -> int:
@@ -108,9 +109,9 @@ class TokenizerConfig:
         return 1
 
     @property
+    @abstractmethod
     def downsample(self) -> int:
         """f: side of the square of pixels that one token stands for."""
-        raise NotImplementedError
 
     def grid_side(self, image_size: int) -> int:
         """Tokens along one side of a square image."""
@@ -214,15 +215,16 @@ class Tokenizer(nn.Module):
         return replace(code, recon=self.decode(code.quant))
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """Chooses codes: `forward` maps float32 (B, C, h, w) to a Code without reconstruction."""
 
+    @abstractmethod
     def forward(self, pre_quant: Tensor) -> Code:
-        raise NotImplementedError
+        """(B, C, h, w) -> the code of every position."""
 
+    @abstractmethod
     def lookup(self, code_ids: Tensor) -> Tensor:
         """(N * codes_per_token,) int64 -> (N, C) code vectors."""
-        raise NotImplementedError
 
 
 def to_rows(features: Tensor) -> Tensor:
