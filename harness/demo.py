@@ -232,11 +232,11 @@ def write_report(record: RunRecord, run_dir: Path, catalog: Catalog) -> Path:
     if record.status == "finished":
         sections += [
             Prose(title="What this is", paragraphs=_introduction(record)),
+            _grids(record, run_dir),
             *(
                 ScoreTable(title=title, columns=tuple(columns))
                 for title, columns in _score_columns(record, run_dir, catalog).items()
             ),
-            _grids(record, run_dir),
             _pairs(record, run_dir),
             *_curves(record, run_dir),
         ]
