@@ -200,8 +200,9 @@ def sample(
       gear sample --ckpt exps/demo/ar --requests REQUESTS --out SAMPLES
       gear sample --ckpt exps/demo/ar --per-class 8 --cfg-scale 2 --form png --out SAMPLES
 
-    Every image has its own random stream from its seed in the request set: batch size, order and interruptions do
-    not change it.
+    Every image has its own random stream from its seed in the request set: its tokens do not depend on its
+    neighbours, the order, the batch size or interruptions. For the same batch size its pixels do not either; with
+    another one convolutions may round differently, which can move a pixel by one level.
     """
     from gear.sampling.generate import generate
     from gear.weights import config_of, load_ar, load_tokenizer, model_path, read_model
