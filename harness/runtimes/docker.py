@@ -227,7 +227,7 @@ class DockerRuntime:
             late = timeout_s is not None and time.monotonic() - started > timeout_s
             if late or stopped():
                 reason = "timeout" if late else "cancelled"
-                container.stop(timeout=_STOP_GRACE_S)
+                _end(container)
             time.sleep(_POLL_S)
 
     def _variables(self, step: Step) -> dict[str, str]:
@@ -284,6 +284,15 @@ def _mounts(places: Places) -> list[Mount]:
         for name, path in places.inputs.items()
     ]
     return [*inputs, Mount(target="/out", source=str(places.output.resolve()), type="bind", read_only=False)]
+
+
+def _end(container: Any) -> None:
+    """Ask the program to end, and ask once more: a container that has just started does not listen yet, and would be
+    left running for all of the grace it is given to save its work."""
+    with suppress(APIError):  # it may have ended by itself meanwhile
+        container.kill("SIGTERM")
+        time.sleep(1.0)
+        container.stop(timeout=_STOP_GRACE_S)
 
 
 def _read(stream: Iterator[bytes], on_line: OnLine) -> None:

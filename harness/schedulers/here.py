@@ -14,6 +14,8 @@ from pathlib import Path
 
 from harness.plan import Resources, Step
 
+_WAKE_S = 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -90,7 +92,8 @@ def run_all(steps: Sequence[Step], work: Callable[[Step], bool]) -> None:
                 running[pool.submit(work, step)] = step
             if not running:
                 return
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            # Not for ever: a signal that comes just as the main thread begins to wait is only handled when it wakes.
+            finished, _ = wait(running, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
             for future in finished:
                 step = running.pop(future)
                 if future.result():
