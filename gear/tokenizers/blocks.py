@@ -6,6 +6,8 @@ where a block lacks a part, an `nn.Identity`, which has no keys, stands in its p
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,3 +82,34 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, each followed by attention where there is any; then a change of resolution.
+
+    `blocks_key` is what the family's checkpoints call the list of residual blocks.
+    """
+
+    def __init__(
+        self,
+        blocks_key: str,
+        in_channels: int,
+        out_channels: int,
+        *,
+        num_blocks: int,
+        attention: bool,
+        downsample: bool = False,
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * num_blocks
+        self.blocks_key = blocks_key
+        self.add_module(blocks_key, nn.ModuleList(ResBlock(before, after) for before, after in pairwise(widths)))
+        self.attn = nn.ModuleList(AttnBlock(out_channels) if attention else nn.Identity() for _ in range(num_blocks))
+        self.downsample = Downsample(out_channels) if downsample else nn.Identity()
+        self.upsample = Upsample(out_channels) if upsample else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block, attention in zip(self.get_submodule(self.blocks_key).children(), self.attn, strict=True):
+            x = attention(block(x))
+        return self.upsample(self.downsample(x))

@@ -24,7 +24,7 @@ from gear.tokenizers.base import (
     to_map,
     to_rows,
 )
-from gear.tokenizers.blocks import AttnBlock, Downsample, ResBlock, Upsample, conv1x1, conv3x3, group_norm
+from gear.tokenizers.blocks import AttnBlock, Level, ResBlock, conv1x1, conv3x3, group_norm
 from gear.tokenizers.entropy import entropy_terms
 
 
@@ -84,32 +84,6 @@ class IBQConfig(TokenizerConfig):
         return self.resolution // 2**level in self.attn_resolutions
 
 
-class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention where there is any; then a change of resolution."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        num_blocks: int,
-        attention: bool,
-        downsample: bool = False,
-        upsample: bool = False,
-    ) -> None:
-        super().__init__()
-        widths = [in_channels] + [out_channels] * num_blocks
-        self.block = nn.ModuleList(ResBlock(before, after) for before, after in pairwise(widths))
-        self.attn = nn.ModuleList(AttnBlock(out_channels) if attention else nn.Identity() for _ in range(num_blocks))
-        self.downsample = Downsample(out_channels) if downsample else nn.Identity()
-        self.upsample = Upsample(out_channels) if upsample else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block, attention in zip(self.block, self.attn, strict=True):
-            x = attention(block(x))
-        return self.upsample(self.downsample(x))
-
-
 class Middle(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -132,6 +106,7 @@ class Encoder(nn.Module):
         self.down = nn.Sequential(
             *(
                 Level(
+                    "block",
                     before,
                     after,
                     num_blocks=config.num_res_blocks,
@@ -161,6 +136,7 @@ class Decoder(nn.Module):
         self.mid = Middle(widths[-1])
         self.up = nn.ModuleList(
             Level(
+                "block",
                 before,
                 after,
                 num_blocks=config.num_res_blocks + 1,

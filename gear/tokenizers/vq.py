@@ -26,7 +26,7 @@ from gear.tokenizers.base import (
     to_map,
     to_rows,
 )
-from gear.tokenizers.blocks import AttnBlock, Downsample, ResBlock, Upsample, conv1x1, conv3x3, group_norm
+from gear.tokenizers.blocks import AttnBlock, Level, ResBlock, conv1x1, conv3x3, group_norm
 from gear.tokenizers.entropy import entropy_terms
 
 
@@ -76,32 +76,6 @@ class VQConfig(TokenizerConfig):
         return 2 ** (len(self.encoder_ch_mult) - 1)
 
 
-class Level(nn.Module):
-    """Residual blocks at one resolution, on the lowest one each followed by attention; then a change of resolution."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        num_blocks: int,
-        attention: bool,
-        downsample: bool = False,
-        upsample: bool = False,
-    ) -> None:
-        super().__init__()
-        widths = [in_channels] + [out_channels] * num_blocks
-        self.res = nn.ModuleList(ResBlock(before, after) for before, after in pairwise(widths))
-        self.attn = nn.ModuleList(AttnBlock(out_channels) if attention else nn.Identity() for _ in range(num_blocks))
-        self.downsample = Downsample(out_channels) if downsample else nn.Identity()
-        self.upsample = Upsample(out_channels) if upsample else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block, attention in zip(self.res, self.attn, strict=True):
-            x = attention(block(x))
-        return self.upsample(self.downsample(x))
-
-
 def middle(channels: int) -> nn.Sequential:
     return nn.Sequential(ResBlock(channels, channels), AttnBlock(channels), ResBlock(channels, channels))
 
@@ -116,7 +90,7 @@ class Encoder(nn.Module):
         self.conv_in = conv3x3(3, config.ch)
         self.conv_blocks = nn.Sequential(
             *(
-                Level(before, after, num_blocks=config.num_res_blocks, attention=i == last, downsample=i < last)
+                Level("res", before, after, num_blocks=config.num_res_blocks, attention=i == last, downsample=i < last)
                 for i, (before, after) in enumerate(pairwise([config.ch, *widths]))
             )
         )
@@ -144,7 +118,7 @@ class Decoder(nn.Module):
         self.mid = middle(widths[0])
         self.conv_blocks = nn.Sequential(
             *(
-                Level(before, after, num_blocks=config.num_res_blocks + 1, attention=j == 0, upsample=j < last)
+                Level("res", before, after, num_blocks=config.num_res_blocks + 1, attention=j == 0, upsample=j < last)
                 for j, (before, after) in enumerate(pairwise([widths[0], *widths]))
             )
         )
