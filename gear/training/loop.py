@@ -59,7 +59,6 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, started_from: dict[str
         log.info("going on from %s", found[0])
     journal = JsonlLog(out_dir / "log.jsonl", after_step=stage.step)
     meter = Meter(stage.phase, settings.steps, stage.step)
-    saved = stage.step if found is not None else -1
 
     with _signals() as interrupted:
         for update in _updates(stage, source):
@@ -70,11 +69,10 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, started_from: dict[str
                 journal.write({**when, "images_per_s": meter.images_per_s, **values})
             if interrupted or stage.step % settings.checkpoint_every == 0 or stage.step == settings.steps:
                 store.save(stage.step, stage.state_dict())
-                saved = stage.step
             if interrupted:
                 meter.close()
                 journal.close()
-                log.warning("stopped at step %d with a checkpoint; the same command goes on from there.", saved)
+                log.warning("stopped at step %d with a checkpoint; the same command goes on from there.", stage.step)
                 raise SystemExit(EXIT_INTERRUPTED)
     meter.close()
     journal.close()
@@ -83,11 +81,15 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, started_from: dict[str
 
 
 def _train_one(stage: Stage, micro_batches: list[Batch], log_every: int) -> dict[str, float]:
-    """One update. Returns its figures when the step is one that is logged, else nothing."""
-    logged = (stage.step + 1) % log_every == 0 or stage.step == 0 or stage.step + 1 == stage.settings.steps
+    """One update. Returns its figures when the step is one that is logged, else nothing.
+
+    A step that has a checkpoint is always logged, so that nothing is saved whose losses were not looked at.
+    """
+    number, settings = stage.step + 1, stage.settings
+    logged = number in (1, settings.steps) or number % log_every == 0 or number % settings.checkpoint_every == 0
     logs = {}
-    for number, batch in enumerate(micro_batches, start=1):
-        last = number == len(micro_batches)
+    for part, batch in enumerate(micro_batches, start=1):
+        last = part == len(micro_batches)
         logs = stage.micro_step(batch.to(stage.device), last=last, diagnose=logged and last)
     stage.finish_update()
     if not logged:
