@@ -17,7 +17,7 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	rm -f $(VENV)/.installed-*
 	touch $@
@@ -35,7 +35,7 @@ lint: setup  ## ruff and mypy
 
 lock: setup  ## resolve the lock files again from their inputs
 	$(BIN)/uv pip compile pyproject.toml --all-extras $(COMPILE) -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra demo $(COMPILE) -o docker/core/requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra demo --extra track $(COMPILE) -o docker/core/requirements.lock
 	for folder in benchmarks/*/; do $(BIN)/uv pip compile $$folder/requirements.in $(COMPILE_SCORER) -o $$folder/requirements.lock; done
 
 COMPILE := --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
