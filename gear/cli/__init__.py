@@ -1,0 +1,50 @@
+"""The command `gear`: train, sample, reconstruct, look inside a model file.
+
+Heavy imports happen inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+
+from gear import __version__
+from gear.cli.base import Group
+from gear.cli.data import data
+from gear.cli.models import info, reconstruct
+from gear.cli.sample import sample
+from gear.cli.train import presets, train
+
+# Read by OpenMP when torch is imported. Threads that wait for each other sleep instead of spinning: on a CPU that is
+# shared with anything else, a step is several times as fast for it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="gear")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: one per core]")
+def main(quiet: bool, threads: int | None) -> None:
+    """Train and sample GEAR: a VQ tokenizer and an autoregressive generator that learn together.
+
+    \b
+    The demo, stage by stage (minutes on a CPU, no data needed):
+      gear train tokenizer --preset demo --out exps/demo/tokenizer
+      gear train e2e       --preset demo --out exps/demo/e2e --init exps/demo/tokenizer
+      gear train ar        --preset demo --out exps/demo/ar  --init exps/demo/e2e
+      gear sample --ckpt exps/demo/ar --per-class 8 --out exps/demo/samples
+
+    The same command again continues an interrupted one. Exit status: 0 done; 2 wrong usage or input; 4 a weight file
+    is missing; 6 the environment failed (a package, the disk, a loss that is not finite); 75 stopped by a signal after
+    saving, run the same command to go on.
+    """
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported, which is later
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
+for command in (train, sample, reconstruct, info, presets, data):
+    main.add_command(command)

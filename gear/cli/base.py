@@ -1,0 +1,53 @@
+"""What the commands share: errors as sentences with an exit status, paths, the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.contract.errors import EnvironmentFailure, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+EXISTING = click.Path(exists=True, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class Command(click.Command):
+    """A command whose user errors are one sentence and a documented exit status, not a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            ctx.exit(error.exit_code)
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "torchvision", "safetensors"):
+                raise
+            click.secho(
+                f"error: gear needs {error.name}; install it: pip install 'gear-harness[gear]'", fg="red", err=True
+            )
+            ctx.exit(EnvironmentFailure.exit_code)
+
+
+class Group(click.Group):
+    command_class = Command
+    group_class = type
+
+
+def torch_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one; on a GPU float32 products may use TF32, as the published runs did."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("no CUDA device is available here; use --device cpu.")
+        torch.set_float32_matmul_precision("high")
+    return device

@@ -1,0 +1,107 @@
+"""Measuring two ways to do the same thing, side by side: alternating runs, peak memory, one table."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Wall-clock seconds of one call."""
+
+    fastest_s: float
+    median_s: float
+
+
+def side_by_side(
+    forms: Mapping[str, Callable[[], Any]],
+    *,
+    repeats: int = 5,
+    warmup: int = 1,
+    synchronize: Callable[[], None] | None = None,
+) -> dict[str, Timing]:
+    """Time each form `repeats` times, alternating between them, so that a busy moment of the machine hits all alike.
+
+    synchronize: waits for the device, called before each reading of the clock (torch.cuda.synchronize).
+    """
+    wait = synchronize or (lambda: None)
+    taken: dict[str, list[float]] = {name: [] for name in forms}
+    for turn in range(warmup + repeats):
+        for name, run in forms.items():
+            wait()
+            started = time.perf_counter()
+            run()
+            wait()
+            if turn >= warmup:
+                taken[name].append(time.perf_counter() - started)
+    return {name: Timing(fastest_s=min(times), median_s=statistics.median(times)) for name, times in taken.items()}
+
+
+def peak_growth_mib(prepare: Callable[[], Callable[[], Any]]) -> float:
+    """MiB by which one call raises the resident memory of a fresh process above what `prepare()` left there.
+
+    `prepare` makes the inputs and returns the call. It must be importable (a module-level function or a partial of
+    one), because it runs in a process of its own: the peak of a process never goes down again.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report_growth, args=(prepare, sender))
+    process.start()
+    sender.close()
+    try:
+        growth: float = receiver.recv()
+    except EOFError:
+        process.join()
+        return float("nan")  # killed: there was not enough memory for this form
+    process.join()
+    return growth
+
+
+def _report_growth(prepare: Callable[[], Callable[[], Any]], sender: Connection) -> None:
+    call = prepare()
+    before = _peak_mib()
+    call()
+    sender.send(max(0.0, _peak_mib() - before))
+
+
+def _peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def print_comparison(
+    title: str,
+    timings: Mapping[str, Timing],
+    *,
+    baseline: str,
+    memory_mib: Mapping[str, float] | None = None,
+    rates: Mapping[str, str] | None = None,
+) -> None:
+    """One row per form: times, rate, memory, and both as a multiple of `baseline`'s."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("form", "fastest", "median", "speed-up", "peak memory", "of baseline", "rate"):
+        table.add_column(heading, justify="left" if heading == "form" else "right")
+    memory_mib, rates = memory_mib or {}, rates or {}
+    for name, timing in timings.items():
+        memory, base_memory = memory_mib.get(name), memory_mib.get(baseline)
+        table.add_row(
+            name,
+            f"{timing.fastest_s * 1e3:,.1f} ms",
+            f"{timing.median_s * 1e3:,.1f} ms",
+            f"{timings[baseline].median_s / timing.median_s:.2f} x",
+            "" if memory is None else f"{memory:,.0f} MiB",
+            "" if memory is None or not base_memory else f"{memory / base_memory:.0%}",
+            rates.get(name, ""),
+        )
+    Console().print(table)
