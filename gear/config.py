@@ -11,17 +11,18 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 
-from gear.ar.config import ARConfig, ar_config
+from gear.ar.config import ARConfig, TextARConfig, TrunkConfig, ar_config, text_ar_config
 from gear.data.sources import DataConfig
 from gear.losses.head import LossConfig
 from gear.teachers.base import TeacherConfig
+from gear.text.base import TextConfig
 from gear.tokenizers.base import TokenizerConfig
 from harness.contract.errors import UserError
 
@@ -130,7 +131,10 @@ class RunConfig:
     """Autocast type of the forward passes; parameters stay float32. The CPU always runs fp32."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig
-    ar: ARConfig
+    ar: ARConfig | TextARConfig
+    """The text-to-image model where there is a section `text`, else the class-conditional one."""
+    text: TextConfig | None = None
+    """The text encoder of stage t2i."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
@@ -147,6 +151,27 @@ class RunConfig:
             raise UserError(f"the configuration {self.name!r} says nothing about the stage {phase!r} (stages.{phase}).")
         return self.stages[phase]
 
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The stages that this configuration can train."""
+        return PHASES if self.text is None else ("t2i",)
+
+    @property
+    def class_ar(self) -> ARConfig:
+        """The AR model of the class-conditional stages."""
+        if not isinstance(self.ar, ARConfig):
+            raise UserError(f"the configuration {self.name!r} is for text-to-image; train it with `gear train t2i`.")
+        return self.ar
+
+    @property
+    def text_ar(self) -> TextARConfig:
+        """The AR model of stage t2i."""
+        if not isinstance(self.ar, TextARConfig):
+            raise UserError(
+                f"the configuration {self.name!r} has no section `text`; take a text-to-image preset (digits-t2i, ...)."
+            )
+        return self.ar
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types, `from_dict` reads it back; this is what a checkpoint carries."""
         plain: dict[str, Any] = dataclasses.asdict(self)
@@ -162,7 +187,8 @@ class RunConfig:
 def derived(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in what follows from other fields, so that no number is asked for twice.
 
-    The AR model's vocabulary is the codebook, its sequence the token grid, its classes those of the data.
+    The AR model's vocabulary is the codebook, its sequence the token grid, its classes those of the data, or its
+    prefix the captions of the text encoder.
     `ar.size: LlamaGen-B` stands for the published dimensions.
     """
     values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
@@ -172,21 +198,24 @@ def derived(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         tokenizer = TokenizerConfig.from_dict(values["tokenizer"])
         data = _build(DataConfig, values.get("data", {}), "data")
-        follows = {
-            "vocab_size": tokenizer.num_codes,
-            "block_size": tokenizer.tokens(data.image_size),
-            "num_classes": data.num_classes,
-        }
+        follows = {"vocab_size": tokenizer.num_codes, "block_size": tokenizer.tokens(data.image_size)}
     except ValueError as error:
         raise UserError(f"tokenizer: {error}.") from None
+    registered: Callable[..., TrunkConfig]
+    if values.get("text") is None:
+        registered = ar_config
+        follows["num_classes"] = data.num_classes
+    else:
+        registered, text = text_ar_config, _build(TextConfig, values["text"], "text")
+        follows |= {"cls_token_num": text.max_length, "caption_dim": text.feature_dim}
     ar = dict(values["ar"])
     for name, value in follows.items():
         if ar.setdefault(name, value) != value:
-            raise UserError(f"ar.{name} is {ar[name]} but the tokenizer and the data make it {value}; leave it out.")
+            raise UserError(f"ar.{name} is {ar[name]} but the other sections make it {value}; leave it out.")
     size = ar.pop("size", None)
     if size is not None:
         try:
-            ar = dataclasses.asdict(ar_config(size, **ar))
+            ar = dataclasses.asdict(registered(size, **ar))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"ar: {error}.") from None
     return {**values, "ar": ar}
@@ -301,7 +330,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in choices:
             return None
-        return _value(next(choice for choice in choices if choice is not type(None)), value, where)
+        return _value(_nearest(choices, value), value, where)
     if origin is Literal:
         if value not in choices:
             raise UserError(f"{where} is {value!r}; choose one of {', '.join(map(str, choices))}.")
@@ -315,6 +344,14 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise UserError(f"{where} must be {_TYPE_NAMES.get(hint, hint.__name__)}, not {value!r}.")
     return value
+
+
+def _nearest(choices: Sequence[Any], value: Any) -> Any:
+    """Of a union's types the one that `value` is meant to be: of several sections, the one with most of its fields."""
+    types_ = [choice for choice in choices if choice is not type(None)]
+    if len(types_) == 1 or not isinstance(value, Mapping):
+        return types_[0]
+    return max(types_, key=lambda cls: sum(entry.name in value for entry in dataclasses.fields(cls)))
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gear.ar.model import ClassConditionalAR
+from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.config import RunConfig
 from gear.foreign import load_exactly
 from gear.tokenizers import Tokenizer, build_tokenizer
@@ -61,10 +62,28 @@ def load_tokenizer(source: str | Path | State, *, ema: bool = True) -> Tokenizer
 def load_ar(source: str | Path | State, *, ema: bool = True) -> ClassConditionalAR:
     """The AR model of a model file, in eval mode; as `load_tokenizer`."""
     state = source if isinstance(source, Mapping) else read_model(source)
-    ar = ClassConditionalAR(config_of(state).ar)
+    ar = ClassConditionalAR(config_of(state).class_ar)
     key = _first(state, ("ema", "ar") if ema else ("ar", "ema"), "AR model")
     load_exactly(ar, state[key], source=f"{key!r} of the model file")
     return ar.eval()
+
+
+def load_text_ar(source: str | Path | State, *, ema: bool = True) -> TextToImageAR:
+    """The text-to-image AR model of a stage-`t2i` file, in eval mode; as `load_tokenizer`."""
+    state = source if isinstance(source, Mapping) else read_model(source)
+    ar = TextToImageAR(config_of(state).text_ar)
+    key = _first(state, ("ema", "ar") if ema else ("ar", "ema"), "AR model")
+    load_exactly(ar, state[key], source=f"{key!r} of the model file")
+    return ar.eval()
+
+
+def load_null_caption(state: State) -> TextCondition:
+    """The empty caption as the run's text encoder gave it, one row; guidance leads away from it.
+
+    It is stored, as what an encoder gives at fully masked positions depends on the attention kernel.
+    """
+    null = state[_first(state, ("null_caption",), "empty caption")]
+    return TextCondition(features=null["features"], mask=null["mask"])
 
 
 def _first(state: State, keys: tuple[str, ...], what: str) -> str:

@@ -81,7 +81,7 @@ def _ar_parts(config: RunConfig, device: torch.device) -> tuple[ClassConditional
     teacher = build_teacher(config.teacher, grid).to(device)
     if teacher.grid != grid:
         raise UserError(f"the teacher gives {teacher.grid}^2 patches but an image is {grid}^2 tokens; they must agree.")
-    ar = ClassConditionalAR(config.ar)
+    ar = ClassConditionalAR(config.class_ar)
     projectors = Projectors(config.ar.dim, config.gear.projector_dim, [teacher.dim])
     return ar, projectors, Targets(teacher, config.teacher, remember=config.data.kind == "digits")
 

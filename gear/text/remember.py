@@ -1,0 +1,58 @@
+"""A text encoder that computes each distinct caption once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gear.ar.t2i import TextCondition
+from gear.text.base import TextConfig, TextEncoder
+
+_DEFAULT_BYTES = 1 << 30
+
+
+class RememberingEncoder:
+    """For data sets with few captions, and for sampling.
+
+    Captions are encoded one at a time: what a caption's features are to the last bit must not depend on the captions
+    it happened to share a batch with, or a resumed run, which starts with an empty memory, would differ from an
+    uninterrupted one, and an image from the same image drawn in another batch.
+    """
+
+    def __init__(self, encoder: TextEncoder, max_bytes: int = _DEFAULT_BYTES) -> None:
+        """max_bytes: memory for features, on the encoder's device; the captions longest unused are forgotten."""
+        self.encoder, self.max_bytes = encoder, max_bytes
+        self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+
+    @property
+    def config(self) -> TextConfig:
+        return self.encoder.config
+
+    @property
+    def num_cut(self) -> int:
+        """Distinct captions that were cut."""
+        return self.encoder.num_cut
+
+    def encode(self, captions: Sequence[str]) -> TextCondition:
+        rows = [self._row(caption) for caption in captions]
+        return TextCondition(
+            features=torch.stack([features for features, _ in rows]), mask=torch.stack([mask for _, mask in rows])
+        )
+
+    def null(self) -> TextCondition:
+        return self.encode([""])
+
+    def _row(self, caption: str) -> tuple[Tensor, Tensor]:
+        """(T, C) and (T,) of one caption."""
+        if caption not in self._known:
+            encoded = self.encoder.encode([caption])
+            assert encoded.mask is not None
+            self._known[caption] = encoded.features[0], encoded.mask[0]
+            row_bytes = encoded.features.numel() * encoded.features.element_size()
+            while len(self._known) > max(1, self.max_bytes // row_bytes):
+                self._known.popitem(last=False)
+        self._known.move_to_end(caption)
+        return self._known[caption]
