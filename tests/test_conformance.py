@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.__main__ import area_runners, find_cases, main, run_case
+from tests.conformance.__main__ import area_runners, case_name, find_cases, main, run_case
 
 HERE = Path(__file__).parent
 FOLDERS = [HERE / "golden", HERE.parent.parent / "shared" / "golden"]
 RUNNERS = area_runners()
 CASES = [
-    pytest.param(area, path, id=f"{folder.parent.name}-{area}-{path.stem}")
+    pytest.param(area, path, id=f"{folder.parent.name}-{area}-{case_name(area, path)}")
     for folder in FOLDERS
     if folder.is_dir()
     for area, path in find_cases(folder, set(RUNNERS))

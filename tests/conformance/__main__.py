@@ -34,11 +34,16 @@ def area_runners() -> dict[str, Runner]:
 
 
 def find_cases(root: Path, areas: set[str]) -> Iterator[tuple[str, Path]]:
-    """Every json of every area folder at `root` (or of `root` itself, when it is one), sorted."""
+    """Every json of every area folder at `root` (or of `root` itself, when it is one) and of its folders, sorted."""
     folders = [root] if root.name in areas else sorted(path for path in root.iterdir() if path.is_dir())
     for folder in folders:
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
             yield folder.name, path
+
+
+def case_name(area: str, path: Path) -> str:
+    """What a case is called: its file's name, with the folder's in front where the case has a folder of its own."""
+    return path.stem if path.parent.name == area else f"{path.parent.name}/{path.stem}"
 
 
 def run_case(runner: Runner | None, path: Path) -> tuple[str, str] | None:
@@ -79,13 +84,13 @@ def main(argv: list[str] | None = None) -> int:
         if not directory.is_dir():
             parser.error(f"{directory} is not a folder; give the folder that holds the golden areas")
         for area, path in find_cases(directory, set(runners)):
-            if (args.area and area not in args.area) or args.pattern not in path.stem:
+            if (args.area and area not in args.area) or args.pattern not in case_name(area, path):
                 continue
             outcome = run_case(runners.get(area), path)
             if outcome is not None:
                 verdict, text = outcome
                 counts[verdict] += 1
-                print(f"{verdict:<11} {area:<11} {path.stem:<28} {text}", flush=True)
+                print(f"{verdict:<11} {area:<11} {case_name(area, path):<28} {text}", flush=True)
     if not counts:
         parser.error("no golden case found; give the folder that holds the golden areas")
     print(f"cases: {counts['pass']} passed, {counts['fail']} failed, {counts['unsupported']} unsupported")
