@@ -10,17 +10,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gear.data.base import ImageSource
 from gear.data.order import BatchOrder
-from gear.data.sources import ImageSource
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images_u8 (B, 3, H, W) uint8; labels (B,) int64; ids (B,) int64, the samples' indices in the data set."""
+    """images_u8 (B, 3, H, W) uint8; labels (B,) int64; ids (B,) int64, the samples' indices in the data set.
+
+    captions: one text per image, empty strings where the data set has none.
+    """
 
     images_u8: Tensor
     labels: Tensor
     ids: Tensor
+    captions: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> Tensor:
@@ -31,7 +35,7 @@ class Batch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
-        return Batch(move(self.images_u8), move(self.labels), move(self.ids))
+        return Batch(move(self.images_u8), move(self.labels), move(self.ids), self.captions)
 
 
 class _OrderedBatches(Dataset[Batch]):
@@ -42,10 +46,11 @@ class _OrderedBatches(Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         indices = self.order.indices(number)
-        items = [self.source.item(int(index), self.order.rng(number, int(index))) for index in indices]
-        images = torch.from_numpy(np.stack([image for image, _ in items]))
-        labels = torch.tensor([label for _, label in items], dtype=torch.int64)
-        return Batch(images, labels, torch.from_numpy(indices.copy()))
+        samples = [self.source.item(int(index), self.order.rng(number, int(index))) for index in indices]
+        images = torch.from_numpy(np.stack([sample.image_u8 for sample in samples]))
+        labels = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+        captions = tuple(sample.caption for sample in samples)
+        return Batch(images, labels, torch.from_numpy(indices.copy()), captions)
 
 
 def batches(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from gear.data import digits
-from gear.data.transforms import center_crop, random_crop, short_side_resize
+from gear.data.base import ImageSource, Sample
+from gear.data.transforms import center_crop, random_crop, short_side_resize, to_array
 from harness.contract.errors import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
@@ -47,15 +47,6 @@ class DataConfig:
             )
 
 
-class ImageSource(Protocol):
-    """A data set that can be asked for any of its images."""
-
-    def __len__(self) -> int: ...
-
-    def item(self, index: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], int]:
-        """(image (3, H, W) uint8, label) of sample `index`; `rng` decides the augmentation."""
-
-
 class DigitsSource:
     def __init__(self, split: digits.Split = "train") -> None:
         self.digits = digits.load_digits(split)
@@ -64,8 +55,8 @@ class DigitsSource:
     def __len__(self) -> int:
         return len(self._images)
 
-    def item(self, index: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], int]:
-        return self._images[index], int(self.digits.labels[index])
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
+        return Sample(self._images[index], int(self.digits.labels[index]), self.digits.caption(index))
 
 
 class ImageFolderSource:
@@ -90,7 +81,7 @@ class ImageFolderSource:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def item(self, index: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], int]:
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
         try:
             with Image.open(self.paths[index]) as opened:
                 image = short_side_resize(opened.convert("RGB"), self.image_size)
@@ -104,7 +95,7 @@ class ImageFolderSource:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         else:
             image = center_crop(image, self.image_size)
-        return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)), self.labels[index]
+        return Sample(to_array(image), self.labels[index])
 
 
 def open_source(config: DataConfig, *, train: bool = True) -> ImageSource:

@@ -6,13 +6,13 @@ import copy
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gear.align import Projectors
 from gear.ar.model import ClassConditionalAR
 from gear.config import RunConfig
+from gear.data.base import Sample
 from gear.data.loader import Batch
 from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossHead
@@ -72,16 +72,16 @@ class Noise:
     def __len__(self) -> int:
         return 10
 
-    def item(self, index: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], int]:
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
         pixels = np.random.default_rng(index).integers(0, 256, (3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
-        return pixels, index % NUM_CLASSES
+        return Sample(pixels, index % NUM_CLASSES)
 
 
 def batch(count: int = 4) -> Batch:
     source, rng = Noise(), np.random.default_rng(0)
     items = [source.item(index, rng) for index in range(count)]
-    images = torch.from_numpy(np.stack([image for image, _ in items]))
-    return Batch(images, torch.tensor([label for _, label in items]), torch.arange(count))
+    images = torch.from_numpy(np.stack([item.image_u8 for item in items]))
+    return Batch(images, torch.tensor([item.label for item in items]), torch.arange(count))
 
 
 class FixedTargets:
