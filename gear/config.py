@@ -24,6 +24,7 @@ from gear.losses.head import LossConfig
 from gear.teachers.base import TeacherConfig
 from gear.text.base import TextConfig
 from gear.tokenizers.base import TokenizerConfig
+from gear.training.settings import EngineConfig, WatchConfig
 from harness.contract.errors import UserError
 
 CONFIGS_DIR = Path(__file__).parent / "configs"
@@ -79,7 +80,11 @@ class GearConfig:
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     lr: float = 1e-4
-    """Learning rate after the warm-up; constant from there."""
+    """Learning rate after the warm-up."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """From there on: the same rate, or half a cosine down to `lr_min` at the stage's last update."""
+    lr_min: float = 0.0
+    """Where the cosine ends."""
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -110,6 +115,8 @@ class StageConfig:
     """Updates between checkpoints; the last update always has one."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept; older ones are deleted."""
+    keep_every: int = 0
+    """Checkpoints at multiples of this many updates are never deleted; 0 spares none."""
     log_every: int = 1
     """Updates between lines of the log."""
 
@@ -141,6 +148,8 @@ class RunConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     gear: GearConfig = field(default_factory=GearConfig)
     stages: dict[str, StageConfig] = field(default_factory=dict)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         if not 1 <= self.gear.tap_layer <= self.ar.n_layer:
