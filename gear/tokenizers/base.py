@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gear.numerics import at_least_float32
+from gear.tokenizers.distances import Distances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +61,19 @@ class Code:
     """(B, C, h, w): the code vectors in value, with the family's way back to the encoder as gradient."""
     code_ids: Tensor
     """(N,) int64, raster order; (N * codes_per_token,), token-major, where a token has several ids."""
-    code_distances: Tensor
-    """(rows of code_ids, K), at least float32 and never detached; softmax(-distances / tau) is the soft posterior."""
+    distances: Distances
+    """Of every row of code_ids to all codes, at least float32 and never detached; held as factors, not as a matrix."""
     losses: QuantizerLosses
     recon: Tensor | None = None
     """(B, 3, H, W), unclamped; None when the image was only encoded."""
+
+    @property
+    def code_distances(self) -> Tensor:
+        """d as a matrix (rows of code_ids, K), computed on every access; softmax(-d / tau) is the soft posterior.
+
+        For small sizes and checks: what training needs of it comes from `distances` without the matrix.
+        """
+        return self.distances.matrix()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from gear.tokenizers.base import (
     to_rows,
 )
 from gear.tokenizers.blocks import AttnBlock, Level, ResBlock, conv1x1, conv3x3, group_norm
+from gear.tokenizers.distances import Distances
 from gear.tokenizers.entropy import entropy_terms
 
 
@@ -165,30 +167,36 @@ class IndexQuantizer(Quantizer):
 
     def forward(self, pre_quant: Tensor) -> Code:
         z = to_rows(pre_quant)  # (N, C)
-        logits = self._logits(z)  # (N, K)
-        code_ids = logits.detach().argmax(dim=1)
+        distances = self._distances(z)
+        code_ids = distances.nearest()
         hard = self.lookup(code_ids)  # (N, C); gradient to the chosen entries
-        # Adds zero to the value and the softmax's path to the gradient. Multiplying by the codebook without its
-        # gradient is what a one-hot in front of it gives: the direct gradient belongs to the chosen entries alone.
-        soft = logits.softmax(dim=1) @ self.embedding.weight.detach()
-        z_q = hard + (soft - soft.detach())
+        z_q = hard + self._softmax_path(distances) if torch.is_grad_enabled() else hard
         return Code(
             quant=to_map(z_q, like=pre_quant).contiguous(),
             code_ids=code_ids,
-            code_distances=-logits,
-            losses=self._losses(z, z_q, hard, logits) if self.training else QuantizerLosses(),
+            distances=distances,
+            losses=self._losses(z, z_q, hard, distances) if self.training else QuantizerLosses(),
         )
 
     def lookup(self, code_ids: Tensor) -> Tensor:
         return self.embedding(code_ids)
 
-    def _logits(self, z: Tensor) -> Tensor:
+    def _distances(self, z: Tensor) -> Distances:
         codebook = self.embedding.weight
         if self.config.cosine_similarity:
             z, codebook = F.normalize(z, dim=1), F.normalize(codebook, dim=1)
-        return z @ codebook.T
+        return Distances(queries=z, codes=codebook)
 
-    def _losses(self, z: Tensor, z_q: Tensor, hard: Tensor, logits: Tensor) -> QuantizerLosses:
+    def _softmax_path(self, distances: Distances) -> Tensor:
+        """Zeros (N, C) with the gradient of the soft assignment to the encoder and to every code.
+
+        It reads the codebook without its gradient, as a one-hot in front of it would: the direct gradient belongs to
+        the chosen entries alone.
+        """
+        soft = distances.posterior(1.0).read(self.embedding.weight.detach())
+        return soft - soft.detach()
+
+    def _losses(self, z: Tensor, z_q: Tensor, hard: Tensor, distances: Distances) -> QuantizerLosses:
         config = self.config
         double = F.mse_loss(z_q, z)  # the "double quantisation" term: nothing is detached
         commit = F.mse_loss(z, hard.detach())
@@ -196,7 +204,7 @@ class IndexQuantizer(Quantizer):
         entropy = None
         if config.use_entropy_loss:
             entropy = entropy_terms(
-                logits,
+                distances,
                 ratio=config.entropy_loss_ratio,
                 temperature=config.entropy_loss_temperature,
                 sample_weight=config.sample_minimization_weight,

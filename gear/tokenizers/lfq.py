@@ -25,6 +25,7 @@ from gear.tokenizers.base import (
     to_map,
     to_rows,
 )
+from gear.tokenizers.distances import Distances
 from gear.tokenizers.entropy import entropy_terms
 from gear.tokenizers.lfq_backbone import BackboneShape, Decoder, Encoder
 
@@ -103,23 +104,25 @@ class SignQuantizer(Quantizer):
         x = to_rows(pre_quant)  # (N, C)
         z_q = signs(x > 0).to(x.dtype)  # zero counts as -1
         bits = (x > 0).reshape(-1, self.group_bits)  # (N*G, g), token-major
-        logits = 2.0 * x.reshape(-1, self.group_bits) @ self.codebook.T  # (N*G, 2^g)
+        # -2 <x, c> differs from the squared distance by what is the same for all codes.
+        distances = Distances(queries=2.0 * x.reshape(-1, self.group_bits), codes=self.codebook.to(x.dtype))
         return Code(
             quant=to_map(straight_through(x, z_q), like=pre_quant).contiguous(),
             code_ids=(bits * self.mask).sum(dim=1),
-            code_distances=-logits,
-            losses=self._losses(x, z_q, logits) if self.training else QuantizerLosses(),
+            distances=distances,
+            losses=self._losses(x, z_q, distances) if self.training else QuantizerLosses(),
         )
 
     def lookup(self, code_ids: Tensor) -> Tensor:
         return F.embedding(code_ids, self.codebook).reshape(-1, self.config.code_dim)
 
-    def _losses(self, x: Tensor, z_q: Tensor, logits: Tensor) -> QuantizerLosses:
+    def _losses(self, x: Tensor, z_q: Tensor, distances: Distances) -> QuantizerLosses:
         config = self.config
         return QuantizerLosses(
             commit=config.commit_loss_beta * F.mse_loss(x, z_q),
             entropy=entropy_terms(
-                logits.reshape(len(x), -1, logits.shape[1]),  # (N, G, 2^g)
+                distances,
+                groups=config.codes_per_token,
                 ratio=config.entropy_loss_ratio,
                 temperature=config.entropy_loss_temperature,
                 sample_weight=config.sample_minimization_weight,

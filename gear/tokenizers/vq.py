@@ -27,6 +27,7 @@ from gear.tokenizers.base import (
     to_rows,
 )
 from gear.tokenizers.blocks import AttnBlock, Level, ResBlock, conv1x1, conv3x3, group_norm
+from gear.tokenizers.distances import Distances
 from gear.tokenizers.entropy import entropy_terms
 
 
@@ -145,24 +146,24 @@ class VectorQuantizer(Quantizer):
     def forward(self, pre_quant: Tensor) -> Code:
         z = self._normalise(to_rows(pre_quant))  # (N, C)
         codebook = self._codebook()  # (K, C)
-        distances = squared_distances(z, codebook)  # (N, K)
-        code_ids = distances.detach().argmin(dim=1)
+        distances = Distances(queries=z, codes=codebook, squared=True)
+        code_ids = distances.nearest()
         z_q = F.embedding(code_ids, codebook)
         return Code(
             quant=to_map(straight_through(z, z_q), like=pre_quant).contiguous(),
             code_ids=code_ids,
-            code_distances=distances,
+            distances=distances,
             losses=self._losses(z, z_q, distances) if self.training else QuantizerLosses(),
         )
 
     def lookup(self, code_ids: Tensor) -> Tensor:
         return F.embedding(code_ids, self._codebook())
 
-    def _losses(self, z: Tensor, z_q: Tensor, distances: Tensor) -> QuantizerLosses:
+    def _losses(self, z: Tensor, z_q: Tensor, distances: Distances) -> QuantizerLosses:
         return QuantizerLosses(
             vq=F.mse_loss(z_q, z.detach()),
             commit=self.config.commit_loss_beta * F.mse_loss(z, z_q.detach()),
-            entropy=entropy_terms(-distances, ratio=self.config.entropy_loss_ratio),
+            entropy=entropy_terms(distances, ratio=self.config.entropy_loss_ratio),
         )
 
     def _codebook(self) -> Tensor:
@@ -170,12 +171,6 @@ class VectorQuantizer(Quantizer):
 
     def _normalise(self, rows: Tensor) -> Tensor:
         return F.normalize(rows, dim=-1) if self.config.codebook_l2_norm else rows
-
-
-def squared_distances(z: Tensor, codebook: Tensor) -> Tensor:
-    """(N, C), (K, C) -> (N, K), as ||z||^2 + ||e||^2 - 2 z.e so that no (N, K, C) tensor appears."""
-    norms = z.square().sum(dim=1, keepdim=True) + codebook.square().sum(dim=1)
-    return torch.addmm(norms, z, codebook.T, alpha=-2)
 
 
 class VQTokenizer(Tokenizer):

@@ -15,7 +15,8 @@ from torch import Tensor
 from gear.foreign import read_weights
 from gear.tokenizers import TOKENIZER_CONFIGS, Code, Tokenizer, TokenizerConfig, build_tokenizer
 from gear.tokenizers.checkpoints import select_weights
-from gear.tokenizers.entropy import entropy_terms
+from gear.tokenizers.distances import Distances
+from gear.tokenizers.entropy import entropy_terms, plain_entropy_terms
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_case
 from tests.conformance.process_group import run_in_process_group
 
@@ -182,19 +183,25 @@ def entropy_results(meta: dict[str, Any], tensors: dict[str, Tensor]) -> list[Re
             _, quantity, rank = name.split("/")
             scale = float(want.abs().max())
             atol = 1e-4 * scale if quantity == "grad" else 1e-6 * max(1.0, scale)
-            found.append(check(f"{case}/{name}", ranks[int(rank)][case][quantity], want, atol=atol))
+            for form in ("chunked", "plain"):
+                found.append(check(f"{case}/{name} {form}", ranks[int(rank)][case, form][quantity], want, atol=atol))
     return found
 
 
-def entropy_on_rank(shares: Mapping[str, tuple[Tensor, float]]) -> dict[str, dict[str, Tensor]]:
-    """What one process computes of every case; runs inside a process group."""
+def entropy_on_rank(shares: Mapping[str, tuple[Tensor, float]]) -> dict[tuple[str, str], dict[str, Tensor]]:
+    """What one process computes of every case in both forms; runs inside a process group."""
     found = {}
     for case, (logits, temperature) in shares.items():
         logits = logits.clone().requires_grad_()
-        terms = entropy_terms(logits, ratio=1.0, temperature=temperature)
-        gradient = torch.autograd.grad(terms.total, logits, retain_graph=True)[0]
-        values = {"total": terms.total, "sample_entropy": terms.sample, "avg_entropy": terms.average, "grad": gradient}
-        found[case] = {name: value.detach() for name, value in values.items()}
+        # Any logits are distances to the unit vectors, with the sign turned.
+        units = Distances(queries=logits, codes=torch.eye(logits.shape[1]))
+        for form, terms in (
+            ("chunked", entropy_terms(units, ratio=1.0, temperature=temperature)),
+            ("plain", plain_entropy_terms(logits, ratio=1.0, temperature=temperature)),
+        ):
+            gradient = torch.autograd.grad(terms.total, logits, retain_graph=True)[0]
+            values = {"total": terms.total, "sample_entropy": terms.sample, "avg_entropy": terms.average}
+            found[case, form] = {name: value.detach() for name, value in {**values, "grad": gradient}.items()}
     return found
 
 

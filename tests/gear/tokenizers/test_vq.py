@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from gear.tokenizers import build_tokenizer
-from gear.tokenizers.vq import squared_distances
 
 
 @pytest.fixture
@@ -72,8 +71,3 @@ def test_the_entropy_weight_multiplies_the_scaled_entropy_only(vq, pixels):
 
 def test_a_fresh_codebook_has_unit_rows(vq):
     torch.testing.assert_close(vq.quantize.embedding.weight.norm(dim=1), torch.ones(32))
-
-
-def test_squared_distances_never_need_a_third_dimension():
-    z, codebook = torch.zeros(3, 2), torch.tensor([[1.0, 2.0]])
-    assert torch.equal(squared_distances(z, codebook), torch.full((3, 1), 5.0))
