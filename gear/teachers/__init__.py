@@ -2,20 +2,81 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import difflib
+import logging
 
+from gear.assets import find_asset
 from gear.teachers.base import Targets, Teacher, TeacherConfig
+from gear.teachers.clip import CLIP
+from gear.teachers.dinov2 import DINOV2, DINOV2_REG
+from gear.teachers.dinov3 import DINOV3
+from gear.teachers.family import Family
+from gear.teachers.jepa import JEPA21
 from gear.teachers.lite0 import Lite0Teacher
-from harness.contract.errors import UserError
+from gear.teachers.siglip2 import SIGLIP2
+from gear.teachers.vit import ViTTeacher
+from harness.contract.errors import MissingAsset, UserError
 
-__all__ = ["TEACHERS", "Targets", "Teacher", "TeacherConfig", "build_teacher"]
+__all__ = ["FAMILIES", "RANDOM", "Targets", "Teacher", "TeacherConfig", "build_teachers", "teacher_names"]
 
-TEACHERS = {"lite0": Lite0Teacher}
-"""Name -> class; a class is built from the token grid's side and an optional file of weights."""
+log = logging.getLogger(__name__)
+
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (DINOV2, DINOV2_REG, DINOV3, JEPA21, SIGLIP2, CLIP)
+}
+"""Vision transformers by the first part of their teachers' names."""
+
+RANDOM = "random"
+"""In place of weights: an untrained network."""
 
 
-def build_teacher(config: TeacherConfig, grid: int) -> Teacher:
-    """The teacher of a configuration, for images that are `grid` x `grid` tokens."""
-    if config.name not in TEACHERS:
-        raise UserError(f"there is no teacher {config.name!r}; choose one of {', '.join(sorted(TEACHERS))}.")
-    return TEACHERS[config.name](grid, Path(config.weights) if config.weights else None)
+def teacher_names() -> list[str]:
+    """Every teacher there is."""
+    return ["lite0", *(f"{name}-vit-{size}" for name, family in FAMILIES.items() for size in family.variants)]
+
+
+def build_teachers(config: TeacherConfig, *, image_size: int, grid: int) -> list[Teacher]:
+    """The teachers of a configuration, frozen, one patch per token of an image.
+
+    image_size: side R of the training images. grid: tokens on a side of an image.
+    Raises UserError: unknown teacher or size, a layer it does not have, another number of patches than tokens.
+    MissingAsset: its weights are not on this machine.
+    """
+    named = zip(config.names, config.sources, strict=True)
+    teachers = [_build(name, source, config.layer, image_size, grid) for name, source in named]
+    for name, teacher in zip(config.names, teachers, strict=True):
+        if teacher.grid != grid:
+            raise UserError(
+                f"the teacher {name} has {teacher.grid}^2 patches in {image_size} px but the tokenizer makes "
+                f"{grid}^2 tokens; take a tokenizer that downsamples by 16, or the teacher lite0."
+            )
+    return teachers
+
+
+def _build(name: str, source: str | None, layer: int, image_size: int, grid: int) -> Teacher:
+    if name == "lite0":
+        if layer != -1:
+            raise UserError("the teacher lite0 is only read at its end; set teacher.layer=-1.")
+        path = find_asset(source, purpose="the teacher lite0", setting="teacher.weights") if source else None
+        return Lite0Teacher(grid, path)
+    family, size = _parse(name)
+    teacher = ViTTeacher(family, size, image_size, layer=layer)
+    if source != RANDOM:
+        public = teacher.variant.weights
+        if source is None and public is None:
+            raise MissingAsset(f"the teacher {name} has no single public file; set teacher.weights to its file or folder.")
+        wanted = source or str(public).format(image_size=image_size)
+        path = find_asset(wanted, purpose=f"the teacher {name}", setting="teacher.weights")
+        log.info("teacher %s: %s", name, path)
+        teacher.load(path)
+    return teacher
+
+
+def _parse(name: str) -> tuple[Family, str]:
+    """Family and size of `<family>-vit-<size>`."""
+    parts = name.split("-")
+    if len(parts) != 3 or parts[0] not in FAMILIES or parts[1] != "vit":
+        near = difflib.get_close_matches(name, teacher_names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(teacher_names())}."
+        raise UserError(f"there is no teacher {name!r}; {hint}")
+    return FAMILIES[parts[0]], parts[2]

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.contract.errors import UserError
+
 Channels = tuple[float, float, float]
 
 _IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -33,6 +35,8 @@ class InputRule:
     """Side of the network's input for an image of R pixels."""
     resize_first: bool = False
     """Resize before normalising. The two orders agree up to float32 rounding; this one is what was published."""
+    image_sizes: tuple[int, ...]
+    """Sizes R that the family is used at."""
     num_special: int = 0
     """Special tokens (class, registers) in front of the patches of a hidden layer."""
     patch: int = 16
@@ -48,14 +52,19 @@ def _patches_of_14(image_size: int) -> int:
 
 
 INPUT_RULES: Mapping[str, InputRule] = {
-    "dinov2": InputRule(normalisation=_IMAGENET, side=_patches_of_14, num_special=1, patch=14),
-    "dinov2_reg": InputRule(normalisation=_IMAGENET, side=_patches_of_14, num_special=5, patch=14),
-    "dinov3": InputRule(normalisation=_IMAGENET, side=_unchanged, num_special=5),
-    "jepa21": InputRule(normalisation=_IMAGENET, side=_unchanged),
-    "siglip2": InputRule(normalisation=_HALF, side=_unchanged),
+    "dinov2": InputRule(
+        normalisation=_IMAGENET, side=_patches_of_14, image_sizes=(256, 384, 512, 1024), num_special=1, patch=14
+    ),
+    "dinov2_reg": InputRule(
+        normalisation=_IMAGENET, side=_patches_of_14, image_sizes=(256, 384, 512, 1024), num_special=5, patch=14
+    ),
+    "dinov3": InputRule(normalisation=_IMAGENET, side=_unchanged, image_sizes=(256, 512, 1024), num_special=5),
+    "jepa21": InputRule(normalisation=_IMAGENET, side=_unchanged, image_sizes=(256, 512, 1024)),
+    "siglip2": InputRule(normalisation=_HALF, side=_unchanged, image_sizes=(256, 512)),
     "clip": InputRule(
         normalisation=_CLIP,
         side=lambda image_size: 224 * (image_size // 256),
+        image_sizes=(256,),
         resize_first=True,
         num_special=1,
         patch=14,
@@ -87,6 +96,15 @@ def rule_of(family: str) -> InputRule:
     if family not in INPUT_RULES:
         raise ValueError(f"there is no teacher family {family!r} (there are {', '.join(INPUT_RULES)})")
     return INPUT_RULES[family]
+
+
+def check_image_size(family: str, image_size: int) -> None:
+    """Raises UserError where a family is not used at this size, naming the families that are."""
+    if image_size not in rule_of(family).image_sizes:
+        able = [name for name, rule in INPUT_RULES.items() if image_size in rule.image_sizes]
+        others = f"at {image_size} px take one of {', '.join(able)}" if able else "the teacher lite0 takes any size"
+        sizes = ", ".join(map(str, rule_of(family).image_sizes))
+        raise UserError(f"the teacher {family} is used at {sizes} px, not at {image_size}; {others}.")
 
 
 def _normalise(images_01: Tensor, rule: InputRule) -> Tensor:

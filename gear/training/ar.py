@@ -6,10 +6,12 @@ a fresh AR model it is the LlamaGen-REPA baseline.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from gear.align import Projectors, alignment_loss
-from gear.ar.model import ClassConditionalAR
+from gear.ar.model import Trunk
 from gear.config import RunConfig
 from gear.data.loader import Batch
 from gear.readout import codebook_usage, hard_codes
@@ -33,7 +35,7 @@ class ARStage(Stage):
         device: torch.device,
         *,
         tokenizer: Tokenizer,
-        ar: ClassConditionalAR,
+        ar: Trunk,
         projectors: Projectors,
         targets: Targets,
     ) -> None:
@@ -45,6 +47,10 @@ class ARStage(Stage):
         self.averages = {"ema": EMA(ar, self.settings.ema_decay)}
         self.ar_opt = self.optimization("ar", ar, projectors)
 
+    def condition(self, batch: Batch) -> Any:
+        """What the AR model is conditioned on: the labels, of which it drops some itself."""
+        return batch.labels
+
     def micro_step(self, batch: Batch, *, last: bool, diagnose: bool) -> Logs:
         return ar_step(self, batch, last=last, diagnose=diagnose)
 
@@ -52,14 +58,15 @@ class ARStage(Stage):
 def ar_step(run: ARStage, batch: Batch, *, last: bool = True, diagnose: bool = True) -> Logs:
     """One iteration: next-token prediction over the tokenizer's codes plus alignment with the teacher."""
     gear = run.config.gear
-    targets = run.targets(batch.images_u8, batch.ids)  # (B, L, d)
+    with run.autocast():
+        targets = run.targets(batch.images_u8, batch.ids)  # (B, L, d_i) per teacher
     with torch.no_grad():
         code_ids = hard_codes(run.tokenizer.encode(batch.pixels).code_ids, len(batch.labels))  # (B, L)
 
     run.ar.train()
     with run.autocast():
-        logits, hidden = run.ar(code_ids[:, :-1], batch.labels, tap_layer=gear.tap_layer)
-        align = alignment_loss(run.projectors(run.ar.predicting(hidden)), [targets])
+        logits, hidden = run.ar(code_ids[:, :-1], run.condition(batch), tap_layer=gear.tap_layer)
+        align = alignment_loss(run.projectors(run.ar.predicting(hidden)), targets)
     ce = next_token_loss(logits, code_ids)
     loss = ce + gear.align_coeff * align
     norm = run.ar_opt.step(loss, last_micro_batch=last)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from gear.align import Projectors
-from gear.ar.model import ClassConditionalAR
+from gear.ar.model import ClassConditionalAR, Trunk
+from gear.ar.t2i import TextToImageAR
 from gear.config import RunConfig
 from gear.data.sources import ImageSource, open_source
 from gear.foreign import load_exactly
-from gear.teachers import Targets, build_teacher
-from gear.tokenizers import build_tokenizer
+from gear.teachers import Targets, build_teachers
+from gear.text import RememberingEncoder, TextEncoder, build_text_encoder
+from gear.tokenizers import Tokenizer, build_tokenizer
 from gear.training.ar import ARStage
 from gear.training.e2e import GearStage
 from gear.training.losses import build_loss_head
 from gear.training.stage import Stage
+from gear.training.t2i import TextToImageStage, warm_start
 from gear.training.tokenizer import TokenizerStage
 from gear.weights import config_of, load_tokenizer
 from harness.contract.errors import UserError
 
 State = Mapping[str, Any]
+A = TypeVar("A", bound=Trunk)
 
 
 def build_stage(
@@ -31,10 +35,11 @@ def build_stage(
     """A stage and its data. The seed of the configuration decides every fresh weight.
 
     Args:
-        phase: tokenizer, e2e or ar.
+        phase: tokenizer, e2e, ar or t2i.
         init: model file to warm-start from. tokenizer: its tokenizer; e2e: tokenizer and critic (a stage-`tokenizer`
-            file); ar: AR model and projectors (a stage-`e2e` file).
-        tokenizer: model file with the frozen tokenizer of stage `ar`; `init` when absent.
+            file); ar: AR model and projectors (a stage-`e2e` file); t2i: the
+            same, of a class-conditional or a text-to-image model.
+        tokenizer: model file with the frozen tokenizer of the stages `ar` and `t2i`; `init` when absent.
     """
     torch.manual_seed(config.seed)
     return _BUILDERS[phase](config, device, init, tokenizer), open_source(config.data)
@@ -57,33 +62,64 @@ def _gear_stage(config: RunConfig, device: torch.device, init: State | None, _: 
     load_exactly(tokenizer, init["vq"], source="--init")
     if "discriminator" in init:
         load_exactly(losses.discriminator, init["discriminator"], source="--init")
-    ar, projectors, targets = _ar_parts(config, device)
+    ar, projectors, targets = _ar_parts(config, device, lambda: ClassConditionalAR(config.class_ar))
     return GearStage(config, device, tokenizer=tokenizer, ar=ar, projectors=projectors, losses=losses, targets=targets)
 
 
 def _ar_stage(config: RunConfig, device: torch.device, init: State | None, tokenizer: State | None) -> Stage:
-    frozen = tokenizer or init
-    if frozen is None:
-        raise UserError("stage ar needs a trained tokenizer; give its model with --tokenizer FILE (or --init FILE).")
-    _same_tokenizer(config, frozen)
-    ar, projectors, targets = _ar_parts(config, device)
+    frozen = _frozen_tokenizer("ar", config, tokenizer or init)
+    ar, projectors, targets = _ar_parts(config, device, lambda: ClassConditionalAR(config.class_ar))
     if init is not None:
-        if "ar" not in init:
-            raise UserError("--init of stage ar needs an AR model, and that file has none; use it as --tokenizer.")
-        load_exactly(ar, init.get("ema", init["ar"]), source="--init")
+        load_exactly(ar, _averaged_ar("ar", init), source="--init")
         load_exactly(projectors, init["projectors"], source="--init")
-    return ARStage(config, device, tokenizer=load_tokenizer(frozen), ar=ar, projectors=projectors, targets=targets)
+    return ARStage(config, device, tokenizer=frozen, ar=ar, projectors=projectors, targets=targets)
 
 
-def _ar_parts(config: RunConfig, device: torch.device) -> tuple[ClassConditionalAR, Projectors, Targets]:
-    """A fresh AR model and projectors, and the teacher whose patches are the tokens' targets."""
+def _t2i_stage(config: RunConfig, device: torch.device, init: State | None, tokenizer: State | None) -> Stage:
+    frozen = _frozen_tokenizer("t2i", config, tokenizer or init)
+    ar, projectors, targets = _ar_parts(config, device, lambda: TextToImageAR(config.text_ar))
+    assert config.text is not None  # or text_ar would have said so
+    if init is not None:
+        warm_start(ar, _averaged_ar("t2i", init), copy_image_stream=config.text.copy_image_stream)
+        load_exactly(projectors, init["projectors"], source="--init")
+    encoder: TextEncoder = build_text_encoder(config.text, device, precision=config.precision)
+    return TextToImageStage(
+        config,
+        device,
+        text_encoder=RememberingEncoder(encoder) if config.data.repeats else encoder,
+        tokenizer=frozen,
+        ar=ar,
+        projectors=projectors,
+        targets=targets,
+    )
+
+
+def _frozen_tokenizer(phase: str, config: RunConfig, state: State | None) -> Tokenizer:
+    if state is None:
+        raise UserError(
+            f"stage {phase} needs a trained tokenizer; give its model with --tokenizer FILE (or --init FILE)."
+        )
+    _same_tokenizer(config, state)
+    return load_tokenizer(state)
+
+
+def _averaged_ar(phase: str, init: State) -> Mapping[str, torch.Tensor]:
+    if "ar" not in init:
+        raise UserError(f"--init of stage {phase} needs an AR model, and that file has none; use it as --tokenizer.")
+    weights: Mapping[str, torch.Tensor] = init.get("ema", init["ar"])
+    return weights
+
+
+def _ar_parts(
+    config: RunConfig, device: torch.device, build: Callable[[], A]
+) -> tuple[A, Projectors, Targets]:
+    """A fresh AR model and projectors, and the teachers whose patches are the tokens' targets."""
     grid = config.tokenizer.grid_side(config.data.image_size)
-    teacher = build_teacher(config.teacher, grid).to(device)
-    if teacher.grid != grid:
-        raise UserError(f"the teacher gives {teacher.grid}^2 patches but an image is {grid}^2 tokens; they must agree.")
-    ar = ClassConditionalAR(config.class_ar)
-    projectors = Projectors(config.ar.dim, config.gear.projector_dim, [teacher.dim])
-    return ar, projectors, Targets(teacher, config.teacher, remember=config.data.kind == "digits")
+    teachers = build_teachers(config.teacher, image_size=config.data.image_size, grid=grid)
+    targets = Targets([teacher.to(device) for teacher in teachers], config.teacher, remember=config.data.repeats)
+    ar = build()
+    projectors = Projectors(config.ar.dim, config.gear.projector_dim, targets.dims)
+    return ar, projectors, targets
 
 
 def _same_tokenizer(config: RunConfig, state: State) -> None:
@@ -103,4 +139,5 @@ _BUILDERS: dict[str, Callable[[RunConfig, torch.device, State | None, State | No
     "tokenizer": _tokenizer_stage,
     "e2e": _gear_stage,
     "ar": _ar_stage,
+    "t2i": _t2i_stage,
 }

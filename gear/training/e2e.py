@@ -1,7 +1,7 @@
 """Stage `e2e`: GEAR, the end-to-end training of tokenizer and AR model. `gear_step` is the algorithm of the paper.
 
 Shapes: B images of a micro-batch, L tokens of an image, K codes, D width of the AR model, T conditioning slots,
-d channels of the teacher.
+d_i channels of teacher i.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gear.training.stage import Logs, Stage
 
 
 class GearStage(Stage):
-    """The models that are trained together, their optimizers, and the frozen teacher's targets."""
+    """The models that are trained together, their optimizers, and the frozen teachers' targets."""
 
     phase = "e2e"
     headline = "ce_loss"
@@ -62,10 +62,9 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
     """
     gear, num_images = run.config.gear, len(batch.labels)
     pixels = batch.pixels
-    targets = run.targets(batch.images_u8, batch.ids)  # (B, L, d)
-
     run.tokenizer.train()
     with run.autocast():
+        targets = run.targets(batch.images_u8, batch.ids)  # (B, L, d_i) per teacher
         code = run.tokenizer(pixels)
     hard = hard_codes(code.code_ids, num_images)  # (B, L)
     soft = soft_codes(code.code_distances, num_images, gear.temperature)  # (B, L, K)
@@ -77,7 +76,7 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
         # 1. Tokenizer: reconstruct, while the alignment measured inside the frozen AR pulls on the soft codes.
         with run.autocast():
             hidden = run.ar.tap(soft[:, :-1], batch.labels, gear.tap_layer)  # (B, T+L-1, D)
-            align_soft = alignment_loss(run.projectors(run.ar.predicting(hidden)), [targets])
+            align_soft = alignment_loss(run.projectors(run.ar.predicting(hidden)), targets)
         generator, generator_logs = run.losses.generator(pixels, code.recon, code.losses, run.step)
         tokenizer_loss = generator + gear.tokenizer_align_coeff * align_soft
         tokenizer_norm = run.tokenizer_opt.step(tokenizer_loss, last_micro_batch=last)
@@ -90,7 +89,7 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
     run.ar.train()
     with run.autocast():
         logits, hidden = run.ar(hard[:, :-1], batch.labels, tap_layer=gear.tap_layer)  # (B, L, K), (B, T+L-1, D)
-        align_hard = alignment_loss(run.projectors(run.ar.predicting(hidden)), [targets])
+        align_hard = alignment_loss(run.projectors(run.ar.predicting(hidden)), targets)
     ce = next_token_loss(logits, hard)
     ar_loss = ce + gear.align_coeff * align_hard
     ar_norm = run.ar_opt.step(ar_loss, last_micro_batch=last)

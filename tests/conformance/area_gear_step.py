@@ -169,8 +169,10 @@ def build(meta: dict[str, Any], given: Arrays) -> tuple[GearStage, Batch]:
                 if key.startswith(prefix)
             }
         )
-    teacher = torch.from_numpy(given["in.teacher_0"]).to(torch.get_default_dtype())
-    target = spatial_norm(teacher, config["spnorm"], config["spnorm_alpha"])
+    teachers = [
+        torch.from_numpy(given[f"in.teacher_{i}"]).to(torch.get_default_dtype()) for i in range(len(config["z_dims"]))
+    ]
+    targets = [spatial_norm(teacher, config["spnorm"], config["spnorm_alpha"]) for teacher in teachers]
     stage = GearStage(
         run_config,
         torch.device("cpu"),
@@ -178,7 +180,7 @@ def build(meta: dict[str, Any], given: Arrays) -> tuple[GearStage, Batch]:
         ar=ar,
         projectors=projectors,
         losses=losses,
-        targets=lambda images_u8, ids: target,
+        targets=lambda images_u8, ids: targets,
     )
     images, labels = torch.from_numpy(given["in.image_uint8"]), torch.from_numpy(given["in.labels"])
     return stage, Batch(images, labels, torch.arange(len(labels)))

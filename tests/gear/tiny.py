@@ -87,11 +87,10 @@ def batch(count: int = 4) -> Batch:
 class FixedTargets:
     """Stands where a teacher's targets do: fixed random patches per sample, of a known width."""
 
-    def __call__(self, images_u8: Tensor, ids: Tensor) -> Tensor:
+    def __call__(self, images_u8: Tensor, ids: Tensor) -> list[Tensor]:
         tokens = (IMAGE_SIZE // 2) ** 2
-        return torch.stack(
-            [torch.randn(tokens, TEACHER_DIM, generator=torch.Generator().manual_seed(int(i))) for i in ids]
-        )
+        rows = [torch.randn(tokens, TEACHER_DIM, generator=torch.Generator().manual_seed(int(i))) for i in ids]
+        return [torch.stack(rows)]
 
 
 def stage(phase: str, run_config: RunConfig | None = None) -> TokenizerStage | GearStage | ARStage:

@@ -1,0 +1,78 @@
+"""Files from outside that a configuration names: where they are looked for, and how a person fetches them.
+
+    DIR/vgg.pth                            a path, taken as it is
+    hf://owner/name/model.safetensors      a file of the Hugging Face hub, from the hub client's cache (HF_HOME)
+    https://host/.../vgg16-397923af.pth    under its last component in PyTorch's download cache (TORCH_HOME)
+
+Nothing is downloaded here: a run on a node without internet finds out at its start, in one sentence, what to copy.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.contract.errors import MissingAsset, UserError
+
+_HUB, _WEB = "hf://", "https://"
+
+
+def find_asset(source: str, *, purpose: str, setting: str) -> Path:
+    """The local path of a named file or folder.
+
+    Args:
+        source: as in the module's text.
+        purpose: what needs it, for the message: "the teacher dinov2-vit-b".
+        setting: the configuration field that can name a copy: "teacher.weights".
+    Raises:
+        MissingAsset: it is not on this machine; the sentence holds the command that fetches it.
+        UserError: `source` is a malformed hub address.
+    """
+    path = _local_path(source)
+    if path.exists():
+        return path
+    if not source.startswith((_HUB, _WEB)):
+        raise MissingAsset(f"{purpose} needs {source}, which does not exist; correct {setting}.")
+    raise MissingAsset(
+        f"{purpose} needs {source}, which is not on this machine; fetch it with: {fetch_command(source)} "
+        f"(or name a copy: --set {setting}=PATH)"
+    )
+
+
+def fetch_command(source: str) -> str:
+    """What to type, on a machine with internet, so that `find_asset` finds `source` from then on."""
+    if source.startswith(_HUB):
+        repository, file = _hub_parts(source)
+        return f"hf download {repository} {file}"
+    return f"curl -fL --create-dirs -o {_local_path(source)} {source}"
+
+
+def _local_path(source: str) -> Path:
+    if source.startswith(_HUB):
+        return _in_hub_cache(*_hub_parts(source))
+    if source.startswith(_WEB):
+        return _torch_cache() / source.rsplit("/", 1)[-1]
+    return Path(source).expanduser()
+
+
+def _hub_parts(source: str) -> tuple[str, str]:
+    """Repository and file of `hf://owner/name/file`, where the file may lie in folders."""
+    owner, _, rest = source.removeprefix(_HUB).partition("/")
+    name, _, file = rest.partition("/")
+    if not (owner and name and file):
+        raise UserError(f"{source!r} is no hub address; write hf://owner/name/file.")
+    return f"{owner}/{name}", file
+
+
+def _in_hub_cache(repository: str, file: str) -> Path:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    found = try_to_load_from_cache(repository, file)
+    return Path(found) if isinstance(found, str) else Path(HF_HUB_CACHE) / repository / file
+
+
+def _torch_cache() -> Path:
+    """As torch.hub.get_dir(), without importing torch."""
+    home = os.environ.get("TORCH_HOME") or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/torch"
+    return Path(home).expanduser() / "hub" / "checkpoints"

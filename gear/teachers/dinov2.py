@@ -1,0 +1,63 @@
+"""DINOv2 (arXiv:2304.07193), without and with registers (arXiv:2309.16588)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from gear.foreign import StateDict
+from gear.teachers.family import Family, Variant, timm_vit
+from gear.teachers.keys import DROPPED, KeyTable
+from gear.teachers.layers import resample_position_table
+
+_DIMS = {"s": ("small", 384), "b": ("base", 768), "l": ("large", 1024), "g": ("giant", 1536)}
+_URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size}14/dinov2_vit{size}14{suffix}_pretrain.pth"
+
+_AUTHORS = KeyTable(
+    "mask_token",
+    {
+        "mask_token": DROPPED,  # of the training by masking
+        "register_tokens": "reg_token",
+        "blocks.*.mlp.w12": "blocks.*.mlp.fc1",  # SwiGLU of size g
+        "blocks.*.mlp.w3": "blocks.*.mlp.fc2",
+    },
+)
+"""Files of facebookresearch/dinov2; all other keys are timm's as well."""
+
+
+def _fit(weights: StateDict, network: nn.Module) -> StateDict:
+    """The published table of 37 x 37 positions, resampled for the network's grid.
+
+    timm's network with registers has no row for the class token, so that row moves into the class token itself.
+    """
+    table = weights.get("pos_embed")
+    if table is None:
+        return weights
+    num_patches = network.patch_embed.num_patches  # type: ignore[union-attr]
+    class_row = 1 if math.isqrt(table.shape[1]) ** 2 != table.shape[1] else 0
+    resampled = resample_position_table(table, math.isqrt(num_patches), num_special=class_row)  # type: ignore[arg-type]
+    if len(network.get_parameter("pos_embed")[0]) == resampled.shape[1]:
+        return {**weights, "pos_embed": resampled}
+    return {**weights, "pos_embed": resampled[:, 1:], "cls_token": weights["cls_token"] + resampled[:, :1]}
+
+
+def _family(name: str, registers: str, suffix: str) -> Family:
+    return Family(
+        name=name,
+        variants={
+            size: Variant(
+                dim=dim,
+                weights=_URL.format(size=size, suffix=suffix),
+                model=f"vit_{word}_patch14{registers}_dinov2",
+            )
+            for size, (word, dim) in _DIMS.items()
+        },
+        build=timm_vit,
+        layouts=(_AUTHORS,),
+        fit=_fit,
+    )
+
+
+DINOV2 = _family("dinov2", "", "")
+DINOV2_REG = _family("dinov2_reg", "_reg4", "_reg4")

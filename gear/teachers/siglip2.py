@@ -1,0 +1,49 @@
+"""SigLIP 2 (arXiv:2502.14786), the vision towers of fixed resolution, without their pooling head."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gear.teachers.family import Family, Variant, timm_vit
+from gear.teachers.keys import DROPPED, KeyTable
+
+_LAYER = "vision_model.encoder.layers.*"
+
+_HUB = KeyTable(
+    "vision_model.post_layernorm.weight",
+    {
+        "text_model": DROPPED,
+        "logit_scale": DROPPED,
+        "logit_bias": DROPPED,
+        "vision_model.head": DROPPED,  # attention pooling
+        "vision_model.embeddings.position_ids": DROPPED,
+        "vision_model.embeddings.patch_embedding": "patch_embed.proj",
+        "vision_model.embeddings.position_embedding.weight": "pos_embed",
+        tuple(f"{_LAYER}.self_attn.{name}_proj" for name in "qkv"): "blocks.*.attn.qkv",
+        f"{_LAYER}.self_attn.out_proj": "blocks.*.attn.proj",
+        f"{_LAYER}.layer_norm1": "blocks.*.norm1",
+        f"{_LAYER}.layer_norm2": "blocks.*.norm2",
+        f"{_LAYER}.mlp.fc1": "blocks.*.mlp.fc1",
+        f"{_LAYER}.mlp.fc2": "blocks.*.mlp.fc2",
+        "vision_model.post_layernorm": "norm",
+    },
+)
+"""model.safetensors of the hub's google/siglip2-*-patch16-*, which holds both towers."""
+
+
+def _build(variant: Variant, side: int) -> nn.Module:
+    # The published configurations ask for the tanh form of GELU; timm's smaller sizes use the exact one.
+    return timm_vit(variant, side, global_pool="", act_layer="gelu_tanh")
+
+
+def _variant(dim: int, word: str) -> Variant:
+    weights = f"hf://google/siglip2-{word}-patch16-{{image_size}}/model.safetensors"
+    return Variant(dim=dim, model=f"vit_{word}_patch16_siglip_256", weights=weights)
+
+
+SIGLIP2 = Family(
+    name="siglip2",
+    variants={"b": _variant(768, "base"), "l": _variant(1024, "large"), "so400m": _variant(1152, "so400m")},
+    build=_build,
+    layouts=(_HUB,),
+)
