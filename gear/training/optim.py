@@ -1,14 +1,17 @@
-"""One optimizer with its warm-up, clipping and accumulation: everything between a loss and the next step."""
+"""One optimizer with its schedule, clipping and accumulation: everything between a loss and the next step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from gear.config import OptimizerConfig
+from gear.training.reducer import GradientReducer
 
 AfterBackward = Callable[[str, Tensor], None]
 """Called with an optimizer's name and the loss right after a backward pass, before clipping."""
@@ -17,8 +20,10 @@ AfterBackward = Callable[[str, Tensor], None]
 class Optimization:
     """AdamW over the parameters of some modules.
 
-    The learning rate is lr * min(1, u / warmup_steps) for update u, counted from 0. Warm-up counts updates, however
-    many processes there are. Gradients are clipped to a global L2 norm over all parameters of this optimizer.
+    Warm-up: update u, counted from 0, runs at lr * min(1, u / warmup_steps); then the schedule's factor. Both count
+    updates, however many processes there are. Gradients are averaged over processes and clipped to a global L2 norm
+    over all parameters of this optimizer. An update whose gradient norm is not finite is left out on the device itself:
+    weights and moments stay as they were, and nobody has to wait for the norm to know.
     """
 
     def __init__(
@@ -29,23 +34,37 @@ class Optimization:
         *,
         max_grad_norm: float,
         accumulation: int = 1,
+        total_steps: int = 0,
+        bucket_bytes: int = 25 << 20,
         after_backward: AfterBackward | None = None,
     ) -> None:
         self.name, self.config = name, config
-        self.max_grad_norm, self.accumulation = max_grad_norm, accumulation
+        self.max_grad_norm, self.accumulation, self.total_steps = max_grad_norm, accumulation, total_steps
         self.after_backward = after_backward
         self.parameters = [parameter for module in modules for parameter in module.parameters()]
+        # FSDP2 averages the gradients of sharded parameters itself, where it scatters them.
+        replicated = [parameter for parameter in self.parameters if not isinstance(parameter, DTensor)]
+        self.reducer = GradientReducer(replicated, bucket_bytes)
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             eps=config.eps,
             weight_decay=config.weight_decay,
+            fused=True,
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._warmup)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._factor)
 
-    def _warmup(self, update: int) -> float:
-        return min(1.0, update / max(1, self.config.warmup_steps)) if self.config.warmup_steps > 0 else 1.0
+    def _factor(self, update: int) -> float:
+        """Learning rate of update `update` (from 0) in units of lr."""
+        config = self.config
+        if update < config.warmup_steps:
+            return update / config.warmup_steps
+        if config.schedule == "constant" or config.lr == 0:
+            return 1.0
+        done = (update - config.warmup_steps) / max(1, self.total_steps - config.warmup_steps)
+        floor = config.lr_min / config.lr
+        return floor + (1.0 - floor) * (1.0 + math.cos(math.pi * min(1.0, done))) / 2.0
 
     @property
     def lr(self) -> float:
@@ -53,20 +72,40 @@ class Optimization:
         return float(self.schedule.get_last_lr()[0])
 
     def step(self, loss: Tensor, *, last_micro_batch: bool = True) -> Tensor | None:
-        """Back-propagate; on the last micro-batch clip, update, advance the warm-up and clear the gradients.
+        """Back-propagate; on the last micro-batch average, clip, update, advance the schedule and clear the gradients.
 
         Returns the gradient norm before clipping (0-d tensor), or None while gradients are still accumulating.
         """
-        (loss / self.accumulation).backward()
+        scaled = loss / self.accumulation
+        if last_micro_batch:
+            with self.reducer.averaging():
+                scaled.backward()
+        else:
+            scaled.backward()
         if self.after_backward is not None:
             self.after_backward(self.name, loss.detach())
         if not last_micro_batch:
             return None
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self.optimizer.step()
+        norm = self._clip()
+        self._update(norm)
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _clip(self) -> Tensor:
+        """`clip_grad_norm_`, with the norm over all shards where parameters are sharded."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
+        return norm
+
+    def _update(self, norm: Tensor) -> None:
+        """AdamW's kernel reads `found_inf` on the device and does nothing where it is 1 (made for loss scaling)."""
+        optimizer: Any = self.optimizer
+        optimizer.found_inf, optimizer.grad_scale = (~norm.isfinite()).float(), None
+        optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}

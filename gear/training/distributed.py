@@ -1,0 +1,118 @@
+"""The processes of one training run: who they are, and what they tell each other.
+
+torchrun starts the processes; `process_group` joins them. Without torchrun a run is alone and everything here is a
+no-op, so the rest of the code has one path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+_TIMEOUT = timedelta(minutes=60)
+"""How long a process waits for the others: the main one may be writing a large checkpoint or drawing samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Which process this is, and of how many."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """The process that writes logs, pictures and checkpoints."""
+        return self.rank == 0
+
+
+def world() -> World:
+    """The processes of this run; one, when no group was joined."""
+    if dist.is_available() and dist.is_initialized():
+        return World(rank=dist.get_rank(), size=dist.get_world_size())
+    return World()
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, and leave them at the end. Yields this process's device.
+
+    Tensors on a GPU travel by NCCL, those on the CPU by gloo. GPUs are given out by local rank.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=_TIMEOUT)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The element-wise mean; a NaN anywhere is a NaN everywhere. Called by all processes alike."""
+    size = world().size
+    if size == 1:
+        return values
+    total = values.detach() / size
+    dist.all_reduce(total)
+    return total
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The element-wise sum. Called by all processes alike."""
+    if world().size == 1:
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def from_main(value: T) -> T:
+    """What the main process has, in all of them. Small plain objects only."""
+    if world().size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def from_all(value: T) -> list[T]:
+    """Every process's value in the order of ranks, in all of them. Small plain objects only."""
+    if world().size == 1:
+        return [value]
+    values: list[T] = [value] * world().size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def rows_of_all(rows: Tensor) -> Tensor:
+    """(n, D) CPU tensors of all processes, one under the other in the order of ranks; n may differ."""
+    if world().size == 1:
+        return rows
+    counts = from_all(len(rows))
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def wait_for_all() -> None:
+    """Returns when every process is here."""
+    if world().size > 1:
+        dist.barrier()
