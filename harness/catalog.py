@@ -21,6 +21,18 @@ from harness.project import Project
 
 
 @dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """A feature stage of a scorer (`harness.contract.scorer`): a step of its own, kept under the digest of less."""
+
+    name: str
+    samples: bool = False
+    """Whether it reads the samples; one that does not serves every score with the same assets and options."""
+    assets: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    """Names of the scorer's options that it depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScorerSpec:
     """How the scorer of a benchmark is run."""
 
@@ -41,6 +53,10 @@ class ScorerSpec:
     """Whether it talks to a service (a judge). Everything else runs without a network."""
     resumes: bool = False
     """Whether it continues from what an interrupted attempt left in its output folder."""
+    stages: tuple[StageSpec, ...] = ()
+    """Features that are computed before the score, each in a step of its own."""
+    shares: tuple[str, ...] = ()
+    """Files of other benchmarks' folders that it imports, such as "benchmarks/coco/fid_inception.py"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,12 +191,26 @@ def _scorer(fields: Fields, folder: Path) -> ScorerSpec:
         timeout_s=fields.number("timeout_s", 7200.0),
         network=fields.flag("network", False),
         resumes=fields.flag("resumes", False),
+        stages=tuple(_stage(row, fields.where) for row in fields.array("stages", [])),
+        shares=_texts(fields, "shares"),
     )
     fields.done()
     for name in (scorer.script, scorer.lock):
         if name is not None and not (folder / name).is_file():
             raise fields.fail(f"{folder / name} does not exist; correct the name or add the file.")
     return scorer
+
+
+def _stage(row: Any, where: str) -> StageSpec:
+    fields = Fields(row, f"{where}, stages")
+    stage = StageSpec(
+        name=fields.text("name"),
+        samples=fields.flag("samples", False),
+        assets=_texts(fields, "assets"),
+        options=_texts(fields, "options"),
+    )
+    fields.done()
+    return stage
 
 
 def _protocol(fields: Fields, where: str) -> Protocol:

@@ -25,7 +25,7 @@ from harness.contract.errors import UserError
 from harness.contract.requests import Protocol
 
 if TYPE_CHECKING:
-    from harness.catalog import Benchmark, Catalog
+    from harness.catalog import Benchmark, Catalog, StageSpec
     from harness.generators import Generator
 
 SCORER_CODE = ("harness/__init__.py", "harness/contract", "harness/metrics")
@@ -286,7 +286,7 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
         drawing, samples = _drawing(benchmark, request)
         known = {step.name for step in steps}
         steps += [step for step in drawing if step.name not in known]
-        steps.append(_score_step(benchmark, samples, request.options.get(benchmark.id, {})))
+        steps += _score_steps(benchmark, samples, request.options.get(benchmark.id, {}))
     name = "-".join([request.generator.name, request.suite or "-".join(b.id for b in benchmarks)])
     return Plan(
         name=name,
@@ -312,7 +312,7 @@ def scorer_environment(benchmark: Benchmark) -> Environment:
         image=scorer.image,
         lock=None if scorer.lock is None else f"{folder}/{scorer.lock}",
         python=scorer.python,
-        code=(folder, *SCORER_CODE),
+        code=(folder, *scorer.shares, *SCORER_CODE),
         keyed=True,
     )
 
@@ -372,11 +372,18 @@ def _requests_step(benchmark: Benchmark, request: Request) -> Step:
         name=f"requests-{benchmark.id}",
         kind="requests",
         title=f"{benchmark.id}: what to draw",
-        environment=Environment(name="host", code=(folder, *SCORER_CODE), keyed=True) if is_script else HOST,
+        environment=_requests_environment(benchmark) if is_script else HOST,
         argv=("{python}", *command, "--spec", "{in}/spec.json", "--assets", "{in}/assets", "--out", "{out}"),
         inputs=inputs,
         benchmark=benchmark.id,
     )
+
+
+def _requests_environment(benchmark: Benchmark) -> Environment:
+    """Where a script for requests runs: beside the harness, or with the scorer's libraries where it says so."""
+    if benchmark.requests.get("environment") == "scorer":
+        return scorer_environment(benchmark)
+    return Environment(name="host", code=(f"benchmarks/{benchmark.id}", *SCORER_CODE), keyed=True)
 
 
 def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> Protocol:
@@ -390,40 +397,63 @@ def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> Protocol:
         raise UserError(f"--protocol: {error}; give numbers.") from error
 
 
-def _score_step(benchmark: Benchmark, samples: Source, changes: Mapping[str, Any]) -> Step:
-    scorer = benchmark.scorer
+def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, Any]) -> list[Step]:
+    """The feature stages of the scorer, if it has any, and the score itself, which is given what they wrote."""
     options = {**benchmark.options, **changes}
+    stages = [_stage_step(benchmark, stage, samples, options) for stage in benchmark.scorer.stages]
     inputs: dict[str, Source] = {"samples": samples, "options.json": Document(options)}
     inputs |= _asset_inputs(benchmark.assets)
-    return Step(
+    for stage, step in zip(benchmark.scorer.stages, stages, strict=True):
+        inputs[f"features/{stage.name}"] = OutputOf(step.name)
+    flags = ("--features", "{in}/features") if stages else ()
+    score = Step(
         name=f"score-{benchmark.id}",
         kind="score",
         title=f"{benchmark.id}: score",
         environment=scorer_environment(benchmark),
-        argv=(
-            *("{python}", f"{{code}}/benchmarks/{benchmark.id}/{scorer.script}"),
-            *(
-                "--samples",
-                "{in}/samples",
-                "--assets",
-                "{in}/assets",
-                "--out",
-                "{out}",
-                "--options",
-                "{in}/options.json",
-            ),
-        ),
+        argv=(*_scorer_command(benchmark), "--samples", "{in}/samples", *flags),
         inputs=inputs,
         identity={"benchmark": benchmark.id, "benchmark_version": benchmark.version},
-        resources=Resources(
-            gpus=scorer.gpus,
-            memory_gb=scorer.memory_gb,
-            cpus=scorer.cpus,
-            timeout_s=scorer.timeout_s,
-            network=scorer.network,
-        ),
-        resumes=scorer.resumes,
+        resources=_scorer_resources(benchmark),
+        resumes=benchmark.scorer.resumes,
         benchmark=benchmark.id,
+    )
+    return [*stages, score]
+
+
+def _stage_step(benchmark: Benchmark, stage: StageSpec, samples: Source, options: Mapping[str, Any]) -> Step:
+    """Features that depend on less than the score: kept under that, so that the next score finds them."""
+    inputs: dict[str, Source] = {"options.json": Document({name: options[name] for name in stage.options})}
+    inputs |= _asset_inputs(stage.assets)
+    if stage.samples:
+        inputs["samples"] = samples
+    flags = ("--samples", "{in}/samples") if stage.samples else ()
+    return Step(
+        name=f"features-{benchmark.id}-{stage.name}",
+        kind="features",
+        title=f"{benchmark.id}: features of the {stage.name}",
+        environment=scorer_environment(benchmark),
+        argv=(*_scorer_command(benchmark), *flags, "--stage", stage.name),
+        inputs=inputs,
+        resources=_scorer_resources(benchmark),
+        produces=("features.json",),
+        benchmark=benchmark.id,
+    )
+
+
+def _scorer_command(benchmark: Benchmark) -> tuple[str, ...]:
+    script = f"{{code}}/benchmarks/{benchmark.id}/{benchmark.scorer.script}"
+    return ("{python}", script, "--assets", "{in}/assets", "--out", "{out}", "--options", "{in}/options.json")
+
+
+def _scorer_resources(benchmark: Benchmark) -> Resources:
+    scorer = benchmark.scorer
+    return Resources(
+        gpus=scorer.gpus,
+        memory_gb=scorer.memory_gb,
+        cpus=scorer.cpus,
+        timeout_s=scorer.timeout_s,
+        network=scorer.network,
     )
 
 

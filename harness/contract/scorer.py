@@ -7,6 +7,14 @@
 
 The command is `score --samples DIR --assets DIR --out DIR [--options FILE]`. Progress goes to stderr as JSON lines,
 `score.json` and `items.jsonl` to the output folder, and the exit code is one of those in `harness.contract.errors`.
+
+A scorer may name feature stages: work that depends on less than a score does (a reference batch, say, whatever the
+samples), so that the harness can run each as a step of its own and keep it:
+
+    run_scorer(score, stages={"reference": reference_features})
+
+`score --stage reference --assets DIR --out DIR` then computes that stage alone, `score --features DIR ...` finds finished
+stages below DIR, and without it `ScoreJob.stage` computes them below the output folder.
 """
 
 from __future__ import annotations
@@ -20,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from harness.contract.errors import (
     EXIT_DEFECT,
@@ -30,10 +38,13 @@ from harness.contract.errors import (
     MissingAsset,
     UserError,
 )
-from harness.contract.files import explain_disk_errors, read_json, safe_join
+from harness.contract.files import explain_disk_errors, read_json, safe_join, write_json
 from harness.contract.progress import Progress
 from harness.contract.record import SCORE_FILE, ScoreRecord
 from harness.contract.samples import SampleSet
+
+STAGE_FILE = "features.json"
+"""Written last by a stage that is run alone."""
 
 # What GPU libraries raise when memory or a kernel is lacking, by name: this module must not import any of them.
 _ENVIRONMENT_ERRORS = {"OutOfMemoryError", "ResourceExhaustedError", "MemoryError", "AcceleratorError"}
@@ -81,15 +92,61 @@ class Assets:
         return files[0]
 
 
+class Samples(Protocol):
+    """What every scorer's samples have; a `SampleSet`, or what `run_scorer(reads=...)` opens instead."""
+
+    @property
+    def digest(self) -> str:
+        """The identity of the images."""
+
+    @property
+    def request_digest(self) -> str | None:
+        """Of the request set that was answered, where it is known."""
+
+    def __len__(self) -> int: ...
+
+
+AnySamples = TypeVar("AnySamples", bound=Samples)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ScoreJob:
+class StageJob(Generic[AnySamples]):
+    """What a feature stage is given."""
+
+    assets: Assets
+    out: Path
+    """The folder it fills."""
+    options: Mapping[str, Any]
+    given: AnySamples | None = None
+    """The samples, for a stage that reads them."""
+
+    @property
+    def samples(self) -> AnySamples:
+        """The samples; UserError when the command was called without."""
+        if self.given is None:
+            raise UserError("this stage reads the samples; give --samples DIR.")
+        return self.given
+
+    def progress(self, total: int, what: str) -> Progress:
+        """Start counting, e.g. `job.progress(10_000, "reference images")`."""
+        return Progress(total, what)
+
+
+Stage = Callable[[StageJob[Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreJob(Generic[AnySamples]):
     """What a scorer is given."""
 
-    samples: SampleSet
+    samples: AnySamples
     assets: Assets
     out: Path
     """The output folder; a scorer may keep work of its own here, e.g. answers already paid for."""
     options: Mapping[str, Any]
+    features: Path | None = None
+    """Finished stages, one folder each."""
+    stages: Mapping[str, Stage] = field(default_factory=dict)
     items: list[Mapping[str, Any]] = field(default_factory=list)
     """The scorer appends one object per image or question; they become `items.jsonl`."""
 
@@ -97,8 +154,23 @@ class ScoreJob:
         """Start counting, e.g. `job.progress(len(job.samples), "images")`."""
         return Progress(total, what)
 
+    def stage(self, name: str) -> Path:
+        """The folder of a feature stage: the finished one where there is one, computed now otherwise."""
+        if self.features is not None and (self.features / name).is_dir():
+            return self.features / name
+        folder = self.out / "features" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        self.stages[name](StageJob(assets=self.assets, out=folder, options=self.options, given=self.samples))
+        return folder
 
-def run_scorer(score: Callable[[ScoreJob], ScoreRecord], argv: Sequence[str] | None = None) -> int:
+
+def run_scorer(
+    score: Callable[[ScoreJob[AnySamples]], ScoreRecord],
+    argv: Sequence[str] | None = None,
+    *,
+    stages: Mapping[str, Stage] | None = None,
+    reads: Callable[[Path], AnySamples] = SampleSet.open,  # type: ignore[assignment]
+) -> int:
     """Run `score` as the `score` command and return its exit code.
 
     The digests of samples and requests, the options, the total time and the Python and NumPy versions are added to the
@@ -107,11 +179,15 @@ def run_scorer(score: Callable[[ScoreJob], ScoreRecord], argv: Sequence[str] | N
     Args:
         score: samples in, record out; it appends to `job.items`.
         argv: the arguments; those of the process when None.
+        stages: feature stages by name.
+        reads: opens the samples, for a scorer whose input is no sample set.
     """
     started = time.monotonic()
     try:
-        arguments = _parse_arguments(argv)
-        job = _open_job(arguments)
+        arguments = _parse_arguments(argv, sorted(stages or {}))
+        if arguments.stage:
+            return _run_stage(arguments, (stages or {})[arguments.stage], reads)
+        job = _open_job(arguments, stages or {}, reads)
         with explain_disk_errors(job.out):
             record = _complete(score(job), job, time.monotonic() - started)
             record.write(job.out, job.items)
@@ -136,33 +212,67 @@ def describe_environment(packages: Iterable[str] = ()) -> dict[str, str]:
     return found
 
 
-def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse_arguments(argv: Sequence[str] | None, stages: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="score",
         description="Score a sample set.",
         epilog="Exit codes: 0 scored, 1 defect, 2 usage, 3 samples, 4 assets, 5 partly scored, 6 environment.",
     )
-    parser.add_argument("--samples", type=Path, required=True, metavar="DIR", help="the sample set")
+    parser.add_argument("--samples", type=Path, metavar="DIR", help="the sample set")
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR", help="one folder per asset")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets score.json and items.jsonl")
     parser.add_argument("--options", type=Path, metavar="FILE", help="a JSON object")
-    return parser.parse_args(argv)
+    parser.set_defaults(stage=None, features=None)
+    if stages:
+        parser.add_argument("--features", type=Path, metavar="DIR", help="finished stages, one folder each")
+        parser.add_argument("--stage", choices=stages, help="compute these features only; OUT gets them")
+    arguments = parser.parse_args(argv)
+    if arguments.samples is None and arguments.stage is None:
+        parser.error("the following arguments are required: --samples")
+    return arguments
 
 
-def _open_job(arguments: argparse.Namespace) -> ScoreJob:
+def _read_options(arguments: argparse.Namespace) -> dict[str, Any]:
     options = read_json(arguments.options) if arguments.options else {}
     if not isinstance(options, dict):
         raise UserError(f"{arguments.options}: holds a {type(options).__name__}, not a JSON object of options.")
     if not arguments.assets.is_dir():
         raise MissingAsset(f"{arguments.assets}: is not a folder; give --assets the folder with one folder per asset.")
-    samples = SampleSet.open(arguments.samples)
+    return options
+
+
+def _open_job(
+    arguments: argparse.Namespace, stages: Mapping[str, Stage], reads: Callable[[Path], AnySamples]
+) -> ScoreJob[AnySamples]:
+    options, samples = _read_options(arguments), reads(arguments.samples)
     with explain_disk_errors(arguments.out):
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / SCORE_FILE).unlink(missing_ok=True)  # a score of earlier samples must not outlive a failure
-    return ScoreJob(samples=samples, assets=Assets(arguments.assets), out=arguments.out, options=options)
+    return ScoreJob(
+        samples=samples,
+        assets=Assets(arguments.assets),
+        out=arguments.out,
+        options=options,
+        features=arguments.features,
+        stages=stages,
+    )
 
 
-def _complete(record: ScoreRecord, job: ScoreJob, seconds: float) -> ScoreRecord:
+def _run_stage(arguments: argparse.Namespace, stage: Stage, reads: Callable[[Path], AnySamples]) -> int:
+    """One stage alone: its files, and last `features.json`, which says that they are complete and what made them."""
+    started = time.monotonic()
+    options = _read_options(arguments)
+    given = None if arguments.samples is None else reads(arguments.samples)
+    with explain_disk_errors(arguments.out):
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        stage(StageJob(assets=Assets(arguments.assets), out=arguments.out, options=options, given=given))
+        seconds = round(time.monotonic() - started, 3)
+        row = {"stage": arguments.stage, "options": options, "seconds": seconds, "environment": describe_environment()}
+        write_json(arguments.out / STAGE_FILE, row)
+    return EXIT_OK
+
+
+def _complete(record: ScoreRecord, job: ScoreJob[Any], seconds: float) -> ScoreRecord:
     digests = {"samples": job.samples.digest}
     if job.samples.request_digest is not None:
         digests["requests"] = job.samples.request_digest

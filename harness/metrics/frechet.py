@@ -3,8 +3,9 @@
     d = |mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr (S_a S_b)^(1/2)          (Heusel et al. 2017, arXiv:1706.08500)
 
 Published evaluators take the matrix root of the product with SciPy's `sqrtm`, which loses digits when there are fewer
-images than features and needs a 1e-6 nudge when the product is singular. Here the last trace is the sum of the singular
-values of A^T B with S_a = A A^T and S_b = B B^T: equal in exact arithmetic, and stable for singular covariances.
+images than features and needs a 1e-6 nudge when the product is singular. With S_a = A A^T and S_b = B B^T the last trace
+is the sum of the singular values of A^T B, or of the roots of the eigenvalues of the symmetric A^T S_b A: equal in exact
+arithmetic, many times faster, and in the first form stable for singular covariances. `root_trace` chooses.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 Array = npt.NDArray[Any]
 
@@ -129,9 +129,43 @@ def frechet_distance(a: Statistics, b: Statistics) -> FrechetDistance:
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"the two sets have features of width {a.mean.shape[0]} and {b.mean.shape[0]}")
     difference = a.mean - b.mean
-    root_trace = scipy.linalg.svdvals(_factor(a.covariance).T @ _factor(b.covariance)).sum()
-    spread = np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * root_trace
+    spread = np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * root_trace(a.covariance, b.covariance)
     return FrechetDistance(mean_term=float(difference @ difference), covariance_term=float(spread))
+
+
+def root_trace(covariance_a: Array, covariance_b: Array) -> float:
+    """tr (S_a S_b)^(1/2) of two covariances (D, D).
+
+    NumPy's LAPACK and not SciPy's: the same routine, but only one of the two libraries then has threads awake.
+    """
+    factor_a, factor_b = _cholesky(covariance_a), _cholesky(covariance_b)
+    if factor_a is None or factor_b is None:
+        return float(np.linalg.svd(_factor(covariance_a).T @ _factor(covariance_b), compute_uv=False).sum())
+    values = np.linalg.eigvalsh(factor_a.T @ covariance_b @ factor_a)
+    if _is_accurate(values):
+        return float(np.sqrt(values).sum())
+    return float(np.linalg.svd(factor_a.T @ factor_b, compute_uv=False).sum())
+
+
+def _cholesky(covariance: Array) -> Array | None:
+    """The lower triangular factor, or None where the covariance is singular to rounding."""
+    try:
+        factor = np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        return None
+    noise = np.finfo(np.float64).eps * len(covariance) * float(covariance.diagonal().max())
+    return factor if float(factor.diagonal().min()) ** 2 > noise else None
+
+
+def _is_accurate(values: Array) -> bool:
+    """Whether the sum of the roots of these eigenvalues (ascending) is good to about ten digits.
+
+    Each carries an error of some eps times the largest, which its root passes on divided by twice itself.
+    """
+    if values[0] <= 0.0:
+        return False
+    error = np.finfo(np.float64).eps * values[-1] * float((0.5 / np.sqrt(values)).sum())
+    return error < 1e-10 * float(np.sqrt(values).sum())
 
 
 def _factor(covariance: Array) -> Array:
@@ -140,9 +174,10 @@ def _factor(covariance: Array) -> Array:
     Dropping the null space matters: its eigenvalues are rounding noise of about 1e-16 of the largest, whose square
     roots (1e-8 each, over some 2,000 directions) would show in the trace.
     """
-    values, vectors = scipy.linalg.eigh(covariance)
+    values, vectors = np.linalg.eigh(covariance)
     noise = np.finfo(np.float64).eps * len(values) * max(float(values[-1]), 0.0)
     kept = values > noise
     if not kept.any():
         return np.zeros((len(values), 1))
-    return vectors[:, kept] * np.sqrt(values[kept])
+    factor: Array = vectors[:, kept] * np.sqrt(values[kept])
+    return factor

@@ -5,26 +5,33 @@ A set's manifold is the union of balls around its points, each reaching to the p
 conventions are built here from the same two passes over blocks of distances, `neighbour_radii` and `containment`:
 
 * `prdc`: k = 5, Euclidean distance, a ball is open (`<`);
-* `adm_precision_recall`: k = 3, squared distance in float16, a ball is closed (`<=`).
+* `adm_precision_recall`: k = 3, squared distance in float16, a ball is closed (`<=`); `exact_precision_recall` is the
+  same without the rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.metrics.distances import (
+    Distance,
+    euclidean_distances,
+    half_precision_squared_distances,
+    single_precision_squared_distances,
+    squared_distances,
+)
+
 Array = npt.NDArray[Any]
-Distance = Callable[[Array, Array], Array]
-"""(R, D) and (C, D) features -> (R, C) distances."""
 
 ADM_BLOCK = 10_000
 """Side of the ADM evaluator's distance blocks; each block chooses its float16 or float32 path on its own."""
-STRIP_ROWS = 1_024
-"""Rows computed at once inside a float16 block, which bounds the float32 temporaries."""
+SQUARE_BLOCK = 1_000
+"""Side of the blocks where nothing depends on it: large enough for a fast matrix product, small enough for the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,53 +64,6 @@ class Containment:
         return float(np.mean(self.sample_balls > 0))
 
 
-# --- distances -------------------------------------------------------------------------------------------------------
-
-
-def squared_distances(rows: Array, columns: Array) -> Array:
-    """max(|u|^2 - 2 u.v + |v|^2, 0) in float64; (R, D), (C, D) -> (R, C)."""
-    return _expanded_squares(rows.astype(np.float64), columns.astype(np.float64))
-
-
-def euclidean_distances(rows: Array, columns: Array) -> Array:
-    """Euclidean distances in float64; (R, D), (C, D) -> (R, C)."""
-    return np.sqrt(squared_distances(rows, columns))
-
-
-def half_precision_squared_distances(rows: Array, columns: Array) -> Array:
-    """The ADM evaluator's squared distances: every operation rounded to float16; (R, D), (C, D) -> (R, C) float32.
-
-    Sums of products are formed in float32 and rounded once, as a GPU's half-precision matrix product does. If any value
-    of the block is not finite (a square beyond 65,504), the whole block is computed again in float32 from the features
-    as given, not from their float16 roundings.
-    """
-    block = np.empty((len(rows), len(columns)), dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        rows_half, columns_half = _to_half(rows), _to_half(columns)
-        column_norms = _to_half(_to_half(np.square(columns_half)).sum(axis=1))
-        row_norms = _to_half(_to_half(np.square(rows_half)).sum(axis=1))
-        for start in range(0, len(rows), STRIP_ROWS):
-            strip = slice(start, start + STRIP_ROWS)
-            twice = _to_half(2.0 * _to_half(rows_half[strip] @ columns_half.T))
-            # The order of the roundings is the reference's, (|u|^2 - 2 u.v) + |v|^2; it makes the block asymmetric.
-            distance = _to_half(_to_half(row_norms[strip, None] - twice) + column_norms[None, :])
-            # The maximum comes before the test: -inf becomes 0 and is not a reason to fall back; NaN stays.
-            np.maximum(distance, 0.0, out=block[strip])
-    if np.isfinite(block).all():
-        return block
-    return _expanded_squares(rows.astype(np.float32), columns.astype(np.float32))
-
-
-def _to_half(values: Array) -> Array:
-    """Round to float16, kept in float32: float32 arithmetic then rounds once more, which is float16 arithmetic."""
-    return values.astype(np.float16).astype(np.float32)
-
-
-def _expanded_squares(rows: Array, columns: Array) -> Array:
-    squares = np.square(rows).sum(axis=1)[:, None] - 2.0 * (rows @ columns.T) + np.square(columns).sum(axis=1)[None, :]
-    return np.maximum(squares, 0.0, out=squares)
-
-
 # --- the two passes --------------------------------------------------------------------------------------------------
 
 
@@ -112,23 +72,30 @@ def neighbour_radii(
     k: int,
     *,
     distance: Distance = euclidean_distances,
-    row_block: int = 1_000,
-    column_block: int = 10_000,
+    row_block: int = SQUARE_BLOCK,
+    column_block: int = SQUARE_BLOCK,
+    symmetric: bool = False,
 ) -> Array:
     """Distance from each point to its k-th nearest other point: (N, D) -> (N,).
 
     A point counts as its own nearest neighbour, so this is the (k + 1)-th smallest entry of its row; of two equal
-    points, one is the other's neighbour at distance 0. Raises ValueError when there are not k other points.
+    points, one is the other's neighbour at distance 0. `symmetric` computes each pair once, where the distance is the
+    same both ways to the last bit that matters. Raises ValueError when there are not k other points.
     """
     if len(features) <= k:
         raise ValueError(f"the distance to neighbour {k} needs at least {k + 1} images, got {len(features)}")
-    radii = np.empty(len(features))
+    if symmetric and row_block != column_block:
+        raise ValueError(f"a symmetric pass needs square blocks, got {row_block} x {column_block}")
+    nearest = np.full((len(features), k + 1), np.inf)
     for rows in _blocks(len(features), row_block):
-        nearest = np.empty((rows.stop - rows.start, 0))
         for columns in _blocks(len(features), column_block):
+            if symmetric and columns.start < rows.start:
+                continue
             block = distance(features[rows], features[columns])
-            nearest = _smallest(np.concatenate([nearest, _smallest(block, k + 1)], axis=1), k + 1)
-        radii[rows] = nearest.max(axis=1)
+            _keep_smallest(nearest[rows], block)
+            if symmetric and columns.start > rows.start:
+                _keep_smallest(nearest[columns], block.T)
+    radii: Array = nearest.max(axis=1)
     return radii
 
 
@@ -140,8 +107,8 @@ def containment(
     *,
     distance: Distance = euclidean_distances,
     closed: bool = False,
-    row_block: int = 1_000,
-    column_block: int = 10_000,
+    row_block: int = SQUARE_BLOCK,
+    column_block: int = SQUARE_BLOCK,
 ) -> Containment:
     """Count the balls around each point of the other set. (N_reference, D), (N_sample, D) and their radii.
 
@@ -165,14 +132,16 @@ def _blocks(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def _smallest(block: Array, count: int) -> Array:
-    """The `count` smallest entries of each row, unordered; the block itself when it is no wider."""
-    if block.shape[1] <= count:
-        return block
-    return np.partition(block, count - 1, axis=1)[:, :count]
+def _keep_smallest(nearest: Array, block: Array) -> None:
+    """Update the smallest entries of each row, (R, k + 1) unordered, with those of a block (R, C), in place."""
+    count = nearest.shape[1]
+    if block.shape[1] > count:
+        block = np.partition(block, count - 1, axis=1)[:, :count]
+    both = np.concatenate([nearest, block], axis=1)
+    nearest[:] = np.partition(both, count - 1, axis=1)[:, :count]
 
 
-# --- the two conventions ---------------------------------------------------------------------------------------------
+# --- the conventions -------------------------------------------------------------------------------------------------
 
 
 def prdc(reference: Array, sample: Array, *, k: int = 5) -> PRDC:
@@ -181,11 +150,12 @@ def prdc(reference: Array, sample: Array, *, k: int = 5) -> PRDC:
     Raises ValueError when a set has no more than k images or the widths differ.
     """
     _same_width(reference, sample)
-    # Distances do not change under a shift, and small norms keep |u|^2 - 2 u.v + |v|^2 from cancelling.
-    centre = reference.mean(axis=0, dtype=np.float64)
-    reference, sample = reference - centre, sample - centre
-    reference_radii, sample_radii = neighbour_radii(reference, k), neighbour_radii(sample, k)
-    inside = containment(reference, sample, reference_radii, sample_radii)
+    reference, sample = _centred(reference, sample, np.float64)
+    # Squared distances order as distances do, and save a root of every entry.
+    reference_radii, sample_radii = (
+        neighbour_radii(features, k, distance=squared_distances, symmetric=True) for features in (reference, sample)
+    )
+    inside = containment(reference, sample, reference_radii, sample_radii, distance=squared_distances)
     return PRDC(
         precision=inside.precision,
         recall=inside.recall,
@@ -194,25 +164,30 @@ def prdc(reference: Array, sample: Array, *, k: int = 5) -> PRDC:
     )
 
 
+def adm_radii(
+    features: Array, *, k: int = 3, distance: Distance = half_precision_squared_distances, block: int = ADM_BLOCK
+) -> Array:
+    """Squared radii (N,) of a set in the ADM evaluator's arithmetic: those of a reference can be kept."""
+    return neighbour_radii(features, k, distance=distance, row_block=block, column_block=block)
+
+
 def adm_precision_recall(
     reference: Array,
     sample: Array,
     *,
     k: int = 3,
     distance: Distance = half_precision_squared_distances,
-    row_block: int = ADM_BLOCK,
-    column_block: int = ADM_BLOCK,
+    block: int = ADM_BLOCK,
+    reference_radii: Array | None = None,
 ) -> Containment:
     """Precision and recall as the ADM evaluator reports them, from float32 pool features (N, D) of both sets.
 
-    `distance=squared_distances` gives the exact values instead; they differ by up to 0.03 on a few thousand images,
-    so a published number is comparable only with the float16 ones.
+    `reference_radii`: what `adm_radii` gave for the reference with the same settings, where it is known already.
     """
     _same_width(reference, sample)
-    reference_radii, sample_radii = (
-        neighbour_radii(features, k, distance=distance, row_block=row_block, column_block=column_block)
-        for features in (reference, sample)
-    )
+    if reference_radii is None:
+        reference_radii = adm_radii(reference, k=k, distance=distance, block=block)
+    sample_radii = adm_radii(sample, k=k, distance=distance, block=block)
     return containment(
         reference,
         sample,
@@ -220,9 +195,24 @@ def adm_precision_recall(
         sample_radii,
         distance=distance,
         closed=True,
-        row_block=row_block,
-        column_block=column_block,
+        row_block=block,
+        column_block=block,
     )
+
+
+def exact_precision_recall(reference: Array, sample: Array, *, k: int = 3) -> Containment:
+    """The same question in exact (float32) arithmetic: squared distances, closed balls, no rounding to float16.
+
+    It differs from `adm_precision_recall` by up to 0.03 on a few thousand images, so a published number compares only
+    with that one.
+    """
+    _same_width(reference, sample)
+    reference, sample = _centred(reference, sample, np.float32)
+    distance = single_precision_squared_distances
+    reference_radii, sample_radii = (
+        neighbour_radii(features, k, distance=distance, symmetric=True) for features in (reference, sample)
+    )
+    return containment(reference, sample, reference_radii, sample_radii, distance=distance, closed=True)
 
 
 def draw_rows(features: Array, count: int, generator: np.random.RandomState) -> Array:
@@ -233,6 +223,13 @@ def draw_rows(features: Array, count: int, generator: np.random.RandomState) -> 
     if len(features) <= count:
         return features
     return features[generator.choice(len(features), count, replace=False)]
+
+
+def _centred(reference: Array, sample: Array, dtype: npt.DTypeLike) -> tuple[Array, Array]:
+    """Both sets shifted by the reference's mean: distances stay, and small norms keep |u|^2 - 2 u.v + |v|^2 from
+    cancelling."""
+    centre = reference.mean(axis=0, dtype=np.float64)
+    return (reference - centre).astype(dtype), (sample - centre).astype(dtype)
 
 
 def _same_width(reference: Array, sample: Array) -> None:
