@@ -1,4 +1,8 @@
-"""Foreign weights enter by this door: files are read without running code from them, and loaded key for key."""
+"""Foreign weights enter by this door: files are read without running code from them, and loaded key for key.
+
+The content decides how a file is read, never its name. What unpickling would call (functions, classes outside PyTorch's
+own list) is replaced by an empty placeholder or refused; nothing is imported and nothing is unpacked to the disk.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -17,35 +21,109 @@ from harness.contract.errors import UserError
 
 StateDict = dict[str, Tensor]
 
+_WEB_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
+_LFS_POINTER = b"version https://git-lfs"
 
-def read_weights(path: Path) -> Any:
-    """The content of a `.safetensors`, `.pt`, `.pth` or `.ckpt` file, on the CPU: nested dictionaries of tensors.
 
-    Only tensors and plain Python values are unpickled. Objects of other classes, as Lightning and older training
-    scripts store beside the weights, are replaced by empty placeholders, so no code of theirs runs or is needed.
+def read_weights(path: Path, *, plain_only: bool = False, mapped: bool = True) -> Any:
+    """The content of a safetensors or PyTorch file, on the CPU: nested dictionaries of tensors and plain values.
+
+    Objects of other classes, as Lightning and older training scripts store beside the weights, become placeholders
+    that hold at most their plain fields. plain_only: refuse a file that has any, as one of our own never does.
+    mapped: tensors stay in the file until they are used; not for what outlives the file, such as an optimizer's state.
+
+    Raises UserError: missing, empty, truncated or damaged; a web page or a Git LFS pointer in the place of weights; a
+    pickle that reaches for code.
     """
+    match _kind(path):
+        case "safetensors":
+            return _read_safetensors(path)
+        case "zip":
+            foreign = _foreign_classes(path)
+            if foreign and plain_only:
+                raise UserError(
+                    f"{path} holds more than tensors and plain objects ({_some(foreign)}), so it was not opened; "
+                    "save its state dict alone."
+                )
+            return _read_pickled(path, foreign, mapped=mapped)
+        case "pickle":
+            return _read_pickled(path, [], mapped=False)
+
+
+def _kind(path: Path) -> Literal["safetensors", "zip", "pickle"]:
+    """What the first bytes say; raises UserError when they are of no weights file."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the path of a weights file")
+    with path.open("rb") as stream:
+        head = stream.read(128)
+    if not head:
+        raise _unreadable(path, "it is empty (0 bytes)")
+    if head.lstrip().lower().startswith(_WEB_PAGE):
+        raise UserError(
+            f"{path} cannot be read as weights: it is a web page; download the file itself "
+            "(on the hub its address has /resolve/ where the page has /blob/)"
+        )
+    if head.startswith(_LFS_POINTER):
+        raise UserError(
+            f"{path} cannot be read as weights: it is a Git LFS pointer; fetch the file with `git lfs pull`"
+        )
+    if head.startswith(b"PK\x03\x04"):  # the format of torch.save since PyTorch 1.6
+        if not zipfile.is_zipfile(path):
+            raise _unreadable(path, "it is truncated: the end of the archive is missing")
+        return "zip"
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith(b"\x80"):  # older still, such as LPIPS's heads
+        return "pickle"
+    raise _unreadable(path, "it is neither a PyTorch nor a safetensors file")
+
+
+def _read_safetensors(path: Path) -> StateDict:
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        zipped = zipfile.is_zipfile(path)  # the format since PyTorch 1.6; LPIPS's heads are older
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, RuntimeError, ValueError, OSError) as error:
+        raise _unreadable(path, _first_line(error)) from error
+
+
+def _foreign_classes(path: Path) -> list[str]:
+    """Functions and classes that a zipped file asks for and that are none of PyTorch's own; nothing is imported."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except _MALFORMED as error:
+        raise _unreadable(path, _first_line(error)) from error
+
+
+def _read_pickled(path: Path, foreign: list[str], *, mapped: bool) -> Any:
+    try:
         with torch.serialization.safe_globals([(_Placeholder, name) for name in foreign]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         # PyTorch's own advice in this error is to read the file unsafely.
         raise UserError(
             f"{path} cannot be read as weights: it is damaged, or asks for code to be run; "
             "download it again from its authors, or have its state dict saved as .safetensors"
         ) from error
-    except (safetensors.SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read as weights ({reason}); copy or download it again") from error
+    except _MALFORMED as error:
+        raise _unreadable(path, _first_line(error)) from error
+
+
+_MALFORMED = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+)
+"""As what the readers of a damaged stream give up."""
 
 
 class _Placeholder(dict):
-    """Stands for an object of a class this project does not know; takes any arguments and state, keeps nothing."""
+    """Stands for an object of a class this project does not know; takes any arguments, keeps only plain fields."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> _Placeholder:
         return super().__new__(cls)
@@ -54,15 +132,21 @@ class _Placeholder(dict):
         super().__init__()
 
     def __setstate__(self, state: Any) -> None:
-        pass
+        # The settings of a training script (argparse.Namespace) are worth knowing: they name the architecture.
+        if isinstance(state, dict):
+            self.update({key: value for key, value in state.items() if isinstance(value, _PLAIN)})
+
+
+_PLAIN = (str, int, float, bool, type(None))
 
 
 def read_state_dict(path: Path) -> StateDict:
     """`read_weights` for a file that must be a flat state dict, whose keys become ours by renaming alone."""
     content = read_weights(path)
     if not is_state_dict(content):
-        found = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
-        raise UserError(f"{path} is no plain state dict (found: {found}); check that it is the file you meant")
+        raise UserError(
+            f"{path} is no plain state dict (found: {outline(content)}); check that it is the file you meant"
+        )
     return content
 
 
@@ -75,10 +159,16 @@ def is_state_dict(value: Any) -> bool:
     )
 
 
-def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> None:
+def outline(content: Any) -> str:
+    """The first keys of a file's content, or its type: what an error says was found."""
+    return _some(list(map(str, content)), limit=8) if isinstance(content, Mapping) else type(content).__name__
+
+
+def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, assign: bool = False) -> None:
     """Load every key or nothing: missing keys, left-over keys and other shapes are refused, and named.
 
-    `source` says in the message where the weights came from.
+    `source` says in the message where the weights came from. assign: take the tensors themselves instead of copying
+    them, for a module that was built on the meta device; they are converted to the module's types where they differ.
     """
     own = module.state_dict()
     problems = []
@@ -98,7 +188,16 @@ def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source:
             f"{source} does not fit the {type(module).__name__} it should fill: {'; '.join(problems)}; "
             "check that the configuration names the architecture these weights were trained with"
         )
-    module.load_state_dict(dict(state_dict), strict=True)
+    weights = {key: value.to(own[key].dtype) for key, value in state_dict.items()} if assign else dict(state_dict)
+    module.load_state_dict(weights, strict=True, assign=assign)
+
+
+def _unreadable(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} cannot be read as weights ({reason}); copy or download it again")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _some(items: list[str], limit: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Tokenizer weights out of every public checkpoint layout, then a strict load.
+"""Where the tokenizer is in every public checkpoint layout, and what its keys are called there.
 
     layout                     where the tokenizer is
     GEAR, any stage            `vq` (live) and `vq_ema` (averaged)
@@ -7,38 +7,43 @@
       SEED-Voken's IBQ)
     state dict                 the file itself
 
-The keys inside are ours in every layout; what has no place in a tokenizer is named in DROPPED.
+The keys inside are ours in every layout; what has no place in a tokenizer is dropped, with its reason, by
+TOKENIZER_KEYS. Loading is `gear.weights.load_tokenizer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from gear.foreign import StateDict, is_state_dict, load_exactly, read_weights
-from gear.tokenizers.base import Tokenizer
+from gear.foreign import StateDict, is_state_dict, outline
+from gear.keytable import Dropped, KeyTable, unwrapped
 from harness.contract.errors import UserError
 
-DROPPED = (
-    "quantize.codebook_used",  # LlamaGen's window of recently used codes
-    "loss.",  # Lightning: discriminator and LPIPS of the original training
+TOKENIZER_KEYS = KeyTable(
+    {
+        "encoder.*": "encoder.*",
+        "decoder.*": "decoder.*",
+        "quant_conv.*": "quant_conv.*",  # VQ and IBQ
+        "post_quant_conv.*": "post_quant_conv.*",
+        "quantize.embedding.weight": "quantize.embedding.weight",
+        "quantize.codebook_used": Dropped("LlamaGen's window of recently used codes"),
+        "quantize.mask": Dropped("LFQ's bit values, which follow from the codebook size"),
+        "quantize.codebook": Dropped("LFQ's sign patterns, which follow from the codebook size"),
+        "loss.*": Dropped("discriminator and LPIPS of the original training"),
+        "model_ema.decay": Dropped("bookkeeping of the average"),
+        "model_ema.num_updates": Dropped("bookkeeping of the average"),
+        "model_ema.*": Dropped("averaged copies: they take the place of the live weights where those are kept"),
+    }
 )
-"""Beginnings of keys that a tokenizer file may hold beside the tokenizer."""
+"""Open-MAGVIT2's, IBQ's and LlamaGen's keys on the left, ours on the right."""
 
-_SHADOW = "model_ema."
-_COMPILED = "_orig_mod."
-
-
-def load_tokenizer_weights(tokenizer: Tokenizer, path: Path, *, ema: bool = True) -> None:
-    """Fill `tokenizer` from a file of any layout; raises UserError when a key is missing, left over or misshaped."""
-    weights = select_weights(read_weights(path), ema=ema, source=str(path))
-    kept = {key: value for key, value in weights.items() if not key.startswith(DROPPED)}
-    load_exactly(tokenizer, kept, source=str(path))
+SHADOW = "model_ema."
+"""Lightning's averages: this and the live key without its dots."""
 
 
 def select_weights(content: Any, *, ema: bool, lightning_ema: bool = True, source: str = "the file") -> StateDict:
-    """The tokenizer's state dict out of a checkpoint's content, without loading it.
+    """The tokenizer's state dict out of a checkpoint's content, under the keys it has there.
 
     Args:
         content: what `read_weights` returned.
@@ -52,13 +57,11 @@ def select_weights(content: Any, *, ema: bool, lightning_ema: bool = True, sourc
     """
     weights = _find(content, ema=ema, lightning_ema=lightning_ema)
     if not is_state_dict(weights):
-        found = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
         raise UserError(
-            f"{source} holds no tokenizer weights in a known layout (found: {found}); "
+            f"{source} holds no tokenizer weights in a known layout (found: {outline(content)}); "
             "give a GEAR, LlamaGen, Open-MAGVIT2 or IBQ tokenizer file, or a plain state dict"
         )
-    # torch.compile puts a prefix on every key or on none.
-    return {key.removeprefix(_COMPILED): value for key, value in weights.items()}
+    return unwrapped(weights)
 
 
 def _find(content: Any, *, ema: bool, lightning_ema: bool) -> Any:
@@ -66,7 +69,7 @@ def _find(content: Any, *, ema: bool, lightning_ema: bool) -> Any:
     if not isinstance(content, Mapping):
         return None
     if isinstance(lightning := content.get("state_dict"), Mapping):
-        return _from_lightning(lightning, ema=lightning_ema)
+        return from_lightning(lightning, ema=lightning_ema)
     for key in ("vq_ema", "vq") if ema else ("vq", "vq_ema"):
         if isinstance(content.get(key), Mapping):
             return content[key]
@@ -75,12 +78,12 @@ def _find(content: Any, *, ema: bool, lightning_ema: bool) -> Any:
     return content
 
 
-def _from_lightning(state_dict: Mapping[str, Any], *, ema: bool) -> Mapping[str, Any]:
+def from_lightning(state_dict: Mapping[str, Any], *, ema: bool) -> Mapping[str, Any]:
     """Live weights of the tokenizer, each replaced by its shadow where it has one.
 
     A file without any shadow is returned whole: it was not written by the original training script.
     """
-    if not any(key.startswith(_SHADOW) for key in state_dict):
+    if not has_shadows(state_dict):
         return state_dict
     prefixes: tuple[str, ...] = ("encoder.", "decoder.")
     if any("quantize.embedding" in key for key in state_dict):  # IBQ; LFQ has neither codebook nor these convolutions
@@ -88,4 +91,9 @@ def _from_lightning(state_dict: Mapping[str, Any], *, ema: bool) -> Mapping[str,
     live = {key: value for key, value in state_dict.items() if key.startswith(prefixes)}
     if not ema:
         return live
-    return {key: state_dict.get(_SHADOW + key.replace(".", ""), value) for key, value in live.items()}
+    return {key: state_dict.get(SHADOW + key.replace(".", ""), value) for key, value in live.items()}
+
+
+def has_shadows(state_dict: Mapping[str, Any]) -> bool:
+    """Whether a Lightning state dict carries averages."""
+    return any(key.startswith(SHADOW) for key in state_dict)

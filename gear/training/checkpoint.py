@@ -8,15 +8,14 @@ is what a run resumes from.
 from __future__ import annotations
 
 import logging
-import pickle
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gear.foreign import read_weights
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_atomically, write_json
@@ -77,23 +76,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
     Raises UserError when the file is missing, damaged, or holds anything but tensors and plain Python objects.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give the path of a checkpoint (a .pt file).")
-    try:
-        if not zipfile.is_zipfile(path):  # what torch.save writes
-            raise zipfile.BadZipFile("not a zip archive")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors and plain objects, so it was not opened ({_first_line(error)}); "
-            "save its state dict alone."
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged or no checkpoint ({_first_line(error)}); copy it again.") from None
+    state = read_weights(path, plain_only=True, mapped=False)
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a dictionary of tensors; give a checkpoint.")
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

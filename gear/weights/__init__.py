@@ -1,0 +1,39 @@
+"""The one door for weights: a file, a folder or a hub id of any public layout becomes a model.
+
+    tokenizer = load_tokenizer("vq_ds16_c2i.pt")             # LlamaGen, Open-MAGVIT2, IBQ, GEAR, our own run folders
+    ar = load_ar("exps/ar")                                  # class-conditional or text-to-image, as the tensors say
+    check_pair(tokenizer, ar, image_size=256)                # a UserError with the fix when they do not belong together
+
+    model = open_model("hf://org/name@main")                 # look before loading: nothing but names and shapes is read
+    model.parts, model.dropped, model.layout                 # state dicts under our keys; what was left out, and why
+    model.tokenizer_config, model.ar_config                  # as the file says, else as its tensors show
+    model.config                                             # the RunConfig of `gear train`, or None: ask for --preset
+    model.weights("tokenizer", ema=False)                    # one state dict, to start training from
+    model.tokenizer(ema=True), model.ar(image_size=384)      # the models, in eval mode
+    model.digest, model.phase, model.steps, model.image_size
+
+`locate` finds the files, `layouts` takes a checkpoint apart, `hub_layout` reads and writes our own folders of
+safetensors, `model_file` puts models together, `pair` says whether two of them match, `describe` is `gear info`.
+Everything is strict: a key that is missing, left over or of another shape is a UserError that names it.
+"""
+
+from __future__ import annotations
+
+from gear.weights.compat import config_of, model_path, read_model
+from gear.weights.describe import describe
+from gear.weights.layouts import PARTS
+from gear.weights.model_file import ModelFile, load_ar, load_tokenizer, open_model
+from gear.weights.pair import check_pair
+
+__all__ = [
+    "PARTS",
+    "ModelFile",
+    "check_pair",
+    "config_of",
+    "describe",
+    "load_ar",
+    "load_tokenizer",
+    "model_path",
+    "open_model",
+    "read_model",
+]

@@ -1,0 +1,63 @@
+"""Facts about a model in plain types, for `gear info`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gear.ar.checkpoints import ar_name, is_text_to_image
+from gear.ar.config import TrunkConfig
+from gear.tokenizers.base import TokenizerConfig
+from gear.tokenizers.recognise import tokenizer_name
+from gear.weights.model_file import ModelFile, open_model
+
+
+def describe(source: str | Path) -> dict[str, Any]:
+    """What a file, a folder or a hub id holds: layout, architecture, parts, what would be left out, digest."""
+    model = open_model(source)
+    files = _files(model)
+    return {
+        "file": str(model.path),
+        "sha256": model.digest,
+        "bytes": sum(path.stat().st_size for path in files),
+        "layout": model.layout,
+        "stage": model.phase,
+        "steps": model.steps,
+        "tokenizer": tokenizer_line(model.tokenizer_config) if model.has("tokenizer") else None,
+        "ar": ar_line(model.ar_config) if model.has("ar") else None,
+        "image_size": model.image_size,
+        "trained_with": tokenizer_line(model.trained_with) if model.has("ar") and model.trained_with else None,
+        "averaged_weights": [name for name in ("vq_ema", "ema") if name in model.parts],
+        "parts": {name: _size(model, name) for name in model.parts},
+        "left_out": dict(model.dropped),
+        "settings": dict(model.settings),
+        "config": None if model.config is None else json.loads(json.dumps(model.config.to_dict())),
+    }
+
+
+def tokenizer_line(config: TokenizerConfig) -> str:
+    """For example 'VQ-16: vq, 16384 codes of 8 dimensions, 16 px per token'."""
+    name = tokenizer_name(config)
+    groups = f" in {config.codes_per_token} groups" if config.codes_per_token > 1 else ""
+    codes = f"{config.num_codes} codes of {config.code_dim} dimensions{groups}"
+    return f"{name + ': ' if name else ''}{config.family}, {codes}, {config.downsample} px per token"
+
+
+def ar_line(config: TrunkConfig) -> str:
+    """For example 'LlamaGen-B: class-conditional, 12 blocks of width 768, 256 tokens of 16384 codes'."""
+    name = ar_name(config)
+    kind = "text-to-image" if is_text_to_image(config) else "class-conditional"
+    shape = f"{config.n_layer} blocks of width {config.dim}, {config.block_size} tokens of {config.vocab_size} codes"
+    return f"{name + ': ' if name else ''}{kind}, {shape}"
+
+
+def _files(model: ModelFile) -> list[Path]:
+    if model.card is None:
+        return [model.path]
+    return [model.path.parent / entry["file"] for entry in model.card.parts.values()]
+
+
+def _size(model: ModelFile, part: str) -> dict[str, int]:
+    tensors = model.parts[part]
+    return {"parameters": sum(tensor.numel() for tensor in tensors.values()), "tensors": len(tensors)}

@@ -1,0 +1,126 @@
+"""Our own folder of weights, as the hub likes it: one safetensors file per part, and `config.json`.
+
+    config.json            architecture, provenance, digests (the fields of `Card`)
+    vq.safetensors         the tokenizer; vq_ema: averaged; ar, ema: the same of the AR model; projectors, discriminator
+    README.md              the model card
+
+Whoever wants the tokenizer fetches the tokenizer: parts are read when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gear.ar.config import ARConfig, TextARConfig, TrunkConfig
+from gear.foreign import StateDict, read_state_dict
+from gear.tokenizers.base import TokenizerConfig
+from gear.weights.locate import CARD_FILE, Shelf
+from harness.contract.digest import sha256_file
+from harness.contract.errors import UserError
+from harness.contract.files import read_json, write_json
+
+MODEL_TYPE = "gear"
+FORMAT_VERSION = 1
+AR_KINDS: dict[str, type[ARConfig] | type[TextARConfig]] = {
+    "class-conditional": ARConfig,
+    "text-to-image": TextARConfig,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """`config.json`: plain JSON types only."""
+
+    model_type: str = MODEL_TYPE
+    format_version: int = FORMAT_VERSION
+    tokenizer: dict[str, Any] | None = None
+    """A TokenizerConfig with its family; None without a tokenizer."""
+    ar: dict[str, Any] | None = None
+    """A key of AR_KINDS under `kind`, and the fields of that configuration; None without an AR model."""
+    image_size: int | None = None
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Part -> file, sha256."""
+    phase: str | None = None
+    steps: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the reference calls `args`."""
+    run: dict[str, Any] | None = None
+    """The whole configuration of `gear train`, where it trained the model."""
+    source: dict[str, Any] = field(default_factory=dict)
+    """The file this was converted from: name, sha256, layout."""
+
+    @property
+    def tokenizer_config(self) -> TokenizerConfig | None:
+        return None if self.tokenizer is None else TokenizerConfig.from_dict(self.tokenizer)
+
+    @property
+    def ar_config(self) -> TrunkConfig | None:
+        if self.ar is None:
+            return None
+        fields = dict(self.ar)
+        return AR_KINDS[fields.pop("kind")](**fields)
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / CARD_FILE, asdict(self))
+
+    @staticmethod
+    def read(path: Path) -> Card:
+        """Raises UserError when it is the configuration of something else, or of a later version."""
+        values = read_json(path)
+        if not isinstance(values, dict) or values.get("model_type") != MODEL_TYPE:
+            raise UserError(f"{path} is not the model card of a GEAR model; give a folder that `gear convert` wrote.")
+        if values.get("format_version") != FORMAT_VERSION:
+            raise UserError(
+                f"{path} has format version {values.get('format_version')}, known is {FORMAT_VERSION}; "
+                "use the version of gear that wrote it."
+            )
+        try:
+            card = Card(**values)
+            _ = card.tokenizer_config, card.ar_config
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}); fetch or convert it again.") from None
+        return card
+
+
+def ar_fields(config: TrunkConfig) -> dict[str, Any]:
+    """An AR configuration as `Card.ar` holds it."""
+    kind = next(kind for kind, cls in AR_KINDS.items() if isinstance(config, cls))
+    return {"kind": kind, **asdict(config)}
+
+
+class ShelvedParts(Mapping[str, StateDict]):
+    """The parts of a folder or repository, each read when it is first asked for."""
+
+    def __init__(self, shelf: Shelf, card: Card) -> None:
+        self.shelf, self.card = shelf, card
+        self._read: dict[str, StateDict] = {}
+
+    def __getitem__(self, part: str) -> StateDict:
+        if part not in self._read:
+            self._read[part] = read_state_dict(self.shelf.path(self.card.parts[part]["file"]))
+        return self._read[part]
+
+    def __contains__(self, part: object) -> bool:
+        return part in self.card.parts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.card.parts)
+
+    def __len__(self) -> int:
+        return len(self.card.parts)
+
+    def digests(self) -> list[str]:
+        """sha256 of every part, in the card's order; raises UserError when one is not what the card says."""
+        found = []
+        for part, entry in self.card.parts.items():
+            digest = sha256_file(self.shelf.path(entry["file"]))
+            if digest != entry["sha256"]:
+                raise UserError(
+                    f"{entry['file']} of {self.shelf.name} is not the file that {CARD_FILE} describes ({part}: "
+                    f"sha256 {digest[:12]}, expected {entry['sha256'][:12]}); fetch or convert it again."
+                )
+            found.append(digest)
+        return found

@@ -1,0 +1,147 @@
+"""A checkpoint's content taken apart: which of its state dicts is what, under our keys, and what was left out.
+
+    layout        recognised by                                  parts
+    GEAR          vq, vq_ema, ar, ema, projectors, discriminator  the same
+    LlamaGen      model (DDP) or module (DeepSpeed), ema          vq, or ar and ema
+    Lightning     state_dict with model_ema.* shadows             vq, vq_ema
+    state dict    the tensors themselves                          vq, or ar
+
+Wrappers' prefixes (DDP, FSDP, torch.compile) are removed everywhere; the rest is renamed by the tables TOKENIZER_KEYS
+and AR_KEYS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gear.ar.checkpoints import AR_KEYS, is_ar
+from gear.foreign import StateDict, is_state_dict, outline
+from gear.keytable import unwrapped
+from gear.tokenizers.checkpoints import SHADOW, TOKENIZER_KEYS, from_lightning, has_shadows
+from gear.tokenizers.recognise import is_tokenizer
+from harness.contract.errors import UserError
+
+PARTS = ("vq", "vq_ema", "ar", "ema", "projectors", "discriminator")
+"""State dicts that a model file may hold, under the keys of the published GEAR files."""
+
+_TABLES = {"vq": TOKENIZER_KEYS, "vq_ema": TOKENIZER_KEYS, "ar": AR_KEYS, "ema": AR_KEYS}
+_FACTS = ("config", "phase", "steps", "stage", "global_step", "args")
+_WRAPPERS = ("model", "module", "state_dict")
+
+
+@dataclass(kw_only=True)
+class Contents:
+    """What a file holds."""
+
+    layout: str
+    parts: dict[str, StateDict] = field(default_factory=dict)
+    """By the names in PARTS."""
+    original: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The same before anything was dropped: what is of no use as a weight may still tell a size."""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Key, or group of keys -> how much of it, and why it was left out."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Plain entries beside the weights that say what they are."""
+
+    def add(self, part: str, state_dict: Mapping[str, Any]) -> None:
+        """Put a state dict in its place under our keys."""
+        cleaned = unwrapped(state_dict)
+        table = _TABLES.get(part)
+        self.original[part] = cleaned
+        self.parts[part], dropped = table.rename(cleaned) if table else (cleaned, {})
+        self.dropped.update(dropped)
+
+
+def contents_of(content: Any, path: Path) -> Contents:
+    """Take a file's content apart; raises UserError, saying what was found, when it is no layout known here."""
+    if is_state_dict(content):
+        return _single("state dict", content, path, whole=True)
+    if isinstance(content, Mapping):
+        wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if any(key in content for key in PARTS if key not in ("ema", "discriminator") or wrapper is None):
+            found = _gear(content, path)
+        elif wrapper is not None:
+            found = _wrapped(wrapper, content, path)
+        else:
+            raise _unknown(path, f"it holds {outline(content)}")
+        _account(found, content)
+        return found
+    raise _unknown(path, f"it holds {outline(content)}")
+
+
+def _gear(content: Mapping[str, Any], path: Path) -> Contents:
+    found = Contents(layout="GEAR")
+    for part in PARTS:
+        if is_state_dict(content.get(part)):
+            found.add(part, content[part])
+        elif content.get(part):
+            raise UserError(
+                f"{part!r} of {path} is no state dict (found: {outline(content[part])}); "
+                "check that it is the file you meant"
+            )
+    if not found.parts:
+        raise _unknown(path, f"it holds {outline(content)}, all of them empty")
+    return found
+
+
+def _wrapped(wrapper: str, content: Mapping[str, Any], path: Path) -> Contents:
+    """LlamaGen and Lightning: one state dict under the name of what trained it."""
+    weights = content[wrapper]
+    if not is_state_dict(weights):
+        raise _unknown(path, f"{wrapper!r} in it is no state dict (found: {outline(weights)})")
+    if wrapper == "state_dict" and has_shadows(weights):
+        return _lightning(weights, path)
+    found = _single("Lightning" if wrapper == "state_dict" else "LlamaGen", weights, path, whole=False, name=wrapper)
+    if is_state_dict(content.get("ema")):
+        if "ar" in found.parts:
+            found.add("ema", content["ema"])
+        else:
+            found.dropped["ema"] = "averaged tokenizer of LlamaGen's training; its published numbers are of `model`"
+    return found
+
+
+def _lightning(weights: Mapping[str, Any], path: Path) -> Contents:
+    """Open-MAGVIT2 and IBQ: live weights, and shadows that replace them where there are some."""
+    found = _single("Lightning", weights, path, whole=False, name="state_dict")
+    averaged = {key: value for key, value in weights.items() if not key.startswith(SHADOW)}
+    found.add("vq_ema", {**averaged, **from_lightning(weights, ema=True)})
+    return found
+
+
+def _single(layout: str, weights: Mapping[str, Any], path: Path, *, whole: bool, name: str = "") -> Contents:
+    """One state dict of which only the tensors say what it is."""
+    found = Contents(layout=layout)
+    cleaned = unwrapped(weights)
+    if is_tokenizer(cleaned):
+        found.add("vq", weights)
+    elif is_ar(cleaned):
+        found.add("ar", weights)
+    else:
+        where = "its tensors" if whole else f"the tensors under {name!r}"
+        raise _unknown(path, f"{where} are those of neither a tokenizer nor an AR model: {outline(weights)}")
+    return found
+
+
+def _account(found: Contents, content: Mapping[str, Any]) -> None:
+    """Keep the plain facts; say of everything else that it was left out."""
+    for key, value in content.items():
+        if key in _FACTS:
+            found.facts[key] = value
+        elif key not in found.parts and key not in found.dropped and key not in _WRAPPERS:
+            found.dropped[key] = _reason(key)
+
+
+def _reason(key: str) -> str:
+    if key.startswith(("opt", "sched", "lr_sched")):
+        return "state of an optimizer or its schedule"
+    return "bookkeeping of the training"
+
+
+def _unknown(path: Path, found: str) -> UserError:
+    return UserError(
+        f"{path} is no model in a known layout: {found}; give a GEAR, LlamaGen, Open-MAGVIT2 or IBQ checkpoint, "
+        "or a plain state dict of one"
+    )

@@ -1,0 +1,132 @@
+"""From what the user wrote to files: a file, a folder, or a repository on the hub."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.contract.errors import MissingAsset, UserError
+
+WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
+RUN_FILE = "model.pt"
+"""What `gear train` writes when its last step is done."""
+CARD_FILE = "config.json"
+
+_HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[^@]+))?")
+
+
+class Shelf(ABC):
+    """A place with files by name; those on the hub are fetched when they are asked for."""
+
+    name: str
+    """How the user wrote it."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The files there are, sorted."""
+
+    @abstractmethod
+    def path(self, name: str) -> Path:
+        """A local file with that content."""
+
+
+@dataclass(frozen=True)
+class Folder(Shelf):
+    name: str
+    folder: Path
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir() if path.is_file())
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+@dataclass(frozen=True)
+class Repository(Shelf):
+    """A model repository on the hub, or what the local cache holds of it where the hub may not or cannot be asked."""
+
+    name: str
+    repo: str
+    revision: str | None
+
+    def names(self) -> list[str]:
+        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+        try:
+            return sorted(HfApi().list_repo_files(self.repo, revision=self.revision))
+        except HFValidationError as error:
+            raise UserError(f"{self.name} is neither a path that exists nor a name on the hub ({error}).") from None
+        except (OfflineModeIsEnabled, OSError) as error:  # what the hub client raises for anything between here and it
+            reason = _first_line(error)
+        except Exception as error:
+            if type(error).__module__.split(".")[0] not in ("httpx", "httpcore"):
+                raise
+            reason = _first_line(error)
+        try:
+            folder = Path(snapshot_download(self.repo, revision=self.revision, local_files_only=True))
+        except (LocalEntryNotFoundError, OSError):
+            raise self._missing(reason) from None
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+    def path(self, name: str) -> Path:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        try:
+            return Path(hf_hub_download(self.repo, name, revision=self.revision))
+        except (LocalEntryNotFoundError, OSError) as error:
+            raise self._missing(_first_line(error)) from None
+
+    def _missing(self, reason: str) -> MissingAsset:
+        revision = f" --revision {self.revision}" if self.revision else ""
+        return MissingAsset(
+            f"{self.name} is no path here, and the hub does not give it ({reason}); check the name, or fetch it on a "
+            f"machine with internet: hf download {self.repo}{revision}"
+        )
+
+
+def locate(source: str | Path, revision: str | None = None) -> Path | Shelf:
+    """A weights file, or the place whose files make a model.
+
+    source: a path that exists; else `org/name`, or `hf://org/name[/file][@revision]`. A folder or repository without
+    a model card of ours means its `model.pt`, or its only weights file.
+
+    Raises UserError when nothing is there, or several weights files are; MissingAsset when the hub does not answer.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return _only_file(Folder(str(source), path))
+    match = _HUB_ID.fullmatch(str(source))
+    hub = str(source).startswith("hf://")
+    if match is None or (path.suffix in WEIGHT_SUFFIXES and not hub):
+        raise UserError(f"{source} does not exist; give a file, a folder, or a hub id (hf://org/name).")
+    repository = Repository(str(source), match["repo"], revision or match["revision"])
+    return repository.path(match["file"]) if match["file"] else _only_file(repository)
+
+
+def _only_file(shelf: Shelf) -> Path | Shelf:
+    names = shelf.names()
+    weights = [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
+    if CARD_FILE in names and RUN_FILE not in names and not any(name.endswith(".pt") for name in weights):
+        return shelf
+    if RUN_FILE in names or len(weights) == 1:
+        return shelf.path(RUN_FILE if RUN_FILE in names else weights[0])
+    if "log.jsonl" in names or not weights:
+        raise UserError(
+            f"{shelf.name} holds no {RUN_FILE}: its training is not finished (run the same `gear train` again), "
+            "or it is not a model's folder."
+        )
+    raise UserError(
+        f"{shelf.name} holds {len(weights)} weights files ({', '.join(weights[:8])}); "
+        f"name one, such as {shelf.name}/{weights[0]}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

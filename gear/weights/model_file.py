@@ -1,0 +1,323 @@
+"""A model file that is open: what it holds, which architecture that is, and the models built from it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gear.ar.checkpoints import build_ar, recognise_ar, table_length
+from gear.ar.config import TrunkConfig
+from gear.ar.model import ClassConditionalAR
+from gear.ar.t2i import TextToImageAR
+from gear.config import RunConfig
+from gear.foreign import StateDict, load_exactly, read_weights
+from gear.tokenizers import TOKENIZERS, IBQConfig, Tokenizer, TokenizerConfig, VQConfig, build_tokenizer
+from gear.tokenizers.recognise import recognise_tokenizer
+from gear.weights.hub_layout import Card, ShelvedParts
+from gear.weights.layouts import contents_of
+from gear.weights.locate import CARD_FILE, Shelf, locate
+from harness.contract.digest import digest_sequence, sha256_file
+from harness.contract.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["tokenizer", "ar", "projectors", "discriminator"]
+
+_KINDS: dict[Kind, tuple[str, ...]] = {
+    "tokenizer": ("vq_ema", "vq"),
+    "ar": ("ema", "ar"),
+    "projectors": ("projectors",),
+    "discriminator": ("discriminator",),
+}
+"""Where a model is: averaged first, live last."""
+
+_DEFAULT_DOWNSAMPLE = 16
+_DEFAULT_IMAGE_SIZE = 256
+_SIZE_IN_NAME = re.compile(r"_(256|384|512|1024)(?=_|$)")
+"""As in `c2i_B_384.pt`: the published AR files carry their image size nowhere else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """State dicts under our keys, and what their file says about them. Made by `open_model`."""
+
+    source: str
+    """As the user wrote it."""
+    path: Path
+    """The file; for a folder or repository its config.json."""
+    layout: str
+    parts: Mapping[str, StateDict]
+    """By the names in `PARTS`; tensors are mapped from the file."""
+    original: Mapping[str, Mapping[str, Any]]
+    """The same before anything was dropped."""
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """What was left out: key, or group of keys -> how much, and why."""
+    phase: str | None = None
+    """The stage of `gear train` that wrote it."""
+    steps: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Plain settings of the original training (`args`)."""
+    run: Mapping[str, Any] | None = None
+    """The configuration of `gear train`, unparsed."""
+    card: Card | None = None
+
+    @cached_property
+    def config(self) -> RunConfig | None:
+        """The configuration of the training run; None for files of others, which carry none."""
+        return None if self.run is None else RunConfig.from_dict(self.run)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the file; of its parts' sha256, one a line, for a folder of safetensors."""
+        if isinstance(self.parts, ShelvedParts):
+            return digest_sequence(self.parts.digests())
+        return sha256_file(self.path)
+
+    def has(self, kind: Kind) -> bool:
+        """Whether there are weights of that kind, live or averaged."""
+        return any(name in self.parts for name in _KINDS[kind])
+
+    def weights(self, kind: Kind, *, ema: bool = True) -> StateDict:
+        """The state dict of one model. ema: averaged where there are averages; False insists on live ones."""
+        return self.parts[self._part(kind, ema)]
+
+    def _part(self, kind: Kind, ema: bool) -> str:
+        averaged, live = _KINDS[kind][0], _KINDS[kind][-1]
+        if ema and averaged in self.parts:
+            return averaged
+        if live in self.parts:
+            return live
+        if averaged in self.parts:
+            raise UserError(
+                f"{self.source} holds averaged weights only ({averaged!r}), and live ones were asked for; "
+                "leave out --no-ema (ema=False), or give the training checkpoint."
+            )
+        wanted = {"ar": "AR model"}.get(kind, kind)
+        raise UserError(
+            f"{self.source} holds no {wanted} (it has {', '.join(self.parts)}); give the file of a stage that trains "
+            "one, or the published one."
+        )
+
+    # -- which architecture --
+
+    @cached_property
+    def tokenizer_config(self) -> TokenizerConfig:
+        """The tokenizer of this file: as the file says, else as its tensors show. UserError when it has none."""
+        part = self._part("tokenizer", True)
+        if self._recorded_tokenizer is not None:
+            return self._recorded_tokenizer
+        groups = self.settings.get("entropy_num_groups")
+        try:
+            return recognise_tokenizer(self.original[part], num_codebooks=groups if isinstance(groups, int) else None)
+        except ValueError as error:
+            raise UserError(f"{self.source} holds a tokenizer that is not known here: {error}.") from None
+
+    @cached_property
+    def trained_with(self) -> TokenizerConfig | None:
+        """The tokenizer that the AR model was trained with, as far as the file tells; what `check_pair` compares."""
+        if self._recorded_tokenizer is not None:
+            return self._recorded_tokenizer
+        if self.has("tokenizer"):
+            return self.tokenizer_config
+        published = TOKENIZERS.get(str(self.settings.get("vq_model")))
+        if isinstance(published, VQConfig | IBQConfig):
+            sizes = {name: self.settings[name] for name in _CODEBOOK if isinstance(self.settings.get(name), int)}
+            return replace(published, **sizes)
+        return published
+
+    @property
+    def _recorded_tokenizer(self) -> TokenizerConfig | None:
+        if self.config is not None:
+            return self.config.tokenizer
+        return None if self.card is None else self.card.tokenizer_config
+
+    @property
+    def _recorded_ar(self) -> TrunkConfig | None:
+        if self.config is not None:
+            return self.config.ar
+        return None if self.card is None else self.card.ar_config
+
+    @property
+    def downsample(self) -> int:
+        """Pixels along one side of a token; 16, as published, where the file does not tell."""
+        if self.trained_with is not None:
+            return self.trained_with.downsample
+        ratio = self.settings.get("downsample_ratio")
+        return ratio if isinstance(ratio, int) else _DEFAULT_DOWNSAMPLE
+
+    @cached_property
+    def image_size(self) -> int | None:
+        """The image size of the training, as the file, its settings, its rotary table or its name tell; else None."""
+        if self.config is not None:
+            return self.config.data.image_size
+        if self.card is not None:
+            return self.card.image_size
+        if isinstance(size := self.settings.get("image_size"), int):
+            return size
+        if not self.has("ar"):
+            return None
+        state = self.original[self._part("ar", True)]
+        if (length := table_length(state)) is not None:
+            cond = recognise_ar(state, num_tokens=1).cls_token_num
+            return round((length - cond) ** 0.5) * self.downsample
+        named = _SIZE_IN_NAME.search(self.path.stem)
+        return int(named[1]) if named else None
+
+    @property
+    def ar_config(self) -> TrunkConfig:
+        """The AR model of this file: as the file says, else as its tensors show. UserError when it has none."""
+        return self._ar_config(None)
+
+    def _ar_config(self, image_size: int | None) -> TrunkConfig:
+        part = self._part("ar", True)
+        if image_size is not None and self.image_size not in (None, image_size):
+            raise UserError(
+                f"{self.source} was trained for {self.image_size} px images, but {image_size} px were asked for; "
+                f"give a model of that size, or ask for {self.image_size} px."
+            )
+        if self._recorded_ar is not None:
+            return self._recorded_ar
+        size = image_size or self.image_size or _DEFAULT_IMAGE_SIZE
+        known = {name: self.settings[name] for name in _SETTINGS if name in self.settings}
+        try:
+            return recognise_ar(self.original[part], num_tokens=(size // self.downsample) ** 2, **known)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.source} holds an AR model that is not known here: {error}.") from None
+
+    # -- models --
+
+    def tokenizer(self, *, ema: bool = True, config: TokenizerConfig | None = None) -> Tokenizer:
+        """The tokenizer in eval mode.
+
+        ema: averaged weights where there are some; False insists on live ones. config: the architecture, instead of
+        what the file says. Raises UserError when there is none, or its tensors do not fit.
+        """
+        part = self._part("tokenizer", ema)
+        tokenizer = build_tokenizer(config or self.tokenizer_config)
+        load_exactly(tokenizer, self.parts[part], source=f"{part!r} of {self.source}")
+        self._report(part)
+        return tokenizer.eval()
+
+    def ar(
+        self, *, ema: bool = True, image_size: int | None = None, config: TrunkConfig | None = None
+    ) -> ClassConditionalAR | TextToImageAR:
+        """The AR model in eval mode, class-conditional or text-to-image; its weights are mapped from the file.
+
+        image_size: what it is wanted for; a model of another size is refused, one that does not tell is taken for it
+        (for 256 px when nobody says). Otherwise as `tokenizer`.
+        """
+        part = self._part("ar", ema)
+        chosen = config or self._ar_config(image_size)
+        if image_size is None and self.image_size is None and config is None:
+            log.warning(
+                "%s does not say for which image size it was trained: %d px is assumed; say image_size= if it is not.",
+                self.source,
+                _DEFAULT_IMAGE_SIZE,
+            )
+        weights = self.parts[part]
+        with torch.device("meta"):  # no initial weights are drawn for billions of parameters
+            model = build_ar(chosen)
+        load_exactly(model, weights, source=f"{part!r} of {self.source}", assign=True)
+        self._report(part)
+        return model.to(model.output.weight.device).eval()  # places the rotary table
+
+    def _report(self, part: str) -> None:
+        left_out = "; ".join(f"{key} ({why})" for key, why in self.dropped.items())
+        log.info("%r of %s (%s)%s", part, self.source, self.layout, f"; left out: {left_out}" if left_out else "")
+
+
+_CODEBOOK = ("codebook_size", "codebook_embed_dim")
+_SETTINGS = ("cls_token_num", "text_attn", "drop_path_rate", "token_dropout_p")
+"""Settings of the reference's training that are fields of the AR configuration under the same name."""
+
+
+def open_model(source: str | Path, *, revision: str | None = None) -> ModelFile:
+    """Open a checkpoint, a run folder, a folder of safetensors or a hub id (`org/name`, `hf://org/name/file@revision`).
+
+    Raises UserError when there is nothing, or nothing known; MissingAsset when the hub does not answer.
+    """
+    where = locate(source, revision)
+    if isinstance(where, Shelf):
+        return _from_shelf(str(source), where)
+    return from_content(str(source), where, read_weights(where))
+
+
+def from_content(source: str, path: Path, content: Any) -> ModelFile:
+    """A model file from what `read_weights` returned for it."""
+    found = contents_of(content, path)
+    facts = found.facts
+    steps = facts.get("steps", facts.get("global_step"))
+    return ModelFile(
+        source=source,
+        path=path,
+        layout=found.layout,
+        parts=found.parts,
+        original=found.original,
+        dropped=found.dropped,
+        phase=facts.get("phase"),
+        steps=steps if isinstance(steps, int) else None,
+        settings=_plain(facts.get("args")),
+        run=facts.get("config") if isinstance(facts.get("config"), dict) else None,
+    )
+
+
+def _from_shelf(source: str, shelf: Shelf) -> ModelFile:
+    card = Card.read(shelf.path(CARD_FILE))
+    parts = ShelvedParts(shelf, card)
+    return ModelFile(
+        source=source,
+        path=shelf.path(CARD_FILE),
+        layout="safetensors",
+        parts=parts,
+        original=parts,
+        phase=card.phase,
+        steps=card.steps,
+        settings=card.settings,
+        run=card.run,
+        card=card,
+    )
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        return {}
+    plain = (str, int, float, bool, type(None))
+    return {str(key): value for key, value in settings.items() if isinstance(value, plain)}
+
+
+def load_tokenizer(
+    source: str | Path | ModelFile | Mapping[str, Any],
+    *,
+    ema: bool = True,
+    config: TokenizerConfig | None = None,
+    revision: str | None = None,
+) -> Tokenizer:
+    """The tokenizer of any public checkpoint, in eval mode; see `open_model` and `ModelFile.tokenizer`."""
+    return _opened(source, revision).tokenizer(ema=ema, config=config)
+
+
+def load_ar(
+    source: str | Path | ModelFile | Mapping[str, Any],
+    *,
+    ema: bool = True,
+    image_size: int | None = None,
+    config: TrunkConfig | None = None,
+    revision: str | None = None,
+) -> ClassConditionalAR | TextToImageAR:
+    """The AR model of any public checkpoint, in eval mode; see `open_model` and `ModelFile.ar`."""
+    return _opened(source, revision).ar(ema=ema, image_size=image_size, config=config)
+
+
+def _opened(source: str | Path | ModelFile | Mapping[str, Any], revision: str | None) -> ModelFile:
+    if isinstance(source, ModelFile):
+        return source
+    if isinstance(source, Mapping):
+        return from_content("the model file", Path("model.pt"), source)
+    return open_model(source, revision=revision)

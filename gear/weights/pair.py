@@ -1,0 +1,60 @@
+"""Whether a tokenizer and an AR model belong together."""
+
+from __future__ import annotations
+
+from gear.ar.config import TrunkConfig
+from gear.ar.model import Trunk
+from gear.tokenizers.base import Tokenizer, TokenizerConfig
+from harness.contract.errors import UserError
+
+
+def check_pair(
+    tokenizer: Tokenizer | TokenizerConfig,
+    ar: Trunk | TrunkConfig,
+    *,
+    trained_with: TokenizerConfig | None = None,
+    image_size: int | None = None,
+) -> None:
+    """Raise UserError, with the fix, when `ar` cannot have been trained on the codes of `tokenizer`.
+
+    trained_with: the tokenizer that the AR model's own file speaks of; ids alone do not show a codebook's dimension.
+    image_size: the pixels that are asked for.
+    """
+    tokenizer = tokenizer.config if isinstance(tokenizer, Tokenizer) else tokenizer
+    ar = ar.config if isinstance(ar, Trunk) else ar
+    if tokenizer.num_codes != ar.vocab_size:
+        raise UserError(
+            f"the AR model knows {ar.vocab_size} codes and the tokenizer {tokenizer.num_codes}; "
+            "give the tokenizer that the AR model was trained with."
+        )
+    if tokenizer.codes_per_token != 1:
+        raise UserError(
+            f"the tokenizer has {tokenizer.codes_per_token} codes per token, which no AR model here reads; "
+            "give one with a single code, such as LFQ-16 in the place of GLFQ-16."
+        )
+    if trained_with is not None:
+        _same_codes(tokenizer, trained_with)
+    native = ar.grid_side * tokenizer.downsample
+    if image_size is not None and image_size != native:
+        raise UserError(
+            f"the AR model draws {ar.grid_side} x {ar.grid_side} tokens, {native} px with this tokenizer, but "
+            f"{image_size} px were asked for; give a model of that size, or ask for {native} px."
+        )
+
+
+def _same_codes(tokenizer: TokenizerConfig, trained_with: TokenizerConfig) -> None:
+    for what, given, known in (
+        ("family", _kind_of_code(tokenizer), _kind_of_code(trained_with)),
+        ("code dimension", tokenizer.code_dim, trained_with.code_dim),
+        ("downsample factor", tokenizer.downsample, trained_with.downsample),
+    ):
+        if given != known:
+            raise UserError(
+                f"the AR model was trained with a tokenizer of {what} {known}, and this one has {given}; "
+                "give the tokenizer that the AR model was trained with."
+            )
+
+
+def _kind_of_code(config: TokenizerConfig) -> str:
+    """GLFQ with one group is LFQ."""
+    return "lfq" if config.family == "glfq" else config.family
