@@ -10,59 +10,116 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gear.data.base import ImageSource
+from gear.data.base import BadSample, ImageSource, Sample
 from gear.data.order import BatchOrder
+from harness.contract.errors import BadSamples
+
+_MOST_IN_A_ROW = 100
+"""Unusable samples one after the other, beyond which the data set itself must be wrong."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """images_u8 (B, 3, H, W) uint8; labels (B,) int64; ids (B,) int64, the samples' indices in the data set.
 
-    captions: one text per image, empty strings where the data set has none.
+    captions: one text per image, None where the data set has none.
+    null_draws: (B,) float32 uniform in [0, 1), the samples' own: a condition is dropped (for classifier-free guidance)
+        where the draw is below the dropout probability. None in a batch made by hand: the model draws by itself.
+    bad: why samples of the order are missing; others stand in for them.
     """
 
     images_u8: Tensor
     labels: Tensor
     ids: Tensor
-    captions: tuple[str, ...] = ()
+    captions: tuple[str | None, ...] = ()
+    null_draws: Tensor | None = None
+    bad: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> Tensor:
         """(B, 3, H, W) in [-1, 1], of the default floating type: x / 127.5 - 1."""
         return self.images_u8.to(torch.get_default_dtype()) / 127.5 - 1.0
 
+    def dropped(self, probability: float) -> Tensor | None:
+        """(B,) bool: whose condition is dropped; None leaves the draw to the model."""
+        return None if self.null_draws is None else self.null_draws < probability
+
     def to(self, device: torch.device) -> Batch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
-        return Batch(move(self.images_u8), move(self.labels), move(self.ids), self.captions)
+        draws = None if self.null_draws is None else move(self.null_draws)
+        return Batch(move(self.images_u8), move(self.labels), move(self.ids), self.captions, draws, self.bad)
+
+    def pin_memory(self) -> Batch:
+        """Called by the DataLoader, so that the copies to a GPU need not be waited for."""
+        draws = None if self.null_draws is None else self.null_draws.pin_memory()
+        pinned = (tensor.pin_memory() for tensor in (self.images_u8, self.labels, self.ids))
+        return Batch(*pinned, self.captions, draws, self.bad)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one process works on: of each global batch, cut into `parts` micro-batches, the piece of `rank`."""
+
+    rank: int = 0
+    world_size: int = 1
+    parts: int = 1
 
 
 class _OrderedBatches(Dataset[Batch]):
-    """Item n is global batch n, so that a loader may start anywhere."""
+    """Item n is this process's piece of micro-batch n, so that a loader may start anywhere."""
 
-    def __init__(self, source: ImageSource, order: BatchOrder) -> None:
-        self.source, self.order = source, order
+    def __init__(self, source: ImageSource, order: BatchOrder, share: Share) -> None:
+        self.source, self.order, self.share = source, order, share
 
     def __getitem__(self, number: int) -> Batch:
-        indices = self.order.indices(number)
-        samples = [self.source.item(int(index), self.order.rng(number, int(index))) for index in indices]
-        images = torch.from_numpy(np.stack([sample.image_u8 for sample in samples]))
-        labels = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
-        captions = tuple(sample.caption for sample in samples)
-        return Batch(images, labels, torch.from_numpy(indices.copy()), captions)
+        share = self.share
+        batch, part = divmod(number, share.parts)
+        piece = part * share.world_size + share.rank
+        wanted = self.order.indices(batch, piece, share.parts * share.world_size)
+        bad: list[str] = []
+        found = [self._usable(batch, int(index), bad) for index in wanted]
+        draws = [self.order.null_draw(batch, index) for index, _ in found]
+        return Batch(
+            torch.from_numpy(np.stack([sample.image_u8 for _, sample in found])),
+            torch.tensor([sample.label for _, sample in found], dtype=torch.int64),
+            torch.tensor([index for index, _ in found], dtype=torch.int64),
+            tuple(sample.caption for _, sample in found),
+            torch.tensor(draws, dtype=torch.float32),
+            tuple(bad),
+        )
+
+    def _usable(self, batch: int, index: int, bad: list[str]) -> tuple[int, Sample]:
+        """Sample `index`, or the next one in the data set that can be used: the same choice in every process."""
+        for _ in range(_MOST_IN_A_ROW):
+            try:
+                return index, self.source.item(index, self.order.rng(batch, index))
+            except BadSample as problem:
+                bad.append(str(problem))
+                index = (index + 1) % len(self.source)
+        raise BadSamples(
+            f"{_MOST_IN_A_ROW} samples in a row cannot be used, the last because: {bad[-1]}; check the data set."
+        )
 
 
 def batches(
-    source: ImageSource, order: BatchOrder, *, start: int, stop: int, num_workers: int = 0, pin_memory: bool = False
+    source: ImageSource,
+    order: BatchOrder,
+    *,
+    start: int,
+    stop: int,
+    share: Share | None = None,
+    num_workers: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Batches `start` .. `stop - 1` of the order, in order.
+    """This process's pieces of micro-batches `start` .. `stop - 1` of the order, in order.
 
     The loader has a generator of its own: fetching data must not move the random state that dropout draws from,
     or a resumed run would differ from an uninterrupted one.
     """
     loader = DataLoader(
-        _OrderedBatches(source, order),
+        _OrderedBatches(source, order, share or Share()),
         sampler=range(start, stop),
         batch_size=None,
         num_workers=num_workers,

@@ -1,8 +1,10 @@
 """The order in which training sees its samples: a pure function of (seed, step), the same for any number of processes.
 
 An epoch is one permutation of the data set, drawn from (seed, epoch). A global batch is a consecutive slice of it;
-what is left over at the end of an epoch is dropped. A process takes its contiguous share of each global batch.
-So a run resumed at step n, or started with another number of workers, sees exactly the same batches.
+what is left over at the end of an epoch is dropped. A process takes its contiguous share of each global batch, and
+whatever is random about a sample (its augmentation, whether its condition is dropped) is drawn from (seed, epoch,
+sample). So a run resumed at step n, or started with another number of processes, workers or micro-batches, sees
+exactly the same batches.
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ import numpy.typing as npt
 
 from harness.contract.errors import UserError
 
-_AUGMENTATION_STREAM = 1
-_ORDER_STREAM = 0
+_ORDER_STREAM, _AUGMENTATION_STREAM, _NULL_STREAM = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,25 @@ class BatchOrder:
     def epoch_of(self, batch: int) -> int:
         return batch // self.batches_per_epoch
 
-    def indices(self, batch: int, rank: int = 0, world_size: int = 1) -> npt.NDArray[np.int64]:
-        """Sample indices of global batch number `batch` (from 0) that process `rank` works on, int64 (batch/world,)."""
-        if self.batch_size % world_size:
+    def indices(self, batch: int, piece: int = 0, pieces: int = 1) -> npt.NDArray[np.int64]:
+        """Sample indices of piece `piece` of global batch number `batch` (both from 0), int64 (batch_size / pieces,)."""
+        if self.batch_size % pieces:
             raise UserError(
-                f"batch_size {self.batch_size} cannot be shared by {world_size} processes; make it a multiple of them."
+                f"batch_size {self.batch_size} cannot be cut into {pieces} equal pieces (processes times "
+                "micro-batches); make it a multiple of them."
             )
         epoch, position = divmod(batch, self.batches_per_epoch)
-        start, share = position * self.batch_size, self.batch_size // world_size
-        return _permutation(self.num_items, self.seed, epoch)[start + rank * share : start + (rank + 1) * share]
+        length = self.batch_size // pieces
+        start = position * self.batch_size + piece * length
+        return _permutation(self.num_items, self.seed, epoch)[start : start + length]
 
     def rng(self, batch: int, index: int) -> np.random.Generator:
         """The generator that augments sample `index` in `batch`: fresh each epoch, the same in every process."""
         return np.random.default_rng((self.seed, _AUGMENTATION_STREAM, self.epoch_of(batch), index))
+
+    def null_draw(self, batch: int, index: int) -> float:
+        """A uniform number in [0, 1) that decides whether sample `index` loses its condition in `batch`."""
+        return float(np.random.default_rng((self.seed, _NULL_STREAM, self.epoch_of(batch), index)).random())
 
 
 @lru_cache(maxsize=2)

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gear.data.loader import batches
+from gear.data.base import BadSample, Sample
+from gear.data.loader import Batch, Share, batches
 from gear.data.order import BatchOrder
-from harness.contract.errors import UserError
+from harness.contract.errors import BadSamples, UserError
 from tests.gear import tiny
 
 
@@ -35,6 +36,57 @@ def test_augmentation_belongs_to_the_sample_and_the_epoch() -> None:
     assert order.rng(0, 8).random() != draw
 
 
+def test_pieces_of_processes_and_micro_batches_make_up_the_batch_that_one_process_sees() -> None:
+    """Labels, pixels and the draws that drop conditions alike."""
+
+    def stream(**share: int) -> list[Batch]:
+        parts = share.get("parts", 1)
+        return list(
+            batches(tiny.Noise(), BatchOrder(10, 8), start=0, stop=3 * parts, share=Share(**share), num_workers=0)
+        )
+
+    whole = stream()
+    for parts, world_size in ((2, 1), (1, 4), (2, 2)):
+        streams = [stream(rank=rank, world_size=world_size, parts=parts) for rank in range(world_size)]
+        for number, batch in enumerate(whole):
+            pieces = [streams[rank][number * parts + part] for part in range(parts) for rank in range(world_size)]
+            for name in ("ids", "labels", "images_u8", "null_draws"):
+                together = torch.cat([getattr(piece, name) for piece in pieces])
+                assert torch.equal(together, getattr(batch, name)), name
+
+
+def test_conditions_are_dropped_as_often_as_asked() -> None:
+    order = BatchOrder(2000, 8)
+    draws = np.array([order.null_draw(0, index) for index in range(2000)])
+    assert abs((draws < 0.1).mean() - 0.1) < 0.03
+    assert order.null_draw(0, 5) == order.null_draw(1, 5), "the batch within an epoch does not matter"
+    assert order.null_draw(0, 5) != order.null_draw(order.batches_per_epoch, 5)
+
+
+class HalfBroken(tiny.Noise):
+    """Odd samples cannot be used."""
+
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
+        if index % 2:
+            raise BadSample(f"sample {index} is torn")
+        return super().item(index, rng)
+
+
+def test_a_bad_sample_is_named_and_another_one_stands_in() -> None:
+    (batch,) = batches(HalfBroken(), BatchOrder(10, 10), start=0, stop=1)
+    assert not (batch.ids % 2).any()
+    assert sorted(batch.bad) == [f"sample {index} is torn" for index in (1, 3, 5, 7, 9)]
+
+
+def test_a_data_set_of_bad_samples_is_refused() -> None:
+    class Broken(tiny.Noise):
+        def item(self, index: int, rng: np.random.Generator) -> Sample:
+            raise BadSample(f"sample {index} is torn")
+
+    with pytest.raises(BadSamples, match="in a row cannot be used, the last because: sample"):
+        list(batches(Broken(), BatchOrder(10, 4), start=0, stop=1))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_may_start_anywhere(workers: int) -> None:
     order = BatchOrder(10, 4, seed=1)
@@ -57,5 +109,5 @@ def test_too_few_images_are_refused() -> None:
 
 
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
-    with pytest.raises(UserError, match="cannot be shared by 3 processes"):
+    with pytest.raises(UserError, match="cannot be cut into 3 equal pieces"):
         BatchOrder(30, 4).indices(0, 0, 3)
