@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,17 +45,15 @@ class Batch:
         return None if self.null_draws is None else self.null_draws < probability
 
     def to(self, device: torch.device) -> Batch:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        draws = None if self.null_draws is None else move(self.null_draws)
-        return Batch(move(self.images_u8), move(self.labels), move(self.ids), self.captions, draws, self.bad)
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader, so that the copies to a GPU need not be waited for."""
-        draws = None if self.null_draws is None else self.null_draws.pin_memory()
-        pinned = (tensor.pin_memory() for tensor in (self.images_u8, self.labels, self.ids))
-        return Batch(*pinned, self.captions, draws, self.bad)
+        return self._mapped(Tensor.pin_memory)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

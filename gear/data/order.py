@@ -48,7 +48,7 @@ class BatchOrder:
         return batch // self.batches_per_epoch
 
     def indices(self, batch: int, piece: int = 0, pieces: int = 1) -> npt.NDArray[np.int64]:
-        """Sample indices of piece `piece` of global batch number `batch` (both from 0), int64 (batch_size / pieces,)."""
+        """Sample indices of piece `piece` of global batch number `batch` (both from 0), (batch_size/pieces,) int64."""
         if self.batch_size % pieces:
             raise UserError(
                 f"batch_size {self.batch_size} cannot be cut into {pieces} equal pieces (processes times "
