@@ -17,7 +17,7 @@ def data() -> None:
 @data.command()
 @click.option("--out", "out_dir", type=FOLDER, required=True)
 def digits(out_dir: Path) -> None:
-    """Write the demo's tinted digits: train.npz, held_out.npz, digits.json."""
+    """Write the demo's tinted digits with labels, colours and captions: train.npz, held_out.npz, digits.json."""
     from gear.data.digits import write_digits
 
     click.echo(f"{write_digits(out_dir)}")

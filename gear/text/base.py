@@ -57,9 +57,12 @@ class TextConfig:
 class TextEncoder(Protocol):
     """A frozen encoder. `config.max_length` tokens per caption, `config.feature_dim` channels each."""
 
-    config: TextConfig
-    num_cut: int
-    """Captions that were longer than MAX_CHARACTERS or T tokens, since this encoder was built."""
+    @property
+    def config(self) -> TextConfig: ...
+
+    @property
+    def num_cut(self) -> int:
+        """Captions that were longer than MAX_CHARACTERS or T tokens, since this encoder was built."""
 
     def encode(self, captions: Sequence[str]) -> TextCondition:
         """Features (B, T, C) without gradient and mask (B, T) bool, True = a real token, on the encoder's device.

@@ -1,0 +1,69 @@
+"""From the bytes of an image to the array that a model trains on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from gear.data.base import BadSample
+from gear.data.transforms import center_crop, random_crop, short_side_resize, to_array
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
+
+MAX_PIXELS = 100_000_000
+"""More are refused before decoding, as are images so long and thin that resizing would make them larger than this."""
+
+Crop = Literal["random", "center"]
+
+
+def open_rgb(content: Path | bytes, *, accept_truncated: bool = False) -> Image.Image:
+    """Decode an image as RGB.
+
+    accept_truncated: take what is there of an image that ends early, as the published text-to-image training does.
+    Raises BadSample saying what is wrong with it.
+    """
+    try:
+        with (
+            Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened,
+            _truncation(accept_truncated),
+        ):
+            if opened.width * opened.height > MAX_PIXELS:
+                raise BadSample(f"{opened.width} x {opened.height} pixels are more than the {MAX_PIXELS:,} allowed")
+            return opened.convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadSample(f"it cannot be read as an image ({error})") from None
+
+
+def training_image(
+    image: Image.Image, size: int, rng: np.random.Generator, *, crop: Crop, random_hflip: bool
+) -> npt.NDArray[np.uint8]:
+    """Short side to `size`, crop, mirror half of them: (3, size, size) uint8.
+
+    The order of draws is fixed: place of the crop, then the mirror.
+    """
+    longest = max(image.size) / min(image.size) * size
+    if longest * size > MAX_PIXELS:
+        raise BadSample(f"{image.width} x {image.height} pixels are too long and thin to be resized")
+    image = short_side_resize(image, size)
+    image = random_crop(image, size, rng) if crop == "random" else center_crop(image, size)
+    if random_hflip and rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return to_array(image)
+
+
+@contextmanager
+def _truncation(accept: bool) -> Iterator[None]:
+    """Pillow knows this only as a global."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = accept
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
