@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import difflib
 import logging
+from pathlib import Path
 
 from gear.assets import find_asset
 from gear.teachers.base import Targets, Teacher, TeacherConfig
 from gear.teachers.clip import CLIP
 from gear.teachers.dinov2 import DINOV2, DINOV2_REG
 from gear.teachers.dinov3 import DINOV3
-from gear.teachers.family import Family
+from gear.teachers.family import Family, Variant
 from gear.teachers.jepa import JEPA21
 from gear.teachers.lite0 import Lite0Teacher
 from gear.teachers.siglip2 import SIGLIP2
-from gear.teachers.vit import ViTTeacher
+from gear.teachers.vit import ViTTeacher, variant_of
 from harness.contract.errors import MissingAsset, UserError
 
 __all__ = ["FAMILIES", "RANDOM", "Targets", "Teacher", "TeacherConfig", "build_teachers", "teacher_names"]
 
 log = logging.getLogger(__name__)
 
-FAMILIES: dict[str, Family] = {
-    family.name: family for family in (DINOV2, DINOV2_REG, DINOV3, JEPA21, SIGLIP2, CLIP)
-}
+FAMILIES: dict[str, Family] = {family.name: family for family in (DINOV2, DINOV2_REG, DINOV3, JEPA21, SIGLIP2, CLIP)}
 """Vision transformers by the first part of their teachers' names."""
 
 RANDOM = "random"
@@ -60,16 +59,21 @@ def _build(name: str, source: str | None, layer: int, image_size: int, grid: int
         path = find_asset(source, purpose="the teacher lite0", setting="teacher.weights") if source else None
         return Lite0Teacher(grid, path)
     family, size = _parse(name)
+    path = None if source == RANDOM else _weights(name, variant_of(family, size), source, image_size)
     teacher = ViTTeacher(family, size, image_size, layer=layer)
-    if source != RANDOM:
-        public = teacher.variant.weights
-        if source is None and public is None:
-            raise MissingAsset(f"the teacher {name} has no single public file; set teacher.weights to its file or folder.")
-        wanted = source or str(public).format(image_size=image_size)
-        path = find_asset(wanted, purpose=f"the teacher {name}", setting="teacher.weights")
+    if path is not None:
         log.info("teacher %s: %s", name, path)
         teacher.load(path)
     return teacher
+
+
+def _weights(name: str, variant: Variant, source: str | None, image_size: int) -> Path:
+    """The file or folder of a teacher's weights, found before anything large is built."""
+    public = None if variant.weights is None else variant.weights.format(image_size=image_size)
+    wanted = source or public
+    if wanted is None:
+        raise MissingAsset(f"the teacher {name} has no single public file; set teacher.weights to its file or folder.")
+    return find_asset(wanted, purpose=f"the teacher {name}", setting="teacher.weights")
 
 
 def _parse(name: str) -> tuple[Family, str]:

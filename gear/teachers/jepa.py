@@ -28,15 +28,14 @@ class Encoder(nn.Module):
 
     def __init__(self, *, dim: int, depth: int, num_heads: int, ffn_dim: int, grid: int) -> None:
         super().__init__()
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, dim, kernel_size=_PATCH, stride=_PATCH)
+        self.patch_embed = nn.Conv2d(3, dim, kernel_size=_PATCH, stride=_PATCH)
         self.modality_embed = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=_EPS)
         self.register_buffer("rotation", rotary_table(grid, dim // num_heads), persistent=False)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
-        hidden = self.patch_embed.proj(pixels).flatten(2).transpose(1, 2) + self.modality_embed
+        hidden = self.patch_embed(pixels).flatten(2).transpose(1, 2) + self.modality_embed
         for block in self.blocks:
             hidden = block(hidden, self.rotation)
         return self.norm(hidden)
@@ -50,12 +49,11 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=_EPS)
         self.attn = Attention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=_EPS)
-        self.mlp = nn.Module()
-        self.mlp.fc1, self.mlp.fc2 = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+        self.mlp = FeedForward(dim, ffn_dim)
 
     def forward(self, hidden: Tensor, rotation: Tensor) -> Tensor:
         hidden = hidden + self.attn(self.norm1(hidden), rotation)
-        return hidden + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(hidden))))
+        return hidden + self.mlp(self.norm2(hidden))
 
 
 class Attention(nn.Module):
@@ -69,6 +67,15 @@ class Attention(nn.Module):
         q, k, v = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, L, h)
         q, k = rotate(q, rotation).to(v.dtype), rotate(k, rotation).to(v.dtype)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(hidden)))
 
 
 def rotary_table(grid: int, head_dim: int) -> Tensor:
@@ -98,8 +105,8 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 _AUTHORS = KeyTable(
     "patch_embed_img.proj.weight",
     {
-        "patch_embed_img": "patch_embed",
-        "patch_embed": DROPPED,  # of videos
+        "patch_embed_img.proj": "patch_embed",
+        "patch_embed.proj": DROPPED,  # of videos
         "img_mod_embed": "modality_embed",
         "video_mod_embed": DROPPED,
         "norms_block.3": "norm",

@@ -14,7 +14,7 @@ from gear.foreign import StateDict
 DROPPED = None
 """Right side of an entry that has no place here."""
 
-Side: TypeAlias = str | None | tuple[str | None, ...]
+Side: TypeAlias = str | tuple[str | None, ...] | None
 
 
 @dataclass(frozen=True)

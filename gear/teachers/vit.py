@@ -27,7 +27,7 @@ class ViTTeacher(Teacher):
         Raises UserError: the family has no such size or layer, or is not used at that image size.
         """
         super().__init__()
-        self.family, self.variant, self.layer = family, _variant(family, size), layer
+        self.family, self.variant, self.layer = family, variant_of(family, size), layer
         check_image_size(family.name, image_size)
         rule = rule_of(family.name)
         side = rule.side(image_size)
@@ -68,7 +68,8 @@ class ViTTeacher(Teacher):
         return patches.float()
 
 
-def _variant(family: Family, size: str) -> Variant:
+def variant_of(family: Family, size: str) -> Variant:
+    """A size of a family. Raises UserError naming the sizes there are."""
     if size not in family.variants:
         near = difflib.get_close_matches(size, family.variants, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
