@@ -3,7 +3,8 @@
 What is unlike the textbook decoder:
 
 - positions are rotary over the 2-D token grid, and conditioning slots have zeroed queries and keys (`rope.py`);
-- tokens come hard (ids) or soft (a distribution over the codebook, differentiable): both read one embedding table;
+- tokens come hard (ids) or soft (distributions over the codebook, differentiable): both read one embedding table;
+- the training loss is computed without the logits of a whole batch (`cross_entropy.py`);
 - in training a label is now and then replaced by the null class, for classifier-free guidance;
 - the residual stream can be tapped after any block; with the tap alone the forward stops there.
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,19 @@ from torch.utils.checkpoint import checkpoint
 from gear.ar.blocks import Block, Pass, RMSNorm
 from gear.ar.cache import KVCache
 from gear.ar.config import ARConfig, TrunkConfig
+from gear.ar.cross_entropy import linear_cross_entropy
 from gear.ar.rope import rotary_table
+
+
+class SoftTokens(Protocol):
+    """Tokens (B, n) that are each a distribution over the codebook, however it is held."""
+
+    def mix(self, table: Tensor, /) -> Tensor:
+        """The mean of the rows of `table` (K, D) under each token's distribution, (B, n, D) with its gradient."""
+
+
+Tokens = Tensor | SoftTokens
+"""Ids (B, n), distributions (B, n, K), or soft tokens of n places."""
 
 
 class Trunk(nn.Module, ABC):
@@ -103,15 +116,35 @@ class Trunk(nn.Module, ABC):
     # -- full sequences: training, and the frozen pass of the tokenizer's update --
 
     def forward(
-        self, tokens: Tensor, condition: Any, *, tap_layer: int | None = None, drop_ids: Tensor | None = None
+        self, tokens: Tokens, condition: Any, *, tap_layer: int | None = None, drop_ids: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Next-token logits for a whole sequence, and the residual stream after block `tap_layer` (1-based).
 
-        tokens: image tokens 0 .. n-1 (n <= L - 1 in training), ids (B, n) or a distribution (B, n, K).
+        tokens: image tokens 0 .. n-1 (n <= L - 1 in training), hard or soft.
         drop_ids: (B,), non-zero = use the null condition; overrides the random draw, also in eval mode.
         Returns logits float32 (B, n + 1, K) in training mode, from the slot that predicts image token 0 on, and for all
         T + n slots in eval mode; and the tap (B, T + n, D), never sliced, or None.
         """
+        x, hidden = self._run(tokens, condition, tap_layer, drop_ids)
+        logits = self._logits(x)
+        return (logits[:, self.num_cond - 1 :] if self.training else logits), hidden
+
+    def next_token_loss(
+        self, code_ids: Tensor, condition: Any, tap_layer: int, drop_ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy of each image token of ids (B, L) given those before it, and the tap of `forward`.
+
+        In nats, 0-d, at least float32: what the logits of `forward` give, which are never held for more than a chunk.
+        """
+        x, hidden = self._run(code_ids[:, :-1], condition, tap_layer, drop_ids)
+        assert hidden is not None
+        read = self.norm(self.predicting(x))  # (B, L, D)
+        return linear_cross_entropy(read.flatten(0, 1), self.output.weight, code_ids.flatten()), hidden
+
+    def _run(
+        self, tokens: Tokens, condition: Any, tap_layer: int | None, drop_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The residual stream (B, T + n, D) behind the last block, and behind block `tap_layer` if there is one."""
         wanted = self._checked(tap_layer)
         hidden: Tensor | None = None
         x, this = self._enter(tokens, condition, drop_ids)
@@ -119,10 +152,9 @@ class Trunk(nn.Module, ABC):
             x = self._through(block, x, this)
             if layer == wanted:
                 hidden = x
-        logits = self._logits(x)
-        return (logits[:, self.num_cond - 1 :] if self.training else logits), hidden
+        return x, hidden
 
-    def tap(self, tokens: Tensor, condition: Any, tap_layer: int, drop_ids: Tensor | None = None) -> Tensor:
+    def tap(self, tokens: Tokens, condition: Any, tap_layer: int, drop_ids: Tensor | None = None) -> Tensor:
         """The residual stream (B, T + n, D) right after block `tap_layer` (1-based); later blocks are not run."""
         x, this = self._enter(tokens, condition, drop_ids)
         for block in islice(self.layers, self._checked(tap_layer)):
@@ -133,11 +165,13 @@ class Trunk(nn.Module, ABC):
         """The slots (B, n + 1, D) of a tap that predict image tokens 0 .. n: what alignment reads."""
         return hidden[:, self.num_cond - 1 :]
 
-    def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """(B, n, D) from ids (B, n), or from a distribution over the codebook (B, n, K) with its gradient.
+    def embed_tokens(self, tokens: Tokens) -> Tensor:
+        """(B, n, D) from ids (B, n), or from distributions over the codebook with their gradient.
 
-        Raises ValueError for any other rank.
+        Raises ValueError for a tensor of another rank.
         """
+        if not isinstance(tokens, Tensor):
+            return tokens.mix(self.tok_embeddings.weight)
         if tokens.ndim == 2 and not tokens.is_floating_point():
             return self.tok_embeddings(tokens)
         if tokens.ndim == 3 and tokens.is_floating_point():
@@ -146,13 +180,13 @@ class Trunk(nn.Module, ABC):
             f"tokens are ids (B, n) or a distribution (B, n, K), not {tokens.dtype} of shape {tuple(tokens.shape)}"
         )
 
-    def _enter(self, tokens: Tensor, condition: Any, drop_ids: Tensor | None) -> tuple[Tensor, Pass]:
+    def _enter(self, tokens: Tokens, condition: Any, drop_ids: Tensor | None) -> tuple[Tensor, Pass]:
         """The embedded sequence (B, S, D) that the first block reads, and what all blocks share."""
         embedded = self.embed_tokens(tokens)
         x = torch.cat([self.embed_condition(condition, drop_ids).to(embedded.dtype), embedded], dim=1)
         num_slots = x.shape[1]
         if num_slots > self.config.max_sequence:
-            raise ValueError(f"{tokens.shape[1]} tokens for a model of {self.config.block_size}")
+            raise ValueError(f"{embedded.shape[1]} tokens for a model of {self.config.block_size}")
         this = Pass(
             rotary=self.rotary_table[:num_slots],
             num_cond=self.num_cond,

@@ -19,7 +19,6 @@ from gear.teachers import Targets
 from gear.tokenizers.base import Tokenizer
 from gear.training.diagnostics import optimizer_logs
 from gear.training.ema import EMA
-from gear.training.objective import next_token_loss
 from gear.training.stage import Logs, Stage
 
 
@@ -65,9 +64,8 @@ def ar_step(run: ARStage, batch: Batch, *, last: bool = True, diagnose: bool = T
 
     run.ar.train()
     with run.autocast():
-        logits, hidden = run.ar(code_ids[:, :-1], run.condition(batch), tap_layer=gear.tap_layer)
+        ce, hidden = run.ar.next_token_loss(code_ids, run.condition(batch), gear.tap_layer)
         align = alignment_loss(run.projectors(run.ar.predicting(hidden)), targets)
-    ce = next_token_loss(logits, code_ids)
     loss = ce + gear.align_coeff * align
     norm = run.ar_opt.step(loss, last_micro_batch=last)
 

@@ -12,12 +12,12 @@ from gear.training.stage import Logs
 
 def codebook_logs(code: Code, temperature: float | None = None) -> Logs:
     """How the codebook is used: the natural posterior softmax(-d), and that of the soft read-out at `temperature`."""
-    logs: Logs = {"codebook_usage": codebook_usage(code.code_ids, code.code_distances.shape[-1])}
-    natural = posterior_statistics(code.code_distances)
+    logs: Logs = {"codebook_usage": codebook_usage(code.code_ids, code.distances.num_codes)}
+    natural, *softer = posterior_statistics(code.distances, [1.0] if temperature is None else [1.0, temperature])
     logs["codebook/natural_entropy_nats"] = natural.entropy_nats
     logs |= _spread("codebook", natural)
     if temperature is not None:
-        soft = posterior_statistics(code.code_distances, temperature)
+        (soft,) = softer
         logs["soft/entropy_nats"] = soft.entropy_nats
         logs |= _spread("soft", soft)
         logs["temperature"] = temperature

@@ -18,7 +18,6 @@ from gear.teachers import Targets
 from gear.tokenizers.base import Tokenizer
 from gear.training.diagnostics import codebook_logs, optimizer_logs, tokenizer_logs
 from gear.training.ema import EMA
-from gear.training.objective import next_token_loss
 from gear.training.stage import Logs, Stage
 
 
@@ -67,9 +66,10 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
         targets = run.targets(batch.images_u8, batch.ids)  # (B, L, d_i) per teacher
         code = run.tokenizer(pixels)
     hard = hard_codes(code.code_ids, num_images)  # (B, L)
-    soft = soft_codes(code.code_distances, num_images, gear.temperature)  # (B, L, K)
+    soft = soft_codes(code.distances, num_images, gear.temperature)  # (B, L) distributions over K codes
     if gear.straight_through:
         soft = straight_through(soft, hard)
+    codebook = codebook_logs(code, gear.temperature) if diagnose else {}  # before the codebook moves
 
     run.ar.eval()
     with frozen(run.ar, run.projectors):
@@ -88,9 +88,8 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
     # 3. AR: predict the hard codes and align on the way.
     run.ar.train()
     with run.autocast():
-        logits, hidden = run.ar(hard[:, :-1], batch.labels, tap_layer=gear.tap_layer)  # (B, L, K), (B, T+L-1, D)
+        ce, hidden = run.ar.next_token_loss(hard, batch.labels, gear.tap_layer)  # 0-d, (B, T+L-1, D)
         align_hard = alignment_loss(run.projectors(run.ar.predicting(hidden)), targets)
-    ce = next_token_loss(logits, hard)
     ar_loss = ce + gear.align_coeff * align_hard
     ar_norm = run.ar_opt.step(ar_loss, last_micro_batch=last)
 
@@ -109,4 +108,4 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
             }
         ),
     }
-    return logs | (codebook_logs(code, gear.temperature) if diagnose else {})
+    return logs | codebook

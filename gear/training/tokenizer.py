@@ -37,6 +37,7 @@ def tokenizer_step(run: TokenizerStage, batch: Batch, *, last: bool = True, diag
     run.tokenizer.train()
     with run.autocast():
         code = run.tokenizer(pixels)
+    codebook = codebook_logs(code) if diagnose else {}  # before the codebook moves
 
     tokenizer_loss, generator_logs = run.losses.generator(pixels, code.recon, code.losses, run.step)
     tokenizer_norm = run.tokenizer_opt.step(tokenizer_loss, last_micro_batch=last)
@@ -54,4 +55,4 @@ def tokenizer_step(run: TokenizerStage, batch: Batch, *, last: bool = True, diag
             }
         ),
     }
-    return logs | (codebook_logs(code) if diagnose else {})
+    return logs | codebook

@@ -24,6 +24,7 @@ from gear.config import GearConfig, OptimizerConfig, RunConfig, StageConfig
 from gear.data.loader import Batch
 from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossConfig, LossHead
+from gear.readout import SoftCodes
 from gear.tokenizers import TOKENIZER_CONFIGS, TokenizerConfig, build_tokenizer
 from gear.training.e2e import GearStage
 from gear.training.stage import Logs
@@ -213,18 +214,22 @@ def _first_step(meta: dict[str, Any], given: Arrays, want: Arrays) -> list[Resul
 def _watch(stage: GearStage) -> dict[str, Tensor]:
     """What passes through the modules in one iteration, under the names of the golden file."""
     seen: dict[str, Tensor] = {}
-    tap, forward = stage.ar.tap, stage.ar.forward
+    ar = stage.ar
+    tap, next_token_loss = ar.tap, ar.next_token_loss
 
-    def watched_tap(tokens: Tensor, *args: Any) -> Tensor:
-        seen["vq_phase.ar_input"] = tokens.detach()
+    def watched_tap(tokens: SoftCodes, *args: Any) -> Tensor:
+        seen["vq_phase.ar_input"] = tokens.probs().detach()
         seen["vq_phase.hidden"] = tap(tokens, *args)
         return seen["vq_phase.hidden"]
 
-    def watched_forward(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        logits, hidden = forward(*args, **kwargs)
-        assert hidden is not None
-        seen["ar_phase.logits"], seen["ar_phase.hidden"] = logits.detach(), hidden.detach()
-        return logits, hidden
+    def watched_loss(code_ids: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        loss, hidden = next_token_loss(code_ids, *args)
+        seen["ar_phase.hidden"] = hidden.detach()
+        return loss, hidden
+
+    def note_head_input(norm: nn.Module, inputs: Any, read: Tensor) -> None:
+        # The step itself never holds the logits; these are what its loss is the cross-entropy of.
+        seen["ar_phase.logits"] = F.linear(read, ar.output.weight).detach()
 
     def note_code(module: nn.Module, inputs: Any, code: Any) -> None:
         seen["recon"], seen["indices"], seen["d"] = code.recon, code.code_ids, code.code_distances
@@ -233,7 +238,8 @@ def _watch(stage: GearStage) -> dict[str, Tensor]:
         seen["soft"] = posterior.view(images, -1, posterior.shape[-1])
 
     stage.tokenizer.register_forward_hook(note_code)
-    stage.ar.tap, stage.ar.forward = watched_tap, watched_forward  # type: ignore[method-assign]
+    ar.norm.register_forward_hook(note_head_input)
+    ar.tap, ar.next_token_loss = watched_tap, watched_loss  # type: ignore[method-assign, assignment]
     return seen
 
 
