@@ -7,6 +7,9 @@ check:
   expected:
     gfid: {value: 2.648, rel: 1.0e-3}
     recall: {any_of: [0.8867, 0.8933], abs: 0.02}       builds differ; either answer is right
+  full:                           `--full`: a public batch with published scores, against the real assets
+    samples: adm-check-batch      an asset
+    expected: ...
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.assets import AssetStore
 from harness.catalog import Benchmark, Catalog
 from harness.contract.errors import UserError
 from harness.contract.record import ScoreRecord
@@ -67,11 +71,31 @@ def check_plan(benchmark: Benchmark) -> tuple[Plan, dict[str, str]]:
     return dataclasses.replace(plan, name=f"check-{benchmark.id}"), overrides
 
 
-def compare_with_expected(benchmark: Benchmark, record: ScoreRecord) -> list[Comparison]:
+def full_check_plan(benchmark: Benchmark, assets: AssetStore) -> Plan:
+    """The plan of `--full`: the public batch that `check.full` names, scored against the benchmark's own assets.
+
+    Raises:
+        UserError: the benchmark names no such batch.
+        MissingAsset: the batch is not here.
+    """
+    case = benchmark.check.get("full")
+    if not case:
+        raise UserError(f"{benchmark.id} has no public batch with published scores; leave out --full.")
+    batch = assets.find(str(case["samples"]), needed_by=f"harness check {benchmark.id} --full").path
+    request = Request(
+        benchmarks=(benchmark.id,),
+        generator=existing_samples(batch),
+        options={benchmark.id: dict(case.get("options") or {})},
+    )
+    return dataclasses.replace(make_plan(request, Catalog([benchmark], {})), name=f"check-{benchmark.id}-full")
+
+
+def compare_with_expected(benchmark: Benchmark, record: ScoreRecord, *, full: bool = False) -> list[Comparison]:
     """Every expected metric against the record. A metric that is missing or not a number does not pass."""
+    case = benchmark.check["full"] if full else benchmark.check
     values = {metric.name: metric.value for metric in record.metrics if metric.category is None}
     where = benchmark.folder / "benchmark.yaml"
-    return [_compare(name, values.get(name), wanted, where) for name, wanted in benchmark.check["expected"].items()]
+    return [_compare(name, values.get(name), wanted, where) for name, wanted in case["expected"].items()]
 
 
 def _compare(name: str, got: float | None, wanted: Mapping[str, Any], where: Path) -> Comparison:

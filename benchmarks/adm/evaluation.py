@@ -1,8 +1,8 @@
 """The ADM evaluator's five numbers from Inception features. Pure: no TensorFlow, no images.
 
-What `scorer.py` keeps in the `features` folder beside `score.json` is all that goes in here, so
+What the scorer's two feature stages leave in their folders is all that goes in here, so
 
-    evaluate(Features.read(OUT / "features"), Options(**score["options"]))
+    evaluate(Features.read(REFERENCE, SAMPLES), Options(**score["options"]))
 
 gives the recorded numbers again, on a machine with NumPy and SciPy only.
 """
@@ -17,15 +17,20 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.adm.references import Measure
 from harness.contract.errors import BadSamples, UserError
+from harness.contract.features import read_features
+from harness.contract.screen import Duplicates, check_duplicates_option
+from harness.metrics.distances import Distance, half_precision_squared_distances
 from harness.metrics.frechet import Statistics, frechet_distance, statistics
 from harness.metrics.inception_score import class_probabilities, inception_score
-from harness.metrics.prdc import Distance, adm_precision_recall, half_precision_squared_distances, squared_distances
+from harness.metrics.prdc import adm_precision_recall, exact_precision_recall
 
 Array = npt.NDArray[Any]
-DistanceName = Literal["float16", "tensorflow", "exact"]
+DistanceName = Literal["float16", "tensorflow"]
 
-STATISTICS_FILE = "reference_statistics.npz"
+STATISTICS_FILE = "statistics.npz"
+RADII_FILE = "radii.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +44,28 @@ class Options:
     manifold_k: int = 3
     """The neighbour that sets a ball's radius in precision and recall."""
     distances: DistanceName = "float16"
-    """Arithmetic of precision and recall: `float16` (products summed in float32, as GPUs do), `tensorflow` (float16 on
-    the installed TensorFlow build; hours for 50,000 images on a CPU) or `exact` (float64; not comparable)."""
+    """Arithmetic of precision and recall: `float16` (products summed in float32, as GPUs do) or `tensorflow` (float16
+    on the installed TensorFlow build; hours for 50,000 images on a CPU)."""
+    exact: bool = True
+    """Whether precision and recall are also given in exact (float32) arithmetic; not comparable with published ones."""
+    measure: Measure = "gfid"
+    """`gfid`: samples against the training set. `rfid`: reconstructions of the validation set against that."""
+    duplicates: Duplicates = "refuse"
+    """What to do with images that stand more than once: `refuse`, or `allow` with a note."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "is_split_size", "manifold_k"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"the option adm.{name} is {value!r}; give a whole number of at least 1.")
-        if self.distances not in get_args(DistanceName):
-            raise UserError(
-                f"the option adm.distances is {self.distances!r}; choose one of {', '.join(get_args(DistanceName))}."
-            )
+        for name, choices in (("distances", get_args(DistanceName)), ("measure", get_args(Measure))):
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"the option adm.{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}."
+                )
+        if not isinstance(self.exact, bool):
+            raise UserError(f"the option adm.exact is {self.exact!r}; give true or false.")
+        check_duplicates_option("adm", self.duplicates)
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> Options:
@@ -79,29 +94,38 @@ class Features:
     reference_spatial_statistics: Statistics
     classifier: Array
     """(D, C) float32, weights of the last layer, which has no bias."""
+    reference_radii: Array | None = None
+    """(M,) squared radii of the reference's balls, where they are known already."""
 
     @classmethod
-    def read(cls, folder: Path) -> Features:
-        """Read the folder a scorer left; the per-image arrays stay on disk until they are needed."""
-        with np.load(folder / STATISTICS_FILE, allow_pickle=False) as archive:
+    def read(cls, reference: Path, samples: Path) -> Features:
+        """Read the folders of the two feature stages; the per-image arrays stay on disk until they are needed."""
+        with np.load(reference / STATISTICS_FILE, allow_pickle=False) as archive:
             pool = Statistics(mean=archive["mu"], covariance=archive["sigma"])
             spatial = Statistics(mean=archive["mu_s"], covariance=archive["sigma_s"])
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("sample_pool", "sample_spatial", "reference_pool", "classifier")
-        }
-        return cls(reference_pool_statistics=pool, reference_spatial_statistics=spatial, **arrays)
+        radii = reference / RADII_FILE
+        return cls(
+            sample_pool=read_features(samples / "pool.npy"),
+            sample_spatial=read_features(samples / "spatial.npy"),
+            reference_pool=read_features(reference / "pool.npy"),
+            reference_pool_statistics=pool,
+            reference_spatial_statistics=spatial,
+            classifier=read_features(samples / "classifier.npy"),
+            reference_radii=np.load(radii, allow_pickle=False) if radii.exists() else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """The five metrics, and for each sample whether it lies in the reference manifold."""
+    """The metrics, and for each sample whether it lies in the reference manifold."""
 
     gfid: float
     sfid: float
     inception_score: float
     precision: float
     recall: float
+    precision_exact: float | None
+    recall_exact: float | None
     in_reference_manifold: Array
     """(N,) bool; its mean is the precision."""
 
@@ -123,27 +147,33 @@ def evaluator_statistics(features: Array) -> Statistics:
 
 
 def evaluate(features: Features, options: Options, distance: Distance | None = None) -> Evaluation:
-    """The five metrics. `distance` overrides the arithmetic of precision and recall (TensorFlow's own, for one).
+    """All metrics. `distance` takes the place of the float16 arithmetic of precision and recall (TensorFlow's own).
 
     Raises BadSamples when there are too few images for a covariance or a neighbourhood.
     """
     count, needed = len(features.sample_pool), options.manifold_k + 1
     if count < needed:
         raise BadSamples(f"adm needs at least {needed} images, the sample set has {count}; sample more with --limit.")
-    if distance is None:
-        distance = {"float16": half_precision_squared_distances, "exact": squared_distances}[options.distances]
+    reference, sample, k = features.reference_pool, features.sample_pool, options.manifold_k
     inside = adm_precision_recall(
-        features.reference_pool, features.sample_pool, k=options.manifold_k, distance=distance
+        reference,
+        sample,
+        k=k,
+        distance=distance or half_precision_squared_distances,
+        reference_radii=features.reference_radii,
     )
+    exact = exact_precision_recall(reference, sample, k=k) if options.exact else None
     return Evaluation(
-        gfid=frechet_distance(features.reference_pool_statistics, evaluator_statistics(features.sample_pool)).value,
+        gfid=frechet_distance(features.reference_pool_statistics, evaluator_statistics(sample)).value,
         sfid=frechet_distance(
             features.reference_spatial_statistics, evaluator_statistics(features.sample_spatial)
         ).value,
         inception_score=inception_score(
-            class_probabilities(features.sample_pool, features.classifier), split_size=options.is_split_size
+            class_probabilities(sample, features.classifier), split_size=options.is_split_size
         ),
         precision=inside.precision,
         recall=inside.recall,
+        precision_exact=exact and exact.precision,
+        recall_exact=exact and exact.recall,
         in_reference_manifold=inside.reference_balls > 0,
     )

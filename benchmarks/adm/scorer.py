@@ -1,21 +1,19 @@
 """ADM ImageNet benchmark: sample set in, gFID, sFID, Inception Score, precision and recall out.
 
-Everything that is arithmetic is in `evaluation.py`; here images become features, and features become files. The
-features stay beside `score.json`, so the numbers can be computed again without TensorFlow.
+Two feature stages, each kept by the harness under the digest of what it read: the reference's features (graph and
+archive), and the samples' (graph and samples). What is left for the score is the arithmetic of `evaluation.py`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.adm.evaluation import (
+    RADII_FILE,
     Evaluation,
     Features,
     Options,
@@ -23,18 +21,23 @@ from benchmarks.adm.evaluation import (
     evaluator_statistics,
     write_statistics,
 )
-from benchmarks.adm.inception_graph import InceptionGraph, TensorFlowDistances
+from benchmarks.adm.references import Reference, refuse_mixed_up
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, MissingAsset
+from harness.contract.features import FeatureFile
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
 from harness.contract.record import Metric, ScoreRecord
-from harness.contract.scorer import ScoreJob, describe_environment, run_scorer
+from harness.contract.samples import SampleSet
+from harness.contract.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
+from harness.contract.screen import screen_samples
 from harness.metrics.frechet import Statistics
+from harness.metrics.interval import wilson_interval
+from harness.metrics.prdc import adm_radii
 
 Array = npt.NDArray[Any]
 
-VERSION = 1
+VERSION = 2
 GRAPH = "adm-inception-graph"
 REFERENCE = "adm-imagenet256-reference"
 FULL_COUNT = 50_000
@@ -45,123 +48,129 @@ LABELS = {
     "inception_score": ("IS", True),
     "precision": ("Precision", True),
     "recall": ("Recall", True),
+    "precision_exact": ("Precision, exact", True),
+    "recall_exact": ("Recall, exact", True),
 }
 """Metric -> how it is printed, and whether higher is better."""
 
 
-class Stopwatch:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - started, 3)
-
-
-def score(job: ScoreJob) -> ScoreRecord:
+def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
     options = Options.from_mapping(job.options)
-    if len(job.samples) <= options.manifold_k:
-        raise BadSamples(
-            f"{job.samples.folder}: holds {len(job.samples)} images, adm needs more than {options.manifold_k}; "
-            "draw more samples."
-        )
-    graph_path, reference_path = job.assets.file(GRAPH), job.assets.file(REFERENCE)
-    folder = job.out / "features"
-    folder.mkdir(exist_ok=True)
-    watch = Stopwatch()
-
-    graph = InceptionGraph(graph_path)
-    with watch.stage("sample_features"):
-        extract(
-            graph, job.samples.batches(options.batch_size), folder, "sample", job.progress(len(job.samples), "images")
-        )
-    with watch.stage("reference_features"):
-        pool, spatial = extract_reference(graph, reference_path, folder, options, job)
-    write_statistics(folder, pool, spatial)
-    np.save(folder / "classifier.npy", graph.classifier)
-    graph.close()
-
-    with watch.stage("metrics"):
-        distance = TensorFlowDistances() if options.distances == "tensorflow" else None
-        evaluation = evaluate(Features.read(folder), options, distance)
-
+    found = screen_samples(job.samples, "adm", at_least=options.manifold_k + 1, duplicates=options.duplicates)
+    _refuse_reconstructions(job.samples, options)
+    features = Features.read(job.stage("reference"), job.stage("samples"))
+    evaluation = evaluate(features, options, _distance(options))
     job.items.extend(items(job, evaluation))
     return ScoreRecord(
         benchmark="adm",
         benchmark_version=VERSION,
-        metrics=metrics(evaluation),
-        digests={f"asset:{GRAPH}": sha256_file(graph_path), f"asset:{REFERENCE}": sha256_file(reference_path)},
+        metrics=metrics(evaluation, options),
+        digests={f"asset:{name}": sha256_file(job.assets.file(name)) for name in (GRAPH, REFERENCE)},
         environment=describe_environment(["scipy", "tensorflow-cpu"]),
-        timings_s=watch.seconds,
         options=options.as_mapping(),
-        notes=notes(len(job.samples), options, evaluation),
+        notes=[*found, *notes(len(job.samples), options, evaluation)],
     )
 
 
-def extract(graph: InceptionGraph, batches: Iterable[Array], folder: Path, role: str, progress: Progress) -> None:
-    """Write `<role>_pool.npy` and `<role>_spatial.npy` batch by batch; images are never all in memory."""
-    pool: Array | None = None
-    spatial: Array | None = None
-    start = 0
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def reference_features(job: StageJob[SampleSet]) -> None:
+    """Features of the reference's images, its statistics, and the radii of its balls.
+
+    An archive that holds `mu` holds statistics of a whole data set, of which `arr_0` is a part; they then stand for the
+    two distances, and `arr_0` for precision and recall only.
+    """
+    options = Options.from_mapping(job.options)
+    path = job.assets.file(REFERENCE)
+    reference = check_reference(job.assets, options)
+    with open_npz_member(path, "arr_0", error=MissingAsset) as images:
+        progress = job.progress(reference.count, "reference images")
+        pool, spatial = extract(job, images.batches(options.batch_size), progress)
+    of_pool, of_spatial = stored_statistics(job.assets) or (evaluator_statistics(pool), evaluator_statistics(spatial))
+    write_statistics(job.out, of_pool, of_spatial)
+    if options.distances == "float16":
+        np.save(job.out / RADII_FILE, adm_radii(pool, k=options.manifold_k))
+
+
+def sample_features(job: StageJob[SampleSet]) -> None:
+    """Features of the samples in request order, and the classifier that turns them into probabilities."""
+    options = Options.from_mapping(job.options)
+    extract(job, job.samples.batches(options.batch_size), job.progress(len(job.samples), "images"))
+
+
+def extract(job: StageJob[SampleSet], batches: Iterable[Array], progress: Progress) -> tuple[Array, Array]:
+    """Write `pool.npy`, `spatial.npy` and `classifier.npy` batch by batch; images are never all in memory."""
+    from benchmarks.adm.inception_graph import InceptionGraph  # TensorFlow, which the score itself can do without
+
+    graph = InceptionGraph(job.assets.file(GRAPH))
+    pool, spatial = (FeatureFile(job.out / f"{name}.npy", progress.total) for name in ("pool", "spatial"))
     for images_u8 in batches:
         pool_batch, spatial_batch = graph.features(images_u8)
-        if pool is None or spatial is None:
-            pool = _new_array(folder / f"{role}_pool.npy", progress.total, pool_batch.shape[1])
-            spatial = _new_array(folder / f"{role}_spatial.npy", progress.total, spatial_batch.shape[1])
-        stop = start + len(images_u8)
-        pool[start:stop], spatial[start:stop] = pool_batch, spatial_batch
-        start = stop
+        pool.append(pool_batch)
+        spatial.append(spatial_batch)
         progress.advance(len(images_u8))
+    np.save(job.out / "classifier.npy", graph.classifier)
+    graph.close()
+    return pool.finish(), spatial.finish()
 
 
-def extract_reference(
-    graph: InceptionGraph, path: Path, folder: Path, options: Options, job: ScoreJob
-) -> tuple[Statistics, Statistics]:
-    """Features of the reference's images, and its statistics: those stored in the archive, or else those of its images.
-
-    An archive that holds `mu` holds statistics of the whole data set, of which `arr_0` is a part; they then stand for
-    gFID and sFID, and `arr_0` for precision and recall only.
-    """
+def check_reference(assets: Assets, options: Options) -> Reference:
+    """What the reference archive is, checked before any work: its type, its size, and its split."""
+    path = assets.file(REFERENCE)
     with open_npz_member(path, "arr_0", error=MissingAsset) as images:
-        if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] != 3:
-            raise MissingAsset(
-                f"{path}: arr_0 is {images.dtype} {images.shape}, a reference archive holds uint8 (N, H, W, 3); "
-                f"fetch it again: harness assets pull {REFERENCE}"
-            )
-        if images.shape[0] <= options.manifold_k:
-            raise MissingAsset(
-                f"{path}: holds {images.shape[0]} images, precision and recall need more than {options.manifold_k}; "
-                "take a larger reference archive."
-            )
-        progress = job.progress(images.shape[0], "reference images")
-        extract(graph, images.batches(options.batch_size), folder, "reference", progress)
-
-    if "mu" in npz_names(path, error=MissingAsset):
-        mu, sigma, mu_s, sigma_s = (
-            read_npz_array(path, key, error=MissingAsset) for key in ("mu", "sigma", "mu_s", "sigma_s")
+        shape, dtype = images.shape, images.dtype
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
+        raise MissingAsset(
+            f"{path}: arr_0 is {dtype} {shape}, a reference archive holds uint8 (N, H, W, 3); "
+            f"fetch it again: harness assets pull {REFERENCE}"
         )
-        try:
-            return Statistics(mean=mu, covariance=sigma), Statistics(mean=mu_s, covariance=sigma_s)
-        except ValueError as error:
-            raise MissingAsset(f"{path}: {error}; fetch it again: harness assets pull {REFERENCE}") from error
-    pool, spatial = (np.load(folder / f"reference_{part}.npy", mmap_mode="r") for part in ("pool", "spatial"))
-    return evaluator_statistics(pool), evaluator_statistics(spatial)
+    if shape[0] <= options.manifold_k:
+        raise MissingAsset(
+            f"{path}: holds {shape[0]} images, precision and recall need more than {options.manifold_k}; "
+            "take a larger reference archive."
+        )
+    has_statistics = "mu" in npz_names(path, error=MissingAsset)
+    reference = Reference(filename=path.name, sha256=sha256_file(path), count=shape[0], has_statistics=has_statistics)
+    refuse_mixed_up(options.measure, reference)
+    return reference
 
 
-def metrics(evaluation: Evaluation) -> list[Metric]:
-    count = len(evaluation.in_reference_manifold)
-    return [
-        Metric(name=name, value=getattr(evaluation, name), higher_is_better=higher_is_better, n=count, label=label)
-        for name, (label, higher_is_better) in LABELS.items()
-    ]
+def stored_statistics(assets: Assets) -> tuple[Statistics, Statistics] | None:
+    """Pool and spatial statistics of the reference archive, or None where it stores none."""
+    path = assets.file(REFERENCE)
+    if "mu" not in npz_names(path, error=MissingAsset):
+        return None
+    mu, sigma, mu_s, sigma_s = (
+        read_npz_array(path, key, error=MissingAsset) for key in ("mu", "sigma", "mu_s", "sigma_s")
+    )
+    try:
+        return Statistics(mean=mu, covariance=sigma), Statistics(mean=mu_s, covariance=sigma_s)
+    except ValueError as error:
+        raise MissingAsset(f"{path}: {error}; fetch it again: harness assets pull {REFERENCE}") from error
 
 
-def items(job: ScoreJob, evaluation: Evaluation) -> Iterator[dict[str, Any]]:
-    """One line per image; `row` is its row in `features/sample_*.npy`."""
+# --- the record ------------------------------------------------------------------------------------------------------
+
+
+def metrics(evaluation: Evaluation, options: Options) -> list[Metric]:
+    """gFID is called rFID when that is what was measured. Shares have an interval over the samples they are of."""
+    count, rows = len(evaluation.in_reference_manifold), []
+    for name, (label, higher_is_better) in LABELS.items():
+        value = getattr(evaluation, name)
+        if value is None:
+            continue
+        if name == "gfid" and options.measure == "rfid":
+            name, label = "rfid", "rFID"
+        interval = wilson_interval(round(value * count), count) if name.startswith("precision") else None
+        rows.append(
+            Metric(name=name, value=value, higher_is_better=higher_is_better, n=count, label=label, interval=interval)
+        )
+    return rows
+
+
+def items(job: ScoreJob[SampleSet], evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """One line per image; `row` is its row in the samples' features."""
     for row, inside in enumerate(evaluation.in_reference_manifold):
         yield {"id": job.samples.ids[row], "row": row, "in_reference_manifold": bool(inside)}
 
@@ -173,8 +182,6 @@ def notes(count: int, options: Options, evaluation: Evaluation) -> list[str]:
             f"Computed from {count:,} images; published numbers use {FULL_COUNT:,}, and both distances fall as the "
             "count grows."
         )
-    if options.distances == "exact":
-        found.append("Precision and recall use exact distances; published numbers use float16 ones.")
     if np.isnan(evaluation.inception_score):
         found.append(
             "The Inception Score is not a number: a class has probability 0 for some image, as float32 rounds it."
@@ -182,9 +189,21 @@ def notes(count: int, options: Options, evaluation: Evaluation) -> list[str]:
     return found
 
 
-def _new_array(path: Path, count: int, width: int) -> Array:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, width))
+def _distance(options: Options) -> Any:
+    if options.distances != "tensorflow":
+        return None
+    from benchmarks.adm.inception_graph import TensorFlowDistances
+
+    return TensorFlowDistances()
+
+
+def _refuse_reconstructions(samples: SampleSet, options: Options) -> None:
+    if options.measure == "gfid" and samples.generator.get("kind") == "reconstructions":
+        raise BadSamples(
+            f"{samples.folder}: holds reconstructions of a tokenizer; gFID is for drawn images. Measure their rFID: "
+            "--set adm.measure=rfid, with the validation images as reference, or: harness score recon"
+        )
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_scorer(score))
+    raise SystemExit(run_scorer(score, stages={"reference": reference_features, "samples": sample_features}))

@@ -13,8 +13,8 @@ samples), so that the harness can run each as a step of its own and keep it:
 
     run_scorer(score, stages={"reference": reference_features})
 
-`score --stage reference --assets DIR --out DIR` then computes that stage alone, `score --features DIR ...` finds finished
-stages below DIR, and without it `ScoreJob.stage` computes them below the output folder.
+`score --stage reference --assets DIR --out DIR` then computes that stage alone, `score --features DIR ...` finds
+finished stages below DIR, and without it `ScoreJob.stage` computes them below the output folder.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     d = |mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr (S_a S_b)^(1/2)          (Heusel et al. 2017, arXiv:1706.08500)
 
 Published evaluators take the matrix root of the product with SciPy's `sqrtm`, which loses digits when there are fewer
-images than features and needs a 1e-6 nudge when the product is singular. With S_a = A A^T and S_b = B B^T the last trace
-is the sum of the singular values of A^T B, or of the roots of the eigenvalues of the symmetric A^T S_b A: equal in exact
-arithmetic, many times faster, and in the first form stable for singular covariances. `root_trace` chooses.
+images than features and needs a 1e-6 nudge when the product is singular. With S_a = A A^T and S_b = B B^T the last
+trace is the sum of the singular values of A^T B, or of the roots of the eigenvalues of the symmetric A^T S_b A: equal
+in exact arithmetic, many times faster, and in the first form stable for singular covariances. `root_trace` chooses.
 """
 
 from __future__ import annotations

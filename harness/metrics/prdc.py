@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 ADM_BLOCK = 10_000
 """Side of the ADM evaluator's distance blocks; each block chooses its float16 or float32 path on its own."""
 SQUARE_BLOCK = 1_000
-"""Side of the blocks where nothing depends on it: large enough for a fast matrix product, small enough for the cache."""
+"""Side of the blocks where nothing depends on it: large enough for a fast matrix product, small for the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

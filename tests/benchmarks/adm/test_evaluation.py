@@ -18,7 +18,9 @@ from benchmarks.adm.evaluation import (
     evaluator_statistics,
     write_statistics,
 )
+from benchmarks.adm.scorer import LABELS
 from harness.contract.errors import BadSamples, UserError
+from harness.metrics.prdc import adm_radii
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "adm"
 DECLARED = yaml.safe_load((FOLDER / "benchmark.yaml").read_text())
@@ -66,15 +68,29 @@ def test_the_options_reach_the_metrics() -> None:
     base = evaluate(given, Options())
     assert evaluate(given, Options(is_split_size=20)).inception_score != base.inception_score
     assert evaluate(given, Options(manifold_k=1)).precision < base.precision
-    assert evaluate(given, Options(distances="exact")).gfid == base.gfid
+    assert base.precision_exact is not None
+    assert evaluate(given, Options(exact=False)).precision_exact is None
+
+
+def test_known_radii_of_the_reference_change_nothing() -> None:
+    given = features()
+    kept = dataclasses.replace(given, reference_radii=adm_radii(given.reference_pool))
+    before, after = evaluate(given, Options()), evaluate(kept, Options())
+    assert (after.precision, after.recall) == (before.precision, before.recall)
 
 
 def test_the_features_survive_the_disk(tmp_path: Path) -> None:
     given = features()
-    for name in ("sample_pool", "sample_spatial", "reference_pool", "classifier"):
-        np.save(tmp_path / f"{name}.npy", getattr(given, name))
-    write_statistics(tmp_path, given.reference_pool_statistics, given.reference_spatial_statistics)
-    again, before = evaluate(Features.read(tmp_path), Options()), evaluate(given, Options())
+    reference, samples = tmp_path / "reference", tmp_path / "samples"
+    for folder, arrays in (
+        (reference, {"pool": given.reference_pool}),
+        (samples, {"pool": given.sample_pool, "spatial": given.sample_spatial, "classifier": given.classifier}),
+    ):
+        folder.mkdir()
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+    write_statistics(reference, given.reference_pool_statistics, given.reference_spatial_statistics)
+    again, before = evaluate(Features.read(reference, samples), Options()), evaluate(given, Options())
     for field in dataclasses.fields(Evaluation):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(before, field.name))
 
@@ -90,7 +106,10 @@ def test_three_images_have_no_third_neighbour() -> None:
         ({"bach_size": 64}, "no option 'bach_size'"),
         ({"batch_size": 0}, "whole number of at least 1"),
         ({"manifold_k": True}, "whole number of at least 1"),
-        ({"distances": "float8"}, "choose one of float16, tensorflow, exact"),
+        ({"distances": "float8"}, "choose one of float16, tensorflow"),
+        ({"measure": "fid"}, "choose one of gfid, rfid"),
+        ({"exact": 1}, "true or false"),
+        ({"duplicates": "ignore"}, "choose one of refuse, allow"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(given: dict, sentence: str) -> None:
@@ -100,9 +119,15 @@ def test_a_wrong_option_is_refused_by_name(given: dict, sentence: str) -> None:
 
 def test_benchmark_yaml_declares_the_defaults_and_metrics_of_the_code() -> None:
     assert DECLARED["options"] == Options().as_mapping()
-    computed = [field.name for field in dataclasses.fields(Evaluation)][:5]
-    assert [metric["name"] for metric in DECLARED["metrics"]] == computed
-    assert set(DECLARED["check"]["expected"]) == set(computed)
+    computed = [field.name for field in dataclasses.fields(Evaluation)][:-1]
+    assert [metric["name"] for metric in DECLARED["metrics"]] == [*computed, "rfid"]
+    assert list(LABELS) == computed
+    assert set(DECLARED["check"]["expected"]) == set(computed[:5]) == set(DECLARED["check"]["full"]["expected"])
+
+
+def test_the_stages_depend_on_options_of_the_code() -> None:
+    for stage in DECLARED["scorer"]["stages"]:
+        assert set(stage["options"]) <= set(Options().as_mapping())
 
 
 def test_published_numbers_are_of_declared_metrics() -> None:

@@ -26,6 +26,12 @@ REFERENCE = CHECK / "assets" / "adm-imagenet256-reference" / "VIRTUAL_imagenet25
 Score = Callable[..., tuple[int, str, Path]]
 
 
+def features_of(output: Path) -> Features:
+    """The features that a score in a run folder was made from."""
+    steps = {path.name.split("-", 1)[1]: path / "output" for path in output.parents[1].iterdir()}
+    return Features.read(steps["features-adm-reference"], steps["features-adm-samples"])
+
+
 @pytest.fixture(scope="module")
 def score(tmp_path_factory: pytest.TempPathFactory) -> Score:
     """Runs `harness score adm` on the shipped samples: (exit status, what it printed, the scorer's output folder)."""
@@ -62,7 +68,7 @@ def test_the_known_answer_is_met(scored: Path) -> None:
 
 def test_the_numbers_can_be_computed_again_from_the_kept_features_without_tensorflow(scored: Path) -> None:
     record = ScoreRecord.read(scored)
-    again = evaluate(Features.read(scored / "features"), Options(**record.options))
+    again = evaluate(features_of(scored), Options(**record.options))
     for name in ("gfid", "sfid", "inception_score", "precision", "recall"):
         assert getattr(again, name) == pytest.approx(record.metric(name).value, rel=1e-6)
 
@@ -87,7 +93,7 @@ def test_the_record_says_what_went_in(scored: Path) -> None:
 def test_the_batch_size_changes_nothing_that_matters(score: Score, scored: Path) -> None:
     status, printed, output = score("--set", "batch_size=17")
     assert status == 0, printed
-    before, after = Features.read(scored / "features"), Features.read(output / "features")
+    before, after = features_of(scored), features_of(output)
     np.testing.assert_allclose(after.sample_pool, before.sample_pool, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(after.sample_spatial, before.sample_spatial, rtol=1e-4, atol=1e-5)
 
@@ -96,7 +102,7 @@ def test_stored_statistics_stand_for_the_reference_and_its_images_for_precision(
     score: Score, scored: Path, tmp_path: Path
 ) -> None:
     """The statistics stored here are those of the samples: both distances vanish, and recall does not move."""
-    kept = Features.read(scored / "features")
+    kept = features_of(scored)
     pool, spatial = evaluator_statistics(kept.sample_pool), evaluator_statistics(kept.sample_spatial)
     with np.load(REFERENCE) as archive:
         np.savez(
