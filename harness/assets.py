@@ -6,6 +6,7 @@ The list is `benchmarks/*/assets.yaml` merged; the store is `<home>/assets/<name
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
 import shutil
@@ -44,6 +45,10 @@ class Asset:
     revision: str | None = None
     sha256: str | None = None
     """None: not known in advance; the digest of the first file that comes in is recorded and holds from then on."""
+    sha256_prefix: str | None = None
+    """The beginning of it, where the authors publish no more; checked when the file comes in."""
+    git_blob: str | None = None
+    """The file's id in git (`git hash-object FILE`), where that is what is known; checked when the file comes in."""
     size: int | None = None
     """Bytes."""
     licence: str | None = None
@@ -162,11 +167,11 @@ class AssetStore:
     def _admit(self, asset: Asset, partial: Path, path: Path, *, source: str) -> Path:
         """Check a file that came in and give it its name; a wrong one is removed."""
         digest = sha256_file(partial)
-        if asset.sha256 and digest != asset.sha256:
+        wrong = _mismatch(asset, partial, digest)
+        if wrong:
             partial.unlink()
             raise MissingAsset(
-                f"{source}: has sha256 {digest[:12]}..., but '{asset.name}' is listed with {asset.sha256[:12]}...; "
-                "it was not taken in. Fetch it again, or from another place."
+                f"{source}: {wrong}; it was not taken in as '{asset.name}'. Fetch it again, or from another place."
             )
         note = {
             "sha256": digest,
@@ -211,6 +216,26 @@ class AssetStore:
         return "\n".join(lines)
 
 
+def git_blob_id(path: Path) -> str:
+    """What `git hash-object` prints for a file: SHA-1 over "blob <size>\\0" and the bytes."""
+    state = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK_BYTES):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def _mismatch(asset: Asset, path: Path, digest: str) -> str:
+    """How a file is not the listed one; "" when nothing that is known of it speaks against it."""
+    if asset.sha256 and digest != asset.sha256:
+        return f"has sha256 {digest[:12]}..., listed is {asset.sha256[:12]}..."
+    if asset.sha256_prefix and not digest.startswith(asset.sha256_prefix):
+        return f"has sha256 {digest[:12]}..., listed is one that begins with {asset.sha256_prefix}"
+    if asset.git_blob and git_blob_id(path) != asset.git_blob:
+        return f"has the git id {git_blob_id(path)[:12]}..., listed is {asset.git_blob[:12]}..."
+    return ""
+
+
 def read_assets(benchmarks_dir: Path) -> dict[str, Asset]:
     """Merge `benchmarks/*/assets.yaml`; the same name may stand in several as long as they mean the same file.
 
@@ -222,11 +247,15 @@ def read_assets(benchmarks_dir: Path) -> dict[str, Asset]:
         for row in _rows(path):
             asset = _read_asset(row, path)
             known, where = merged.get(asset.name, (asset, path))
-            if (known.file, known.sha256, known.revision) != (asset.file, asset.sha256, asset.revision):
+            if _identity(known) != _identity(asset):
                 raise UserError(f"{path}: '{asset.name}' is another file than in {where}; give one of them a new name.")
             users = tuple(dict.fromkeys([*known.used_by, *asset.used_by]))
             merged[asset.name] = (Asset(**{**vars(asset), "used_by": users}), path)
     return {name: asset for name, (asset, _) in sorted(merged.items())}
+
+
+def _identity(asset: Asset) -> tuple[str | None, ...]:
+    return (asset.file, asset.sha256, asset.sha256_prefix, asset.git_blob, asset.revision)
 
 
 def _rows(path: Path) -> list[Any]:
@@ -255,6 +284,8 @@ def _read_asset(row: Any, path: Path) -> Asset:
         urls=urls if hub is None else (*urls, _hub_url(hub, revision, file)),
         revision=revision,
         sha256=fields.digest("sha256", None),
+        sha256_prefix=fields.text("sha256_prefix", None),
+        git_blob=fields.text("git_blob", None),
         size=fields.integer("size", low=0, default=None),
         licence=fields.text("licence", None),
         gated=str(hub or "see the licence") if gated is True else str(gated) if gated else None,

@@ -16,6 +16,7 @@ import yaml
 from harness.assets import Asset, read_assets
 from harness.contract.errors import UserError
 from harness.contract.fields import Fields
+from harness.contract.layouts import Layout
 from harness.contract.requests import Protocol
 from harness.project import Project
 
@@ -37,11 +38,13 @@ class ScorerSpec:
     """How the scorer of a benchmark is run."""
 
     script: str
-    """File in the benchmark's folder."""
+    """File in the folder of the scorer."""
     image: str
     """Folder under `docker/`; several benchmarks may share one."""
+    of: str | None = None
+    """The benchmark whose folder holds script and lock, where that is another one's; None: its own."""
     lock: str | None = None
-    """Lock file in the benchmark's folder, for the runtimes without containers; None: the harness's own environment."""
+    """Lock file in that folder, for the runtimes without containers; None: the harness's own environment."""
     python: str | None = None
     """Python version the lock was made for, such as "3.11"; None: the one the harness runs on."""
     gpus: int = 0
@@ -88,12 +91,25 @@ class Benchmark:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Defaults of the scorer's options; `--set id.key=value` overrides one."""
     assets: tuple[str, ...] = ()
+    """What the scorer reads."""
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    """Folders of the original scorer, by the name that `--layout` takes."""
     metrics: tuple[MetricSpec, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
     """Numbers from papers: model, source, protocol, metrics."""
     check: Mapping[str, Any] = field(default_factory=dict)
     """The gold check: a small shipped case with a known answer."""
     folder: Path = Path()
+
+    @property
+    def needed_assets(self) -> tuple[str, ...]:
+        """Everything a run reads from outside: prompts and what the scorer needs."""
+        return tuple(dict.fromkeys([*map(str, self.requests.get("assets", ())), *self.assets]))
+
+    def layout(self, name: str) -> Layout:
+        """The layout called `name`; UserError suggests near names."""
+        found: Layout = pick(self.layouts, name, f"layout of {self.id}", f"benchmarks/{self.id}/benchmark.yaml")
+        return found
 
 
 class Catalog:
@@ -153,6 +169,7 @@ def read_benchmark(path: Path) -> Benchmark:
         scorer=_scorer(Fields(fields.mapping("scorer"), f"{path}, scorer"), path.parent),
         options=fields.mapping("options", {}),
         assets=_texts(fields, "assets"),
+        layouts=_layouts(fields.mapping("layouts", {}), path),
         metrics=tuple(_metric(row, f"{path}, metrics") for row in fields.array("metrics", [])),
         published=tuple(fields.array("published", [])),
         check=fields.mapping("check", {}),
@@ -182,6 +199,7 @@ def read_yaml(path: Path) -> Any:
 def _scorer(fields: Fields, folder: Path) -> ScorerSpec:
     scorer = ScorerSpec(
         script=fields.text("script"),
+        of=fields.text("of", None),
         image=fields.text("image"),
         lock=fields.text("lock", None),
         python=fields.text("python", None),
@@ -195,6 +213,7 @@ def _scorer(fields: Fields, folder: Path) -> ScorerSpec:
         shares=_texts(fields, "shares"),
     )
     fields.done()
+    folder = folder.parent / scorer.of if scorer.of else folder
     for name in (scorer.script, scorer.lock):
         if name is not None and not (folder / name).is_file():
             raise fields.fail(f"{folder / name} does not exist; correct the name or add the file.")
@@ -227,6 +246,10 @@ def _protocol(fields: Fields, where: str) -> Protocol:
         raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from None
     fields.done()
     return protocol
+
+
+def _layouts(rows: Mapping[str, Any], path: Path) -> dict[str, Layout]:
+    return {str(name): Layout.from_mapping(row, f"{path}, layout {name}") for name, row in rows.items()}
 
 
 def _metric(row: Any, where: str) -> MetricSpec:

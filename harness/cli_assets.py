@@ -50,7 +50,7 @@ def assets_ls() -> None:
 def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything: bool) -> None:
     """Fetch assets, going on where a download was cut off, and check them."""
     catalog, store = _assets()
-    of_benchmarks = [asset for name in benchmarks for asset in catalog.benchmark(name).assets]
+    of_benchmarks = [asset for name in benchmarks for asset in catalog.benchmark(name).needed_assets]
     chosen = list(catalog.assets) if everything else [*names, *of_benchmarks]
     if not chosen:
         raise UserError("Say what to fetch: names, --benchmark NAME, or --all. List them: harness assets ls")

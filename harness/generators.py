@@ -6,14 +6,15 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.catalog import Benchmark
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
-from harness.plan import CALLER, CORE, HOST, FileInput, OutputOf, Resources, Source, Step
+from harness.contract.layouts import Layout
+from harness.plan import CALLER, CORE, HOST, Document, FileInput, OutputOf, Resources, Source, Step
 from harness.project import Project
 
 TRAINING_ONLY = (
@@ -138,17 +139,32 @@ class ExistingSamples:
     """Samples somebody drew already: a sample set, an NPZ with `arr_0`, or a folder of images."""
 
     path: Path
+    layout: Layout | None = None
+    """How the folder is laid out, when it was made for the original scorer of a prompt suite."""
     name: str = "samples"
-    draws_nothing: bool = True
+
+    @property
+    def draws_nothing(self) -> bool:
+        """False for a folder whose images mean nothing without the benchmark's prompts."""
+        return self.layout is None or self.layout.metadata is not None
 
     def describe(self) -> dict[str, Any]:
         """Where they came from."""
-        return {"name": self.name, "kind": "samples", "path": str(self.path)}
+        row = {"name": self.name, "kind": "samples", "path": str(self.path)}
+        return row if self.layout is None else {**row, "layout": self.layout.images}
 
     def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
         """A sample set is used as it is; anything else is checked and taken in as one, once for all benchmarks."""
+        if self.layout is not None:
+            return self._take_in(benchmark, self.layout, requests)
         if (self.path / "samples.json").is_file():
             return [], FileInput(self.path, kind="sample")
+        if benchmark.condition == "text":
+            raise UserError(
+                f"{self.path}: is no sample set, so nothing says which prompt an image is of; for a folder made for the "
+                f"original scorer: harness score {benchmark.id} --samples {self.path} "
+                f"--layout {next(iter(benchmark.layouts), 'NAME')}"
+            )
         name = f"samples{self.path.suffix if self.path.is_file() else ''}"
         adopt = Step(
             name="samples",
@@ -159,6 +175,29 @@ class ExistingSamples:
             inputs={name: FileInput(self.path)},
         )
         return [adopt], OutputOf(adopt.name)
+
+    def _take_in(self, benchmark: Benchmark, layout: Layout, requests: OutputOf | None) -> tuple[list[Step], Source]:
+        """Take in a folder by its layout; what was asked for is in it, or in the benchmark's request set."""
+        suite = {"benchmark": benchmark.id, "version": benchmark.version, "protocol": asdict(benchmark.protocol)}
+        inputs: dict[str, Source] = {
+            "samples": FileInput(self.path),
+            "layout.json": Document({**suite, "layout": asdict(layout)}),
+        }
+        words = ["adopt", "{in}/samples", "{out}", "--layout", "{in}/layout.json", "--form", benchmark.form]
+        if requests is not None:
+            # Not under the name "requests": the samples answer the prompts that have images, not the whole set.
+            inputs["prompts"] = requests
+            words += ["--requests", "{in}/prompts"]
+        step = Step(
+            name=f"samples-{benchmark.id}",
+            kind="sample",
+            title=f"{benchmark.id}: take the folder in",
+            environment=HOST,
+            argv=("{python}", "-m", "harness.contract", *words),
+            inputs=inputs,
+            benchmark=benchmark.id,
+        )
+        return [step], OutputOf(step.name)
 
 
 def gear_code_digest(project: Project, *, training: bool = False) -> str:
@@ -198,12 +237,14 @@ def command_generator(command: str, *, cwd: Path | None = None, version: str = "
     return CommandGenerator(command=words, cwd=cwd or Path.cwd(), version=version)
 
 
-def existing_samples(path: Path) -> ExistingSamples:
+def existing_samples(path: Path, layout: Layout | None = None) -> ExistingSamples:
     """ExistingSamples at a path that exists."""
     if not path.exists():
         raise UserError(f"{path}: does not exist; give --samples an NPZ file or a folder of samples.")
     return ExistingSamples(
-        path=path.resolve(), name=re.sub(r"[^\w.-]+", "-", path.resolve().stem, flags=re.ASCII) or "samples"
+        path=path.resolve(),
+        layout=layout,
+        name=re.sub(r"[^\w.-]+", "-", path.resolve().stem, flags=re.ASCII) or "samples",
     )
 
 

@@ -306,9 +306,10 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
 def scorer_environment(benchmark: Benchmark) -> Environment:
     """The environment of a benchmark's scorer: its image, or its lock file and the code it may import."""
     scorer = benchmark.scorer
-    folder = f"benchmarks/{benchmark.id}"
+    owner = scorer.of or benchmark.id
+    folder = f"benchmarks/{owner}"
     return Environment(
-        name=scorer.image if scorer.lock is None else benchmark.id,
+        name=scorer.image if scorer.lock is None else owner,
         image=scorer.image,
         lock=None if scorer.lock is None else f"{folder}/{scorer.lock}",
         python=scorer.python,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.contract.adopt import convert, sample_set_from_folder, sample_set_from_npz
 from harness.contract.errors import EXIT_OK, UserError
+from harness.contract.layouts import read_layout, sample_set_from_layout
 from harness.contract.record import SCORE_FILE, ScoreRecord
 from harness.contract.requests import HEAD_FILE, RequestSet
 from harness.contract.samples import FORMS, MANIFEST_FILE, SampleSet
@@ -38,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     adopt.add_argument("source", type=Path, help="an .npz with arr_0 (N, H, W, 3) uint8, or a folder of images")
     adopt.add_argument("out", type=Path, help="the folder of the sample set to be")
     adopt.add_argument("--requests", type=Path, metavar="DIR", help="the request set that the images answer")
-    adopt.add_argument("--form", choices=FORMS, default="npz")
+    adopt.add_argument(
+        "--layout", type=Path, metavar="FILE", help="how the folder is laid out (harness.contract.layouts)"
+    )
+    adopt.add_argument("--form", choices=FORMS, help="[npz, with a layout png]")
     adopt.set_defaults(run=_adopt)
 
     to_form = commands.add_parser("convert", help="turn a sample set from NPZ into PNG or back; the digest stays")
@@ -70,8 +74,13 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 def _adopt(arguments: argparse.Namespace) -> None:
     requests = RequestSet.read(arguments.requests) if arguments.requests else None
-    take_in = sample_set_from_folder if arguments.source.is_dir() else sample_set_from_npz
-    _describe(take_in(arguments.source, arguments.out, form=arguments.form, requests=requests))
+    source, out, form = arguments.source, arguments.out, arguments.form
+    if arguments.layout:
+        layout, suite = read_layout(arguments.layout)
+        _describe(sample_set_from_layout(source, out, layout, suite=suite, requests=requests, form=form or "png"))
+        return
+    take_in = sample_set_from_folder if source.is_dir() else sample_set_from_npz
+    _describe(take_in(source, out, form=form or "npz", requests=requests))
 
 
 def _describe(samples: SampleSet) -> None:

@@ -63,7 +63,7 @@ def sample_set_from_npz(
             if requests
             else _numbered_entries(_npz_labels(path, count), count)
         )
-        _claim(out_dir, form)
+        claim_out(out_dir, form)
         return assemble(
             out_dir,
             form=form,
@@ -105,7 +105,7 @@ def sample_set_from_folder(
     else:
         entries = [_file_entry(file.relative_to(path).as_posix(), file) for file in files]
         check_distinct(entries, path)
-    _claim(out_dir, form)
+    claim_out(out_dir, form)
     return assemble(
         out_dir,
         form=form,
@@ -132,7 +132,7 @@ def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None 
         done = SampleSet.open(dst)
         if (done.digest, done.form, done.request_digest) == (samples.digest, form, samples.request_digest):
             return done
-    _claim(dst, form)
+    claim_out(dst, form)
     return assemble(
         dst,
         form=form,
@@ -146,7 +146,8 @@ def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None 
     )
 
 
-def _claim(out: Path, form: str) -> None:
+def claim_out(out: Path, form: str) -> None:
+    """Take a folder for a sample set that is copied from elsewhere; UserError when it holds one already."""
     if form not in FORMS:
         raise UserError(f"the form of a sample set is 'npz' or 'png', not {form!r}.")
     if (out / MANIFEST_FILE).exists():

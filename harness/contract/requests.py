@@ -360,6 +360,11 @@ class Prompt:
     """What the scorer needs to know about it."""
 
 
+def prompt_item(request: Request) -> str:
+    """The prompt that a request of `prompt_requests` is for: `Prompt.item`, out of the id."""
+    return request.id.partition("/")[2].rpartition("/")[0]
+
+
 def prompt_requests(
     benchmark: str,
     version: int,

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.dpg.questions import Item, read_questions
 from benchmarks.dpg.scores import ImageScore, MissingParent, category_scores, dpg_score, score_image
-from benchmarks.dpg.tiles import tile_boxes
+from harness.contract.grid import tile_boxes
 from tests.conformance.case import Result, check, check_equal, load_json
 
 AREA = "dpg"
@@ -27,7 +27,7 @@ def run(path: Path) -> list[Result] | None:
     results = list(check_images(images, case["expected"]))
     results.append(check_names("failed_images", failed, case["failed_images"]))
     results.append(check_equal("detail_rows", detail_rows, case["expected"]["detail_rows"]))
-    boxes = tile_boxes(case["resolution"], case["pic_num"])
+    boxes = tile_boxes(case["resolution"], 2, case["pic_num"])
     wanted = [crop["box"] for crop in sorted(case["crops"], key=lambda crop: crop["tile"])]
     results.append(check_equal("tile boxes", np.array(boxes), np.array(wanted)))
     return [*results, *check_totals(items, images, case)]

@@ -1,0 +1,303 @@
+"""Folders as the original scorers lay them out, in both directions: theirs taken in, ours written for them.
+
+A layout is data (`layouts:` in a benchmark.yaml): where the images of a prompt are, whether a prompt's file beside them
+says what was asked for, and whether one picture holds several images as a grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.contract.adopt import claim_out
+from harness.contract.assemble import assemble
+from harness.contract.errors import BadSamples, UserError
+from harness.contract.fields import Fields
+from harness.contract.files import PathLike, as_read_back, read_json, safe_join, write_atomically
+from harness.contract.grid import cut_grid, make_grid
+from harness.contract.images import IMAGE_SUFFIXES, encode_png, read_any_image
+from harness.contract.progress import Progress
+from harness.contract.requests import Protocol, Request, RequestSet, prompt_item
+from harness.contract.samples import Entry, Form, SampleSet
+
+_BATCH = 32
+_PLACES = {"item": r"(?P<item>[^/]+)", "index": r"(?P<index>\d+)", "repeat": r"(?P<repeat>\d+)"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the images of a prompt suite are in a folder."""
+
+    images: str
+    """Path of an image, by `str.format` from item, index (of the prompt, from 0) and repeat. Numbers of any width are
+    read, and any kind of image file."""
+    metadata: str | None = None
+    """Path of a file with one JSON object per prompt, `prompt` among its fields: then the folder itself says what was
+    asked for. None: the request set says it."""
+    grid: int = 1
+    """Images along a side of a picture: 2 for a 2x2 grid of a prompt's first four."""
+
+    def path(self, item: str, index: int, repeat: int) -> str:
+        """Where one image, or the grid of a prompt, is."""
+        return self.images.format(item=item, index=index, repeat=repeat)
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What such a path looks like."""
+        parts = re.split(r"\{(\w+)[^}]*\}", self.images.removesuffix(".png"))
+        text = "".join(_PLACES[part] if place % 2 else re.escape(part) for place, part in enumerate(parts))
+        return re.compile(text + "(?:" + "|".join(map(re.escape, IMAGE_SUFFIXES)) + ")", re.IGNORECASE)
+
+    @classmethod
+    def from_mapping(cls, row: Any, where: str) -> Layout:
+        """A layout as it stands in YAML or JSON.
+
+        Raises:
+            UserError: a field is missing, unknown or wrong.
+        """
+        fields = Fields(row, where)
+        layout = cls(
+            images=fields.text("images"),
+            metadata=fields.text("metadata", None),
+            grid=fields.integer("grid", low=1, high=5, default=1),
+        )
+        fields.done()
+        try:
+            layout.pattern.fullmatch(layout.path("item", 0, 0))  # both raise on a place that does not exist
+        except (KeyError, IndexError, ValueError) as error:
+            raise fields.fail(
+                f"'images' cannot be filled in ({error}); use {{item}}, {{index}}, {{repeat}}."
+            ) from error
+        return layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What a folder's images answer, for a benchmark whose folders say it themselves."""
+
+    benchmark: str
+    version: int
+    protocol: Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    """One file of a folder, and the requests its images answer."""
+
+    path: Path
+    requests: tuple[Request, ...]
+
+
+# --- taking in -------------------------------------------------------------------------------------------------------
+
+
+def sample_set_from_layout(
+    path: PathLike,
+    out_dir: PathLike,
+    layout: Layout,
+    *,
+    suite: Suite,
+    requests: RequestSet | None = None,
+    form: Form = "png",
+    progress: Progress | None = None,
+) -> SampleSet:
+    """Adopt a folder that was made for the original scorer of a prompt suite.
+
+    Prompts without images are left out (the scorer's record says how many images went in), and so are files that
+    belong to no prompt; the manifest counts both. The size of the images is the folder's own.
+
+    Args:
+        path: the folder.
+        out_dir: the folder of the sample set to be.
+        layout: how it is laid out.
+        suite: the benchmark the images are for.
+        requests: its request set; may be None when the layout's metadata files say what was asked for.
+    Raises:
+        BadSamples: no image is where the layout says, or one is damaged or of another size.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise BadSamples(f"{path}: is not a folder; give the folder that holds {layout.images}.")
+    pictures, strays = _find_pictures(path, layout, suite, requests)
+    if not pictures:
+        raise BadSamples(
+            f"{path}: has no image at {layout.images} that belongs to a prompt; give the folder that holds them, or "
+            "another --layout."
+        )
+    side = _tile_side(pictures[0].path, layout)
+    answered = RequestSet(
+        benchmark=suite.benchmark,
+        version=suite.version,
+        protocol=dataclasses.replace(suite.protocol, image_size=side),
+        requests=[request for picture in pictures for request in picture.requests],
+    )
+    missing = len(set(_ids(requests)) - set(_ids(answered))) if requests else 0
+    generator = {"name": "adopted", "source": path.resolve().name, "layout": layout.images, "missing": missing}
+    claim_out(Path(out_dir), form)
+    return assemble(
+        Path(out_dir),
+        form=form,
+        image_size=side,
+        entries=[Entry(request.id, request.path, "") for request in answered],
+        batches=_batches(pictures, layout, side),
+        requests=answered,
+        generator=as_read_back({**generator, "strays": strays}, "generator"),
+        progress=progress,
+    )
+
+
+def _find_pictures(
+    folder: Path, layout: Layout, suite: Suite, requests: RequestSet | None
+) -> tuple[list[_Picture], int]:
+    """The pictures in the order of the prompts, and how many files belong to no prompt."""
+    known = _requests_by_item(requests) if requests else {}
+    items = list(known)
+    found: list[tuple[tuple[int, str, int], _Picture]] = []
+    strays = 0
+    for file in sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()):
+        match = layout.pattern.fullmatch(file.relative_to(folder).as_posix())
+        if match is None:
+            continue  # a grid for people's eyes, a picture of something else
+        place = {name: text for name, text in match.groupdict().items() if text is not None}
+        index = int(place["index"]) if "index" in place else None
+        item = place.get("item") or (items[index] if index is not None and index < len(items) else f"{index:05d}")
+        asked = _asked(folder, layout, suite, item, index, known)
+        if asked is None:
+            strays += 1
+            continue
+        repeat = int(place.get("repeat", 0))
+        number = items.index(item) if item in known else index or 0
+        found.append(((number, item, repeat), _picture(file, layout, asked, item, number, repeat)))
+    return [picture for _, picture in sorted(found, key=lambda pair: pair[0])], strays
+
+
+def _asked(
+    folder: Path, layout: Layout, suite: Suite, item: str, index: int | None, known: Mapping[str, Sequence[Request]]
+) -> list[Request] | None:
+    """The requests of a prompt, by repeat; None when nobody knows the prompt."""
+    if layout.metadata is not None:
+        file = safe_join(folder, layout.metadata.format(item=item, index=index), error=BadSamples)
+        if file.is_file():
+            meta = _read_metadata(file)
+            return [Request(id=f"{suite.benchmark}/{item}/0", prompt=meta["prompt"], seed=0, path="0.png", meta=meta)]
+    return list(known[item]) if item in known else None
+
+
+def _read_metadata(file: Path) -> dict[str, Any]:
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        (meta,) = (json.loads(line) for line in lines)
+        if not isinstance(meta["prompt"], str) or not meta["prompt"]:
+            raise TypeError("'prompt' is not text")
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadSamples(
+            f"{file}: is not one line with a JSON object that has a 'prompt' ({error}); copy the prompt's line into it."
+        ) from error
+    return dict(meta)
+
+
+def _picture(file: Path, layout: Layout, asked: Sequence[Request], item: str, index: int, repeat: int) -> _Picture:
+    """A file and what it answers: one request, or as many as its grid has room for."""
+    count = min(layout.grid**2, len(asked)) if layout.grid > 1 else 1
+    requests = []
+    for number in range(repeat, repeat + count):
+        model = asked[number] if number < len(asked) else asked[0]
+        # A repeat beyond those that were asked for is an image all the same; nobody knows its seed.
+        benchmark = model.id.partition("/")[0]
+        path = f"{item}/{number}.png" if layout.grid > 1 else layout.path(item, index, number)
+        requests.append(dataclasses.replace(model, id=f"{benchmark}/{item}/{number}", path=path))
+    return _Picture(path=file, requests=tuple(requests))
+
+
+def _tile_side(file: Path, layout: Layout) -> int:
+    height, width, _ = read_any_image(file).shape
+    if height != width or height % layout.grid:
+        raise BadSamples(
+            f"{file}: is {width}x{height} pixels, which is not {layout.grid}x{layout.grid} square images; "
+            "draw it again, or give another --layout."
+        )
+    return height // layout.grid
+
+
+def _batches(pictures: Sequence[_Picture], layout: Layout, side: int) -> Iterator[np.ndarray]:
+    waiting: list[np.ndarray] = []
+    for picture in pictures:
+        image_u8 = read_any_image(picture.path)
+        if image_u8.shape[:2] != (side * layout.grid, side * layout.grid):
+            raise BadSamples(
+                f"{picture.path}: is {image_u8.shape[1]}x{image_u8.shape[0]} pixels where the first picture has "
+                f"{side * layout.grid}x{side * layout.grid}; bring all pictures to one size."
+            )
+        waiting += cut_grid(image_u8, layout.grid, len(picture.requests))
+        while len(waiting) >= _BATCH:
+            yield np.stack(waiting[:_BATCH])
+            waiting = waiting[_BATCH:]
+    if waiting:
+        yield np.stack(waiting)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_layout(samples: SampleSet, out_dir: PathLike, layout: Layout, progress: Progress | None = None) -> int:
+    """Write a sample set as the original scorer expects it, and return how many pictures that makes.
+
+    Raises:
+        BadSamples: the samples answer no prompts.
+        UserError: a prompt has several images and the layout has room for one.
+    """
+    out, written = Path(out_dir), 0
+    if samples.requests is None or samples.requests.is_class_conditional:
+        raise BadSamples(f"{samples.folder}: answers no prompts, so no folder for their scorer can be made of it.")
+    by_item = _requests_by_item(samples.requests)
+    place_of = {request.id: place for place, request in enumerate(samples.requests)}
+    for index, (item, requests) in enumerate(by_item.items()):
+        images_u8 = samples.images([place_of[request.id] for request in requests])
+        pictures = [make_grid(list(images_u8), layout.grid)] if layout.grid > 1 else list(images_u8)
+        if len(pictures) > 1 and "{repeat" not in layout.images:
+            raise UserError(f"{samples.folder}: {item!r} has {len(pictures)} images, and {layout.images} room for one.")
+        for repeat, picture_u8 in enumerate(pictures):
+            with write_atomically(safe_join(out, layout.path(item, index, repeat))) as handle:
+                handle.write(encode_png(picture_u8))
+        if layout.metadata is not None:
+            with write_atomically(safe_join(out, layout.metadata.format(item=item, index=index)), "w") as handle:
+                handle.write(json.dumps(dict(requests[0].meta), ensure_ascii=False) + "\n")
+        written += len(pictures)
+        if progress:
+            progress.advance(len(images_u8))
+    return written
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def read_layout(path: PathLike) -> tuple[Layout, Suite]:
+    """Read what a plan hands to `adopt --layout FILE`: the layout, and the benchmark the folder is for."""
+    fields = Fields(read_json(path), str(path))
+    layout = Layout.from_mapping(fields.mapping("layout"), f"{path}, layout")
+    suite = Suite(
+        benchmark=fields.text("benchmark"),
+        version=fields.integer("version", low=0),
+        protocol=Protocol(**fields.mapping("protocol")),
+    )
+    fields.done()
+    return layout, suite
+
+
+def _requests_by_item(requests: RequestSet) -> dict[str, list[Request]]:
+    """Prompt -> its requests by repeat, in the order of the set."""
+    by_item: dict[str, list[Request]] = {}
+    for request in requests:
+        by_item.setdefault(prompt_item(request), []).append(request)
+    return by_item
+
+
+def _ids(requests: RequestSet) -> list[str]:
+    return [request.id for request in requests]
