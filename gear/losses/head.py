@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gear.numerics import at_least_float32
 from gear.tokenizers import QuantizerLosses
+from gear.tokenizers.entropy import global_mean
 
 Logs = dict[str, Tensor]
 
@@ -128,7 +129,7 @@ class LossHead(nn.Module):
             real = self.discriminator(pixels)  # two passes, so that batch statistics never mix real and fake
             fake = self.discriminator(recon)
             hinge = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
-            lecam = self._lecam(real.mean(), fake.mean())
+            lecam = self._lecam(global_mean(real.mean()), global_mean(fake.mean()))
             loss = self._factor(step) * hinge + lecam
         logs = {
             "discriminator_loss": loss,

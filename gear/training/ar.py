@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gear.align import Projectors, alignment_loss
-from gear.ar.model import Trunk
+from gear.ar.model import ClassConditionalAR, Trunk
 from gear.config import RunConfig
 from gear.data.loader import Batch
 from gear.readout import codebook_usage, hard_codes
@@ -44,11 +45,16 @@ class ARStage(Stage):
         # The frozen tokenizer travels with the checkpoint, so that one file is enough to sample from.
         self.modules = {"vq": tokenizer, "ar": ar, "projectors": projectors}
         self.averages = {"ema": EMA(ar, self.settings.ema_decay)}
+        self.prepare()
         self.ar_opt = self.optimization("ar", ar, projectors)
 
     def condition(self, batch: Batch) -> Any:
-        """What the AR model is conditioned on: the labels, of which it drops some itself."""
+        """What the AR model is conditioned on."""
         return batch.labels
+
+    def dropped(self, batch: Batch) -> Tensor | None:
+        """(B,) bool: whose label is hidden, for classifier-free guidance; None where `condition` hides it."""
+        return batch.dropped(self.ar.label_dropout) if isinstance(self.ar, ClassConditionalAR) else None
 
     def micro_step(self, batch: Batch, *, last: bool, diagnose: bool) -> Logs:
         return ar_step(self, batch, last=last, diagnose=diagnose)
@@ -64,7 +70,7 @@ def ar_step(run: ARStage, batch: Batch, *, last: bool = True, diagnose: bool = T
 
     run.ar.train()
     with run.autocast():
-        ce, hidden = run.ar.next_token_loss(code_ids, run.condition(batch), gear.tap_layer)
+        ce, hidden = run.ar.next_token_loss(code_ids, run.condition(batch), gear.tap_layer, run.dropped(batch))
         align = alignment_loss(run.projectors(run.ar.predicting(hidden)), targets)
     loss = ce + gear.align_coeff * align
     norm = run.ar_opt.step(loss, last_micro_batch=last)

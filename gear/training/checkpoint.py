@@ -18,37 +18,44 @@ import torch
 from gear.foreign import read_weights
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
-from harness.contract.files import read_json, write_atomically, write_json
+from harness.contract.files import read_json, remove_stale_partials, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """The checkpoints of one run. keep: how many of the newest are kept."""
+    """The checkpoints of one run. keep: how many of the newest stay; every: multiples of it stay too (0: none)."""
 
     folder: Path
     keep: int = 2
+    every: int = 0
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write the checkpoint of `step` and delete those that are older than the `keep` newest."""
+        """Write the checkpoint of `step` and delete older ones, as the policy says."""
         path = self.folder / f"{step:07d}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_partials(self.folder)  # what a killed process was writing
         save_tensors(path, state)
         write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256_file(path), "bytes": path.stat().st_size})
-        for old in self._paths()[: -self.keep]:
-            old.with_suffix(".json").unlink(missing_ok=True)  # first the trust, then the data
-            old.unlink()
+        self._prune(step)
         return path
 
-    def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Path and content of the newest checkpoint that is whole; a damaged one is reported and passed over."""
+    def newest(self) -> Path | None:
+        """The newest checkpoint that is whole; a damaged one is reported and passed over."""
         for path in reversed(self._paths()):
             problem = self._problem(path)
             if problem is None:
-                return path, load_tensors(path)
+                return path
             log.warning("%s is not used: %s; going back to the checkpoint before it.", path, problem)
         return None
+
+    def _prune(self, step: int) -> None:
+        # One with a later step is damaged, or the run would have gone on from it: it counts for nothing here.
+        for path in [path for path in self._paths() if int(path.stem) <= step][: -self.keep]:
+            if self.every == 0 or int(path.stem) % self.every != 0:
+                path.with_suffix(".json").unlink(missing_ok=True)  # first the trust, then the data
+                path.unlink()
 
     def _paths(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("*.pt") if re.fullmatch(r"\d{7,}", path.stem))

@@ -7,15 +7,17 @@ no-op, so the rest of the code has one path.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from harness.contract.errors import UserError
 
 T = TypeVar("T")
 
@@ -89,6 +91,22 @@ def from_main(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def main_decides(action: Callable[[], T]) -> T:
+    """`action`, done by the main process alone; its result, or its UserError, in all of them."""
+    if world().size == 1:
+        return action()
+    outcome: tuple[T | None, UserError | None] = (None, None)
+    if world().is_main:
+        try:
+            outcome = (action(), None)
+        except UserError as error:
+            outcome = (None, error)
+    result, problem = from_main(outcome)
+    if problem is not None:
+        raise problem
+    return cast("T", result)
 
 
 def from_all(value: T) -> list[T]:

@@ -45,6 +45,8 @@ class GearStage(Stage):
         self.modules = {"vq": tokenizer, "ar": ar, "projectors": projectors, "discriminator": losses.discriminator}
         decay = self.settings.ema_decay
         self.averages = {"vq_ema": EMA(tokenizer, decay), "ema": EMA(ar, decay)}
+        self.running = {"lecam": losses}
+        self.prepare()
         self.tokenizer_opt = self.optimization("tokenizer", tokenizer)
         self.discriminator_opt = self.optimization("discriminator", losses.discriminator)
         self.ar_opt = self.optimization("ar", ar, projectors)
@@ -87,8 +89,9 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
 
     # 3. AR: predict the hard codes and align on the way.
     run.ar.train()
+    dropped = batch.dropped(run.ar.label_dropout)  # whose label is hidden, for classifier-free guidance
     with run.autocast():
-        ce, hidden = run.ar.next_token_loss(hard, batch.labels, gear.tap_layer)  # 0-d, (B, T+L-1, D)
+        ce, hidden = run.ar.next_token_loss(hard, batch.labels, gear.tap_layer, dropped)  # 0-d, (B, T+L-1, D)
         align_hard = alignment_loss(run.projectors(run.ar.predicting(hidden)), targets)
     ar_loss = ce + gear.align_coeff * align_hard
     ar_norm = run.ar_opt.step(ar_loss, last_micro_batch=last)

@@ -1,32 +1,25 @@
-"""The loop around a stage: data, log, progress, checkpoints, stopping and going on. It knows no loss."""
+"""The loop around a stage: data, log, pictures, checkpoints, stopping and going on. It knows no loss."""
 
 from __future__ import annotations
 
 import logging
-import math
-import signal
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import torch
-
-from gear.data.loader import Batch, batches
+from gear.data.base import ImageSource
+from gear.data.loader import Batch, Share, batches
 from gear.data.order import BatchOrder
-from gear.data.sources import ImageSource
-from gear.training.checkpoint import CheckpointStore, save_tensors
+from gear.training.checkpoint import CheckpointStore, load_tensors, save_tensors
+from gear.training.distributed import main_decides, wait_for_all, world
+from gear.training.identity import claim
+from gear.training.randomness import seed_micro_batch
+from gear.training.recorder import Recorder, Row, mean_figures
 from gear.training.stage import Stage
-from gear.training.tracking import JsonlLog, Meter, to_numbers
-from harness.contract.errors import EnvironmentFailure, UserError
-from harness.contract.files import read_json, write_json
+from gear.training.stopping import EXIT_INTERRUPTED, noted_signals
+from gear.training.trouble import BadSampleLog, refuse_nonfinite
+from gear.training.watch import Watch
 
 log = logging.getLogger(__name__)
-
-EXIT_INTERRUPTED = 75
-"""Exit status after a saved SIGTERM, SIGINT or SIGUSR1 (sysexits' EX_TEMPFAIL): the same command goes on."""
 
 MODEL_FILE = "model.pt"
 """The finished weights with their configuration, in the run folder; written when the last step is done."""
@@ -35,145 +28,115 @@ MODEL_FILE = "model.pt"
 def fit(stage: Stage, source: ImageSource, out_dir: Path, started_from: dict[str, str]) -> Path:
     """Train `stage` to its last step, from the newest checkpoint in `out_dir` if there is one.
 
+    With several processes (`gear.training.distributed`) all of them call it.
+
     Args:
         stage: freshly built; its state is replaced when a checkpoint is found.
         source: the training images.
-        out_dir: the run folder: config.json, log.jsonl, checkpoints/, model.pt.
+        out_dir: the run folder: config.json, log.jsonl, images/, checkpoints/, model.pt.
         started_from: digests of the files that the stage was built from; part of the run's identity.
     Returns:
         The path of the finished weights.
     Raises:
         UserError: `out_dir` holds another run.
-        EnvironmentFailure: a loss is not finite; the step and the samples are named and the last checkpoint is kept.
+        EnvironmentFailure: a figure is not finite; step, terms and samples are in nonfinite.json.
+        BadSamples: too many samples cannot be used.
         SystemExit: EXIT_INTERRUPTED, after a signal and a checkpoint.
     """
     model_path, settings = out_dir / MODEL_FILE, stage.settings
-    _claim(out_dir, stage, started_from)
-    store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints)
-    found = store.newest()
-    if found is not None:
-        stage.load_state_dict(found[1])
-        if stage.step >= settings.steps and model_path.exists():
-            log.info("%s is already complete.", model_path)
-            return model_path
-        log.info("going on from %s", found[0])
-    journal = JsonlLog(out_dir / "log.jsonl", after_step=stage.step)
-    meter = Meter(stage.phase, settings.steps, stage.step)
+    store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
+    main_decides(lambda: claim(out_dir, stage.phase, stage.config, started_from))
+    _go_on(stage, store)
+    if stage.step >= settings.steps and main_decides(model_path.exists):
+        log.info("%s is already complete.", model_path)
+        return model_path
 
-    with _signals() as interrupted:
-        for update in _updates(stage, source):
-            values = _train_one(stage, update, settings.log_every)
-            meter.advance(settings.batch_size, values.get(stage.headline))
-            if values:
-                when = {"step": stage.step, "phase": stage.phase, "time_s": time.time()}
-                journal.write({**when, "images_per_s": meter.images_per_s, **values})
-            if interrupted or stage.step % settings.checkpoint_every == 0 or stage.step == settings.steps:
-                store.save(stage.step, stage.state_dict())
-            if interrupted:
-                meter.close()
-                journal.close()
+    recorder = Recorder(stage.device)
+    with noted_signals() as asked_to_stop, Watch(stage, out_dir) as watch:
+        for micro_batches in _updates(stage, source, out_dir, watch):
+            _train_one(stage, micro_batches, recorder, watch, stop=bool(asked_to_stop))
+            stopping = _look(recorder.rows(keep=1), watch, out_dir)
+            if stopping or _has_checkpoint(stage, stage.step):
+                # Everything up to here is looked at first, so that nothing unchecked is saved.
+                stopping |= _look(recorder.rows(), watch, out_dir)
+                with watch.throughput.away():
+                    _save(stage, store)
+            if stopping and stage.step < settings.steps:
                 log.warning("stopped at step %d with a checkpoint; the same command goes on from there.", stage.step)
                 raise SystemExit(EXIT_INTERRUPTED)
-    meter.close()
-    journal.close()
-    save_tensors(model_path, stage.weights())
+            watch.pictures()
+    weights = stage.weights()
+    if world().is_main:
+        save_tensors(model_path, weights)
+    wait_for_all()
     return model_path
 
 
-def _train_one(stage: Stage, micro_batches: list[Batch], log_every: int) -> dict[str, float]:
-    """One update. Returns its figures when the step is one that is logged, else nothing.
+def _go_on(stage: Stage, store: CheckpointStore) -> None:
+    """Load the newest checkpoint, if there is one."""
+    found = main_decides(store.newest)
+    if found is None:
+        return
+    state = load_tensors(found)
+    stage.load_state_dict(state)
+    log.info("going on from %s", found)
+    before, now = state.get("processes", 1), world().size
+    if before != now:
+        log.info("with %d processes instead of %d: rounding and dropout masks differ from here on.", now, before)
 
-    A step that has a checkpoint is always logged, so that nothing is saved whose losses were not looked at.
-    """
-    number, settings = stage.step + 1, stage.settings
-    logged = number in (1, settings.steps) or number % log_every == 0 or number % settings.checkpoint_every == 0
-    logs = {}
-    for part, batch in enumerate(micro_batches, start=1):
-        last = part == len(micro_batches)
-        logs = stage.micro_step(batch.to(stage.device), last=last, diagnose=logged and last)
+
+def _train_one(stage: Stage, micro_batches: list[Batch], recorder: Recorder, watch: Watch, *, stop: bool) -> None:
+    """One update, its figures sent on their way."""
+    number = stage.step + 1
+    logged = number == 1 or number % stage.settings.log_every == 0 or _has_checkpoint(stage, number)
+    parts = []
+    for part, batch in enumerate(micro_batches):
+        seed_micro_batch(stage.config.seed, stage.step, part, world().rank)
+        last = part == len(micro_batches) - 1
+        parts.append(stage.micro_step(batch.to(stage.device), last=last, diagnose=logged and last))
     stage.finish_update()
-    if not logged:
-        return {}
-    values = to_numbers(logs)
-    wrong = sorted(name for name, value in values.items() if not math.isfinite(value))
-    if wrong:
-        ids = torch.cat([batch.ids for batch in micro_batches]).tolist()
-        raise EnvironmentFailure(
-            f"{wrong[0]} is {values[wrong[0]]} at step {stage.step} (samples {ids[:8]}...); the run stopped before "
-            "saving it. Lower the learning rate or go on from the last checkpoint with other settings."
-        )
-    return values
+    watch.throughput.advance(stage.settings.batch_size)
+    figures = mean_figures(parts) | (watch.throughput.look() if logged else {})
+    ids = [index for batch in micro_batches for index in batch.ids.tolist()]
+    recorder.put(number, figures, ids, logged=logged, stop=stop)
 
 
-def _updates(stage: Stage, source: ImageSource) -> Iterator[list[Batch]]:
-    """The micro-batches of each remaining update."""
-    settings, parts = stage.settings, stage.settings.accumulation
-    order = BatchOrder(len(source), settings.batch_size // parts, stage.config.seed)
+def _has_checkpoint(stage: Stage, step: int) -> bool:
+    return step == stage.settings.steps or step % stage.settings.checkpoint_every == 0
+
+
+def _look(rows: list[Row], watch: Watch, out_dir: Path) -> bool:
+    """Check and show updates that were made; whether any process was asked to stop."""
+    for row in rows:
+        refuse_nonfinite(row, out_dir)
+        watch.show(row)
+    return any(row.stop for row in rows)
+
+
+def _save(stage: Stage, store: CheckpointStore) -> None:
+    """A checkpoint, gathered by all processes and written by the main one; nobody goes on before it is there."""
+    state = stage.state_dict()
+    if world().is_main:
+        store.save(stage.step, state)
+    wait_for_all()
+
+
+def _updates(stage: Stage, source: ImageSource, out_dir: Path, watch: Watch) -> Iterator[list[Batch]]:
+    """This process's micro-batches of each remaining update."""
+    settings, data = stage.settings, stage.config.data
+    parts = settings.accumulation
     stream = batches(
         source,
-        order,
+        BatchOrder(len(source), settings.batch_size, stage.config.seed),
         start=stage.step * parts,
         stop=settings.steps * parts,
-        num_workers=stage.config.data.num_workers,
+        share=Share(rank=world().rank, world_size=world().size, parts=parts),
+        num_workers=data.num_workers,
         pin_memory=stage.device.type == "cuda",
     )
-    for _ in range(stage.step, settings.steps):
-        yield [next(stream) for _ in range(parts)]
-
-
-def _claim(out_dir: Path, stage: Stage, started_from: dict[str, str]) -> None:
-    """Write what this run is, or refuse a folder that holds another one."""
-    identity = {"phase": stage.phase, "config": _identity(stage), "started_from": started_from}
-    path = out_dir / "config.json"
-    if not path.exists():
-        out_dir.mkdir(parents=True, exist_ok=True)
-        write_json(path, identity)
-        return
-    difference = _first_difference(read_json(path), identity)
-    if difference is not None:
-        raise UserError(
-            f"{out_dir} holds another run (it differs in {difference}); give another --out, or delete that folder."
-        )
-
-
-_MAY_CHANGE = ("steps", "checkpoint_every", "keep_checkpoints", "log_every")
-
-
-def _identity(stage: Stage) -> dict[str, Any]:
-    """The configuration without what may change when a run goes on: its length, how it is logged, other stages."""
-    config = stage.config.to_dict()
-    settings = config.pop("stages")[stage.phase]
-    config["data"].pop("num_workers")
-    config["stage"] = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
-    return config
-
-
-def _first_difference(old: object, new: object, where: str = "") -> str | None:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            difference = _first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
-            if difference is not None:
-                return difference
-        return None
-    if isinstance(new, tuple):
-        new = list(new)
-    return None if old == new else f"{where}: {old} there, {new} now"
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGTERM, SIGINT and SIGUSR1 (Slurm's warning) instead of dying from them; a second SIGINT interrupts."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    caught = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {number: signal.signal(number, note) for number in caught}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    bad_samples = BadSampleLog(out_dir, data.max_bad_samples)
+    for step in range(stage.step, settings.steps):
+        with watch.throughput.waiting():
+            update = [next(stream) for _ in range(parts)]
+        bad_samples.note(step + 1, update)
+        yield update

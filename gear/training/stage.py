@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from gear.config import RunConfig
 from gear.data.loader import Batch
+from gear.training.distributed import world
 from gear.training.ema import EMA
+from gear.training.engine import prepare
 from gear.training.optim import Optimization
+from gear.training.sharding import cut_like, whole
 from harness.contract.errors import UserError
 
 Logs = dict[str, "Tensor | float"]
@@ -23,8 +26,8 @@ Logs = dict[str, "Tensor | float"]
 class Stage(ABC):
     """Modules, their averages and their optimizers, and one micro-step over them.
 
-    `modules`, `averages` and `optimizations` name everything that a checkpoint must hold; the names are the keys of
-    the checkpoint (those of GEAR's published files: vq, vq_ema, ar, ema, projectors, discriminator).
+    `modules`, `averages`, `optimizations` and `running` name everything that a checkpoint must hold; the names of the
+    first two are the keys of GEAR's published files: vq, vq_ema, ar, ema, projectors, discriminator.
     """
 
     phase: str
@@ -39,6 +42,8 @@ class Stage(ABC):
         self.modules: dict[str, nn.Module] = {}
         self.averages: dict[str, EMA] = {}
         self.optimizations: dict[str, Optimization] = {}
+        self.running: dict[str, nn.Module] = {}
+        """Modules whose own buffers are running statistics: part of a checkpoint, but of no published file."""
 
     @abstractmethod
     def micro_step(self, batch: Batch, *, last: bool, diagnose: bool) -> Logs:
@@ -56,6 +61,13 @@ class Stage(ABC):
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return nullcontext()
 
+    def prepare(self) -> None:
+        """Make the modules ready for several processes and for speed: once the averages are made, which copy plain
+        modules, and before the optimizers, which hold on to parameters."""
+        sharded = [self.modules[name] for name in _SHARDED if name in self.modules]
+        averages = [average.module for name, average in self.averages.items() if _LIVE_OF[name] in _SHARDED]
+        prepare(self.config, self.device, self.modules.values(), sharded + averages)
+
     def optimization(self, name: str, *modules: nn.Module) -> Optimization:
         """An optimizer over `modules`, registered under `name` for checkpoints."""
         made = Optimization(
@@ -64,26 +76,36 @@ class Stage(ABC):
             getattr(self.settings, name),
             max_grad_norm=self.settings.max_grad_norm,
             accumulation=self.settings.accumulation,
+            total_steps=self.settings.steps,
+            bucket_bytes=self.config.engine.bucket_mb << 20,
         )
         self.optimizations[name] = made
         return made
 
     def weights(self) -> dict[str, Any]:
-        """What the finished model is: weights and configuration, without the optimizers."""
+        """What the finished model is: weights and configuration, without the optimizers.
+
+        All processes call it; sharded tensors are whole in the main one's dictionary and absent from the others'.
+        """
         return {
-            **{name: module.state_dict() for name, module in self.modules.items()},
-            **{name: average.module.state_dict() for name, average in self.averages.items()},
+            **{name: whole(module.state_dict()) for name, module in self.modules.items()},
+            **{name: whole(average.module.state_dict()) for name, average in self.averages.items()},
             "config": self.config.to_dict(),
             "phase": self.phase,
             "steps": self.step,
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an uninterrupted run has in memory at this step, random state included."""
+        """Everything an uninterrupted run has in memory at this step; called by all processes, as `weights`.
+
+        The position in the data follows from `steps`, and so does the random state of every process (`randomness.py`);
+        `processes` says for how many of them it holds.
+        """
         return {
             **self.weights(),
-            **{f"opt_{name}": optimization.state_dict() for name, optimization in self.optimizations.items()},
-            "rng": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+            **{f"opt_{name}": whole(optimization.state_dict()) for name, optimization in self.optimizations.items()},
+            "running": {name: _own_buffers(module) for name, module in self.running.items()},
+            "processes": world().size,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -93,16 +115,21 @@ class Stage(ABC):
                 f"the checkpoint belongs to the stage {state.get('phase')!r}, this is {self.phase!r}; "
                 "use another output folder, or start from it with --init."
             )
-        for name, module in self.modules.items():
-            module.load_state_dict(state[name])
-        for name, average in self.averages.items():
-            average.module.load_state_dict(state[name])
+        averages = {name: average.module for name, average in self.averages.items()}
+        for name, module in (self.modules | averages).items():
+            module.load_state_dict(cut_like(state[name], module.state_dict()))
         for name, optimization in self.optimizations.items():
             optimization.load_state_dict(state[f"opt_{name}"])
+        for name, module in self.running.items():
+            for key, buffer in _own_buffers(module).items():
+                buffer.copy_(state["running"][name][key])
         self.step = state["steps"]
-        torch.set_rng_state(state["rng"]["cpu"])
-        if state["rng"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["rng"]["cuda"])
 
 
 _LIVE_OF = {"vq_ema": "vq", "ema": "ar"}
+_SHARDED = ("ar", "projectors")
+"""What FSDP cuts; tokenizer and critic are small."""
+
+
+def _own_buffers(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_buffers(recurse=False))

@@ -24,6 +24,8 @@ class TokenizerStage(Stage):
         self.tokenizer, self.losses = tokenizer.to(device), losses.to(device).train()
         self.modules = {"vq": tokenizer, "discriminator": losses.discriminator}
         self.averages = {"vq_ema": EMA(tokenizer, self.settings.ema_decay)}
+        self.running = {"lecam": losses}
+        self.prepare()
         self.tokenizer_opt = self.optimization("tokenizer", tokenizer)
         self.discriminator_opt = self.optimization("discriminator", losses.discriminator)
 

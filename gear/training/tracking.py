@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from harness.contract.files import write_atomically
 from harness.contract.progress import Progress as ProgressLines
@@ -40,11 +39,6 @@ def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
-
-
-def to_numbers(values: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Plain floats; this is where the device is waited for, so it is called only for steps that are logged."""
-    return {name: float(value) for name, value in values.items()}
 
 
 class Meter:

@@ -28,10 +28,27 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     ]
 
 
+def test_milestones_are_kept_beside_the_newest(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1, every=2)
+    for step in range(1, 6):
+        store.save(step, {"steps": step})
+    assert sorted(path.stem for path in tmp_path.glob("*.pt")) == ["0000002", "0000004", "0000005"]
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_the_one_just_written(tmp_path: Path) -> None:
+    """The run went back to step 2, since 3 was torn, and saves step 2 again under a policy that keeps one."""
+    store = store_with_three(tmp_path)
+    (tmp_path / "0000003.json").unlink()
+    CheckpointStore(tmp_path, keep=1).save(2, {"steps": 2})
+    found = store.newest()
+    assert found is not None
+    assert load_tensors(found)["steps"] == 2
+
+
 def test_the_newest_is_what_a_run_continues_from(tmp_path: Path) -> None:
     found = store_with_three(tmp_path).newest()
     assert found is not None
-    assert found[1]["steps"] == 3
+    assert load_tensors(found)["steps"] == 3
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "unsealed", "torn seal"])
@@ -53,7 +70,7 @@ def test_a_damaged_newest_is_reported_and_the_one_before_it_used(
     with caplog.at_level(logging.WARNING):
         found = store.newest()
     assert found is not None
-    assert found[1]["steps"] == 2
+    assert load_tensors(found)["steps"] == 2
     assert "0000003.pt" in caplog.text
 
 

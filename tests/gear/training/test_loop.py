@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gear.training.loop import EXIT_INTERRUPTED, fit
+from gear.training.loop import fit
 from gear.training.stage import Stage
+from gear.training.stopping import EXIT_INTERRUPTED
 from harness.contract.errors import EnvironmentFailure, UserError
 from tests.gear import tiny
 

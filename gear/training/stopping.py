@@ -1,0 +1,30 @@
+"""Being asked to stop: signals are noted, and the loop stops where all processes can."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+EXIT_INTERRUPTED = 75
+"""Exit status after a saved SIGTERM, SIGINT or SIGUSR1 (sysexits' EX_TEMPFAIL): the same command goes on."""
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Collects SIGTERM, SIGINT and SIGUSR1 (Slurm's warning) instead of dying from them; a second SIGINT interrupts."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    caught = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = {number: signal.signal(number, note) for number in caught}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
