@@ -167,8 +167,8 @@ def outline(content: Any) -> str:
 def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, assign: bool = False) -> None:
     """Load every key or nothing: missing keys, left-over keys and other shapes are refused, and named.
 
-    `source` says in the message where the weights came from. assign: take the tensors themselves instead of copying
-    them, for a module that was built on the meta device; they are converted to the module's types where they differ.
+    `source` says in the message where the weights came from. assign: copies of the tensors become the parameters, for a
+    module that was built on the meta device and has no memory yet; types are converted to the module's.
     """
     own = module.state_dict()
     problems = []
@@ -188,8 +188,17 @@ def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source:
             f"{source} does not fit the {type(module).__name__} it should fill: {'; '.join(problems)}; "
             "check that the configuration names the architecture these weights were trained with"
         )
-    weights = {key: value.to(own[key].dtype) for key, value in state_dict.items()} if assign else dict(state_dict)
-    module.load_state_dict(weights, strict=True, assign=assign)
+    if assign:
+        state_dict = {key: _in_memory(value).to(own[key].dtype) for key, value in state_dict.items()}
+    module.load_state_dict(dict(state_dict), strict=True, assign=assign)
+
+
+def _in_memory(value: Tensor) -> Tensor:
+    """A copy that no longer needs its file, which may be overwritten while the model lives; strides are kept."""
+    storage = value.untyped_storage()
+    if storage.nbytes() > value.nbytes:  # a part of something larger
+        return value.clone()
+    return torch.empty(0, dtype=value.dtype).set_(storage.clone(), value.storage_offset(), value.shape, value.stride())
 
 
 def _unreadable(path: Path, reason: str) -> UserError:

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gear.data.base import BadSample
+from gear.data.images import open_rgb
 from gear.data.transforms import center_crop, short_side_resize, to_array
 from gear.sampling.pixels import to_u8
 from harness.contract.errors import UserError
@@ -20,9 +22,8 @@ def load_image(path: str | Path, image_size: int) -> Tensor:
     Raises UserError when the file is missing or no image.
     """
     try:
-        with Image.open(path) as opened:
-            image = center_crop(short_side_resize(opened.convert("RGB"), image_size), image_size)
-    except OSError as error:
+        image = center_crop(short_side_resize(open_rgb(Path(path)), image_size), image_size)
+    except BadSample as error:
         raise UserError(f"{path} cannot be read as an image ({error}); give a PNG, JPEG or WebP file.") from None
     return torch.from_numpy(to_array(image))[None].float() / 127.5 - 1.0
 

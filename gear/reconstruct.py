@@ -1,88 +1,149 @@
-"""Images through a tokenizer and back, with the plain reconstruction metrics."""
+"""Images through a tokenizer and back, with the plain reconstruction metrics and a sheet to look at."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 
+from gear.data.base import BadSample
 from gear.data.digits import load_digits
-from gear.data.sources import IMAGE_SUFFIXES
+from gear.data.images import IMAGE_SUFFIXES, open_rgb
 from gear.data.transforms import center_crop, short_side_resize
 from gear.sampling.pixels import to_u8
 from gear.tokenizers import Tokenizer
 from harness.contract.errors import UserError
 from harness.contract.files import write_atomically, write_json
+from harness.contract.progress import Progress
 from harness.metrics.image import l1, psnr, ssim
 
 _BATCH = 32
+_PAIRS = 64
+"""Pairs that pairs.npz keeps; the sheet shows the first half of them."""
+
+ImageU8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images by name, read when they are asked for."""
+
+    names: list[str]
+    read: Callable[[int], ImageU8]
+    """(H, W, 3) uint8 of an index."""
+
+    def batches(self) -> Iterator[tuple[list[str], ImageU8]]:
+        """(names, (n, H, W, 3) uint8), in order."""
+        for start in range(0, len(self.names), _BATCH):
+            names = self.names[start : start + _BATCH]
+            yield names, np.stack([self.read(start + offset) for offset in range(len(names))])
+
+
+@dataclass
+class Tally:
+    """What is kept of all batches: per-image metrics, the codes that occurred, the first pairs."""
+
+    values: dict[str, list[float]] = field(default_factory=lambda: {"l1": [], "psnr": [], "ssim": []})
+    code_ids: set[int] = field(default_factory=set)
+    originals: list[ImageU8] = field(default_factory=list)
+    reconstructions: list[ImageU8] = field(default_factory=list)
+
+    def add(self, originals: ImageU8, recon: Tensor, recon_u8: ImageU8, code_ids: Tensor) -> None:
+        """originals, recon_u8 (n, H, W, 3); recon (n, 3, H, W), nominally in [-1, 1]: the metrics read it unrounded."""
+        theirs = originals.transpose(0, 3, 1, 2) / np.float32(255.0)
+        ours = (recon.clamp(-1.0, 1.0) + 1.0).numpy() / 2.0
+        for name, metric in (("l1", l1), ("psnr", psnr), ("ssim", ssim)):
+            self.values[name].extend(metric(theirs, ours).tolist())
+        self.code_ids.update(code_ids.unique().tolist())
+        room = _PAIRS - len(self.originals)
+        self.originals.extend(originals[:room])
+        self.reconstructions.extend(recon_u8[:room])
+
+    def metrics(self, num_codes: int) -> dict[str, float | int]:
+        means = {name: float(np.mean(values)) for name, values in self.values.items()}
+        return {"images": len(self.values["l1"]), **means, "codes_used": len(self.code_ids), "codes": num_codes}
 
 
 def reconstruct(
     tokenizer: Tokenizer, images: str, out_dir: Path, image_size: int, *, limit: int = 64
 ) -> dict[str, float | int]:
-    """Reconstruct a folder of images (or `digits`: the demo's held-out ones) and write them to `out_dir`.
+    """Reconstruct images (a folder, a file, or `digits`: the demo's held-out ones) and write them to `out_dir`.
 
-    Returns the sample means of L1 (range [0, 1]), PSNR (dB) and SSIM over all images, taken before rounding to uint8.
+    Returns the sample means of L1 (range [0, 1]), PSNR (dB) and SSIM over all images, taken before rounding to uint8,
+    and how many codes occurred. Batches are read, written and forgotten; limit 0 takes all images there are.
     """
-    originals, names = _read(images, image_size, limit)
-    rebuilt = _through(tokenizer, originals)
-    ours, theirs = (rebuilt.clip(-1.0, 1.0) + 1.0) / 2.0, originals / np.float32(255.0)
-    ours_chw, theirs_chw = ours, theirs.transpose(0, 3, 1, 2)
-    metrics: dict[str, float | int] = {
-        "images": len(originals),
-        "l1": float(np.mean(l1(ours_chw, theirs_chw))),
-        "psnr": float(np.mean(psnr(ours_chw, theirs_chw))),
-        "ssim": float(np.mean(ssim(ours_chw, theirs_chw))),
-    }
-    rebuilt_u8 = to_u8(torch.from_numpy(rebuilt)).numpy()
-    for name, image in zip(names, rebuilt_u8, strict=True):
-        with write_atomically(out_dir / "reconstructions" / f"{name}.png") as stream:
-            Image.fromarray(image).save(stream, format="PNG")
+    if image_size % tokenizer.config.downsample:
+        factor = tokenizer.config.downsample
+        raise UserError(f"{image_size} px cannot be cut into tokens of {factor} px; use a multiple with --image-size.")
+    pictures = _digits(limit) if images == "digits" else _files(Path(images), image_size, limit)
+    tally, progress = Tally(), Progress(len(pictures.names), "images")
+    for names, originals in pictures.batches():
+        recon, code_ids = _through(tokenizer, originals)
+        recon_u8 = to_u8(recon).numpy()
+        for name, image in zip(names, recon_u8, strict=True):
+            _write_png(out_dir / "reconstructions" / f"{name}.png", image)
+        tally.add(originals, recon, recon_u8, code_ids)
+        progress.advance(len(names))
+    shown = np.stack(tally.originals), np.stack(tally.reconstructions)
     with write_atomically(out_dir / "pairs.npz") as stream:
-        np.savez(stream, originals=originals, reconstructions=rebuilt_u8)
-    with write_atomically(out_dir / "sheet.png") as stream:
-        Image.fromarray(_sheet(originals[:32], rebuilt_u8[:32])).save(stream, format="PNG")
+        np.savez(stream, originals=shown[0], reconstructions=shown[1])
+    _write_png(out_dir / "sheet.png", _sheet(shown[0][: _PAIRS // 2], shown[1][: _PAIRS // 2]))
+    metrics = tally.metrics(tokenizer.config.num_codes)
     write_json(out_dir / "metrics.json", metrics)
     return metrics
 
 
 @torch.inference_mode()
-def _through(tokenizer: Tokenizer, images_u8: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """(N, H, W, 3) uint8 -> reconstructions (N, 3, H, W) float32, nominally in [-1, 1]."""
+def _through(tokenizer: Tokenizer, images_u8: ImageU8) -> tuple[Tensor, Tensor]:
+    """(n, H, W, 3) uint8 -> reconstructions (n, 3, H, W) float32, and code ids, on the CPU."""
     device = next(tokenizer.parameters()).device
-    parts = []
-    for start in range(0, len(images_u8), _BATCH):
-        batch = torch.from_numpy(images_u8[start : start + _BATCH]).to(device).permute(0, 3, 1, 2)
-        recon = tokenizer(batch.float() / 127.5 - 1.0).recon
-        assert recon is not None
-        parts.append(recon.cpu().numpy())
-    return np.concatenate(parts)
+    batch = torch.from_numpy(images_u8).to(device).permute(0, 3, 1, 2)
+    code = tokenizer(batch.float() / 127.5 - 1.0)
+    assert code.recon is not None
+    return code.recon.float().cpu(), code.code_ids.cpu()
 
 
-def _read(images: str, image_size: int, limit: int) -> tuple[npt.NDArray[np.uint8], list[str]]:
-    if images == "digits":
-        held_out = load_digits("held_out").images_u8[: limit or None]
-        return held_out, [f"{index:06d}" for index in range(len(held_out))]
-    root = Path(images)
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)[: limit or None]
+def _digits(limit: int) -> Pictures:
+    held_out = load_digits("held_out").images_u8[: limit or None]
+    return Pictures([f"{index:06d}" for index in range(len(held_out))], held_out.__getitem__)
+
+
+def _files(root: Path, image_size: int, limit: int) -> Pictures:
+    found = [root] if root.is_file() else sorted(root.rglob("*"))
+    paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES][: limit or None]
     if not paths:
         raise UserError(f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); give a folder that does.")
-    loaded = []
-    for path in paths:
+
+    def read(index: int) -> ImageU8:
         try:
-            with Image.open(path) as opened:
-                image = center_crop(short_side_resize(opened.convert("RGB"), image_size), image_size)
-        except OSError as error:
-            raise UserError(f"{path} cannot be read as an image ({error}); remove or replace it.") from None
-        loaded.append(np.asarray(image, dtype=np.uint8))
-    return np.stack(loaded), ["__".join(path.relative_to(root).with_suffix("").parts) for path in paths]
+            image = center_crop(short_side_resize(open_rgb(paths[index]), image_size), image_size)
+        except BadSample as error:
+            raise UserError(f"{paths[index]} cannot be read as an image ({error}); remove or replace it.") from None
+        return np.asarray(image, dtype=np.uint8)
+
+    return Pictures(_names(paths, root), read)
 
 
-def _sheet(originals: npt.NDArray[np.uint8], rebuilt: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _names(paths: list[Path], root: Path) -> list[str]:
+    """One flat name per image; the suffix stays where two files differ by it alone."""
+    relative = [path.relative_to(root if root.is_dir() else root.parent) for path in paths]
+    flat = ["__".join(path.with_suffix("").parts) for path in relative]
+    twice = {name for name in flat if flat.count(name) > 1} if len(set(flat)) < len(flat) else set()
+    return ["__".join(path.parts) if name in twice else name for name, path in zip(flat, relative, strict=True)]
+
+
+def _write_png(path: Path, image_u8: ImageU8) -> None:
+    with write_atomically(path) as stream:
+        Image.fromarray(image_u8).save(stream, format="PNG")
+
+
+def _sheet(originals: ImageU8, rebuilt: ImageU8) -> ImageU8:
     """Pairs (original left, reconstruction right), four to a row, on white."""
     pairs = np.concatenate([originals, rebuilt], axis=2)
     framed = np.pad(pairs, ((0, 0), (2, 2), (4, 4), (0, 0)), constant_values=255)

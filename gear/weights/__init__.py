@@ -6,7 +6,7 @@
 
     model = open_model("hf://org/name@main")                 # look before loading: nothing but names and shapes is read
     model.parts, model.dropped, model.layout                 # state dicts under our keys; what was left out, and why
-    model.tokenizer_config, model.ar_config                  # as the file says, else as its tensors show
+    model.tokenizer_config, model.ar_config(256)             # as the file says, else as its tensors show
     model.config                                             # the RunConfig of `gear train`, or None: ask for --preset
     model.weights("tokenizer", ema=False)                    # one state dict, to start training from
     model.tokenizer(ema=True), model.ar(image_size=384)      # the models, in eval mode

@@ -13,9 +13,9 @@ from gear.tokenizers.recognise import tokenizer_name
 from gear.weights.model_file import ModelFile, open_model
 
 
-def describe(source: str | Path) -> dict[str, Any]:
+def describe(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
     """What a file, a folder or a hub id holds: layout, architecture, parts, what would be left out, digest."""
-    model = open_model(source)
+    model = open_model(source, revision=revision)
     files = _files(model)
     return {
         "file": str(model.path),
@@ -25,7 +25,7 @@ def describe(source: str | Path) -> dict[str, Any]:
         "stage": model.phase,
         "steps": model.steps,
         "tokenizer": tokenizer_line(model.tokenizer_config) if model.has("tokenizer") else None,
-        "ar": ar_line(model.ar_config) if model.has("ar") else None,
+        "ar": ar_line(model.ar_config()) if model.has("ar") else None,
         "image_size": model.image_size,
         "trained_with": tokenizer_line(model.trained_with) if model.has("ar") and model.trained_with else None,
         "averaged_weights": [name for name in ("vq_ema", "ema") if name in model.parts],

@@ -20,7 +20,7 @@ from gear.tokenizers.base import TokenizerConfig
 from gear.weights.locate import CARD_FILE, Shelf
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
-from harness.contract.files import read_json, write_json
+from harness.contract.files import read_json, relative_path_problem, write_json
 
 MODEL_TYPE = "gear"
 FORMAT_VERSION = 1
@@ -80,6 +80,9 @@ class Card:
         try:
             card = Card(**values)
             _ = card.tokenizer_config, card.ar_config
+            for entry in card.parts.values():
+                if relative_path_problem(entry["file"]) or not entry["file"].endswith(".safetensors"):
+                    raise ValueError(f"{entry['file']!r} is no safetensors file of this folder")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); fetch or convert it again.") from None
         return card

@@ -19,6 +19,7 @@ from gear.ar.t2i import TextToImageAR
 from gear.config import RunConfig
 from gear.foreign import StateDict, load_exactly, read_weights
 from gear.tokenizers import TOKENIZERS, IBQConfig, Tokenizer, TokenizerConfig, VQConfig, build_tokenizer
+from gear.tokenizers.lfq import SignCodeConfig, SignQuantizer
 from gear.tokenizers.recognise import recognise_tokenizer
 from gear.weights.hub_layout import Card, ShelvedParts
 from gear.weights.layouts import contents_of
@@ -170,12 +171,12 @@ class ModelFile:
         named = _SIZE_IN_NAME.search(self.path.stem)
         return int(named[1]) if named else None
 
-    @property
-    def ar_config(self) -> TrunkConfig:
-        """The AR model of this file: as the file says, else as its tensors show. UserError when it has none."""
-        return self._ar_config(None)
+    def ar_config(self, image_size: int | None = None) -> TrunkConfig:
+        """The AR model of this file: as the file says, else as its tensors show.
 
-    def _ar_config(self, image_size: int | None) -> TrunkConfig:
+        image_size: what it is wanted for. A model of another size is refused; one that does not tell its size is taken
+        for this one, or with a warning for 256 px when nobody says. UserError when there is no AR model.
+        """
         part = self._part("ar", True)
         if image_size is not None and self.image_size not in (None, image_size):
             raise UserError(
@@ -184,7 +185,12 @@ class ModelFile:
             )
         if self._recorded_ar is not None:
             return self._recorded_ar
-        size = image_size or self.image_size or _DEFAULT_IMAGE_SIZE
+        size = image_size or self.image_size
+        if size is None:
+            size = _DEFAULT_IMAGE_SIZE
+            log.warning(
+                "%s does not say its image size: %d px is assumed; say image_size= otherwise.", self.source, size
+            )
         known = {name: self.settings[name] for name in _SETTINGS if name in self.settings}
         try:
             return recognise_ar(self.original[part], num_tokens=(size // self.downsample) ** 2, **known)
@@ -200,29 +206,26 @@ class ModelFile:
         what the file says. Raises UserError when there is none, or its tensors do not fit.
         """
         part = self._part("tokenizer", ema)
-        tokenizer = build_tokenizer(config or self.tokenizer_config)
-        load_exactly(tokenizer, self.parts[part], source=f"{part!r} of {self.source}")
+        chosen = config or self.tokenizer_config
+        with torch.device("meta"):  # no initial weights are drawn, only to be overwritten
+            tokenizer = build_tokenizer(chosen)
+        load_exactly(tokenizer, self.parts[part], source=f"{part!r} of {self.source}", assign=True)
+        if isinstance(chosen, SignCodeConfig):
+            tokenizer.quantize = SignQuantizer(chosen)  # it has no weights, and constants that no file holds
         self._report(part)
         return tokenizer.eval()
 
     def ar(
         self, *, ema: bool = True, image_size: int | None = None, config: TrunkConfig | None = None
     ) -> ClassConditionalAR | TextToImageAR:
-        """The AR model in eval mode, class-conditional or text-to-image; its weights are mapped from the file.
+        """The AR model in eval mode, class-conditional or text-to-image.
 
-        image_size: what it is wanted for; a model of another size is refused, one that does not tell is taken for it
-        (for 256 px when nobody says). Otherwise as `tokenizer`.
+        image_size: as in `ar_config`; the others as in `tokenizer`.
         """
         part = self._part("ar", ema)
-        chosen = config or self._ar_config(image_size)
-        if image_size is None and self.image_size is None and config is None:
-            log.warning(
-                "%s does not say for which image size it was trained: %d px is assumed; say image_size= if it is not.",
-                self.source,
-                _DEFAULT_IMAGE_SIZE,
-            )
+        chosen = config or self.ar_config(image_size)
         weights = self.parts[part]
-        with torch.device("meta"):  # no initial weights are drawn for billions of parameters
+        with torch.device("meta"):
             model = build_ar(chosen)
         load_exactly(model, weights, source=f"{part!r} of {self.source}", assign=True)
         self._report(part)
