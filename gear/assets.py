@@ -39,8 +39,16 @@ def find_asset(source: str, *, purpose: str, setting: str) -> Path:
     )
 
 
+def state_of(source: str) -> str:
+    """For people: `found`, or what to do about it."""
+    if _local_path(source).exists():
+        return "found"
+    public = source.startswith((_HUB, _WEB))
+    return f"missing; fetch it with: {fetch_command(source)}" if public else f"missing: {source} does not exist"
+
+
 def fetch_command(source: str) -> str:
-    """What to type, on a machine with internet, so that `find_asset` finds `source` from then on."""
+    """What to type, on a machine with internet, so that `find_asset` finds a public `source` from then on."""
     if source.startswith(_HUB):
         repository, file = _hub_parts(source)
         return f"hf download {repository} {file}"

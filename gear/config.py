@@ -1,36 +1,31 @@
 """One configuration holds a whole run: data, models, the losses, and what each stage does.
 
-A preset is a YAML file in `gear/configs` (or anywhere); it may `extends:` another one and then names only what
-differs. `--set a.b=c` overrides a single field. Nothing is read leniently: an unknown field or a value of the wrong
-type is refused with the nearest known name. Checkpoints carry the configuration, so nobody repeats it.
+Its values come from a preset (`gear.presets`), and `--set a.b=c` overrides a single field. Nothing is read leniently:
+an unknown field or a value of the wrong type is refused with the nearest known name (`gear.strict`). Checkpoints carry
+the configuration, so nobody repeats it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import yaml
+from typing import Any, Literal
 
 from gear.ar.config import ARConfig, TextARConfig, TrunkConfig, ar_config, text_ar_config
 from gear.data.sources import DataConfig
 from gear.losses.head import LossConfig
+from gear.presets import apply_override, read_preset
+from gear.strict import build
 from gear.teachers.base import TeacherConfig
+from gear.teachers.preprocess import INPUT_RULES, check_image_size
 from gear.text.base import TextConfig
 from gear.tokenizers.base import TokenizerConfig
 from gear.training.settings import EngineConfig, WatchConfig
 from harness.contract.errors import UserError
 
-CONFIGS_DIR = Path(__file__).parent / "configs"
 PHASES = ("tokenizer", "e2e", "ar")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +43,9 @@ class PerceptualConfig:
     name: Literal["none", "lpips"] = "lpips"
     """`lpips` needs both weight files below; `none` trains without a perceptual loss."""
     vgg_weights: str | None = None
-    """torchvision's VGG16 IMAGENET1K_V1 state dict."""
+    """torchvision's VGG16 IMAGENET1K_V1 state dict: a path, or an address that `gear.assets` finds."""
     lpips_weights: str | None = None
-    """The linear heads of LPIPS v0.1, `vgg.pth`."""
+    """The linear heads of LPIPS v0.1, `vgg.pth`; likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +95,8 @@ class StageConfig:
 
     steps: int = 400_000
     """Optimizer updates."""
+    init: str | None = None
+    """What the stage starts from where `--init` does not say: a file, a run folder, or hf://owner/name/file."""
     batch_size: int = 256
     """Images of one update, over all processes and micro-batches."""
     accumulation: int = 1
@@ -154,6 +151,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.gear.tap_layer <= self.ar.n_layer:
             raise ValueError(f"gear.tap_layer is {self.gear.tap_layer} but the AR model has {self.ar.n_layer} blocks")
+        for family in {name.partition("-")[0] for name in self.teacher.names} & INPUT_RULES.keys():
+            check_image_size(family, self.data.image_size)
 
     def stage(self, phase: str) -> StageConfig:
         if phase not in self.stages:
@@ -190,7 +189,7 @@ class RunConfig:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RunConfig:
         """Raises UserError naming the field that is unknown or has the wrong type."""
-        return _build(RunConfig, derived(values), "")
+        return build(RunConfig, derived(values))
 
 
 def derived(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +205,7 @@ def derived(values: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"the configuration has no section {section!r}.")
     try:
         tokenizer = TokenizerConfig.from_dict(values["tokenizer"])
-        data = _build(DataConfig, values.get("data", {}), "data")
+        data = build(DataConfig, values.get("data", {}), "data")
         follows = {"vocab_size": tokenizer.num_codes, "block_size": tokenizer.tokens(data.image_size)}
     except ValueError as error:
         raise UserError(f"tokenizer: {error}.") from None
@@ -215,7 +214,7 @@ def derived(values: Mapping[str, Any]) -> dict[str, Any]:
         registered = ar_config
         follows["num_classes"] = data.num_classes
     else:
-        registered, text = text_ar_config, _build(TextConfig, values["text"], "text")
+        registered, text = text_ar_config, build(TextConfig, values["text"], "text")
         follows |= {"cls_token_num": text.max_length, "caption_dim": text.feature_dim}
     ar = dict(values["ar"])
     for name, value in follows.items():
@@ -236,131 +235,3 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         apply_override(values, override)
     return RunConfig.from_dict(values)
-
-
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in CONFIGS_DIR.glob("*.yaml") if not path.stem.startswith("_"))
-
-
-def read_preset(source: str | Path) -> dict[str, Any]:
-    """The values of a preset with its `extends` chain merged, innermost base first."""
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
-        path = CONFIGS_DIR / f"{source}.yaml"
-        if not path.exists():
-            near = difflib.get_close_matches(str(source), preset_names(), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(preset_names())}."
-            raise UserError(f"there is no preset {str(source)!r}; {hint}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML ({error}); check the file.") from None
-    if not isinstance(values, dict):
-        raise UserError(
-            f"{path} must hold a mapping of sections (data, tokenizer, ar, ...), not {type(values).__name__}."
-        )
-    base = values.pop("extends", None)
-    return _merge(read_preset(base), values) if base else values
-
-
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one field in place: `stages.e2e.steps=300`. The value is read as YAML."""
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise UserError(f"--set {override!r} is not of the form section.field=value, e.g. --set stages.e2e.steps=300.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(
-            f"--set {override!r}: the value cannot be read; quote strings with special characters."
-        ) from None
-    *sections, last = name.split(".")
-    target = values
-    for section in sections:
-        target = target.setdefault(section, {})
-        if not isinstance(target, dict):
-            raise UserError(f"--set {override!r}: {section!r} is a single value, not a section.")
-    target[last] = _number_like(value)
-
-
-def _number_like(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as a string; people mean a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    if base.get("family", over.get("family")) != over.get("family", base.get("family")):
-        return dict(over)  # another tokenizer family has other fields: nothing to inherit
-    merged = dict(base)
-    for key, value in over.items():
-        merged[key] = (
-            _merge(merged[key], value) if isinstance(merged.get(key), dict) and isinstance(value, dict) else value
-        )
-    return merged
-
-
-def _build(cls: type[T], values: Any, where: str) -> T:
-    """A dataclass from plain values; strict about names and types."""
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where or 'the configuration'} must be a section with fields, not {values!r}.")
-    hints = typing.get_type_hints(cls)
-    known = [entry.name for entry in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    arguments = {}
-    for name, value in values.items():
-        path = f"{where}.{name}" if where else name
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise UserError(
-                f"the configuration has no field {path!r}"
-                + (f"; did you mean {near[0]!r}?" if near else f"; this section has: {', '.join(known)}.")
-            )
-        arguments[name] = _value(hints[name], value, path)
-    try:
-        return cls(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where + ': ' if where else ''}{error}.") from None
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint` says, or a UserError."""
-    origin, choices = typing.get_origin(hint), typing.get_args(hint)
-    if hint is TokenizerConfig:
-        try:
-            return TokenizerConfig.from_dict(value)
-        except ValueError as error:
-            raise UserError(f"{where}: {error}.") from None
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, where)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in choices:
-            return None
-        return _value(_nearest(choices, value), value, where)
-    if origin is Literal:
-        if value not in choices:
-            raise UserError(f"{where} is {value!r}; choose one of {', '.join(map(str, choices))}.")
-        return value
-    if origin is dict:
-        return {key: _value(choices[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, str):
-        value = _number_like(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise UserError(f"{where} must be {_TYPE_NAMES.get(hint, hint.__name__)}, not {value!r}.")
-    return value
-
-
-def _nearest(choices: Sequence[Any], value: Any) -> Any:
-    """Of a union's types the one that `value` is meant to be: of several sections, the one with most of its fields."""
-    types_ = [choice for choice in choices if choice is not type(None)]
-    if len(types_) == 1 or not isinstance(value, Mapping):
-        return types_[0]
-    return max(types_, key=lambda cls: sum(entry.name in value for entry in dataclasses.fields(cls)))
-
-
-_TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

@@ -1,8 +1,7 @@
-"""`gear train`, and the presets it starts from."""
+"""`gear train`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import click
 
-from gear.cli.base import EXISTING, FOLDER, Command, Group, torch_device
+from gear.cli.base import EXISTING, FOLDER, Group, torch_device
+from gear.cli.presets import presets as presets
 from harness.contract.errors import UserError
 
 
@@ -100,7 +100,8 @@ def _train(
     overrides: tuple[str, ...],
     device: str,
 ) -> None:
-    from gear.config import RunConfig, apply_override, read_preset
+    from gear.config import RunConfig
+    from gear.presets import apply_override, read_preset
     from gear.training.build import build_stage
     from gear.training.loop import fit
     from gear.weights import model_path, read_model
@@ -122,20 +123,3 @@ def _train(
     stage, source = build_stage(phase, config, torch_device(device), **states)
     done = fit(stage, source, out_dir, {name: sha256_file(path) for name, path in sources.items()})
     click.echo(f"{done}")
-
-
-@click.command(cls=Command)
-@click.argument("name", required=False)
-def presets(name: str | None) -> None:
-    """List the presets, or show one with everything it inherits."""
-    import yaml
-
-    from gear.config import load_config, preset_names
-
-    if name is None:
-        for preset in preset_names():
-            config = load_config(preset)
-            models = f"{config.tokenizer.family}, AR {config.ar.n_layer} x {config.ar.dim}"
-            click.echo(f"{preset:24} {models}, {config.data.image_size} px")
-    else:
-        click.echo(yaml.safe_dump(json.loads(json.dumps(load_config(name).to_dict())), sort_keys=False).rstrip())

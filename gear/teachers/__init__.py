@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import difflib
 import logging
-from pathlib import Path
 
 from gear.assets import find_asset
 from gear.teachers.base import Targets, Teacher, TeacherConfig
 from gear.teachers.clip import CLIP
 from gear.teachers.dinov2 import DINOV2, DINOV2_REG
 from gear.teachers.dinov3 import DINOV3
-from gear.teachers.family import Family, Variant
+from gear.teachers.family import Family
 from gear.teachers.jepa import JEPA21
+from gear.teachers.layers import FINAL_LAYER
 from gear.teachers.lite0 import Lite0Teacher
 from gear.teachers.siglip2 import SIGLIP2
 from gear.teachers.vit import ViTTeacher, variant_of
 from harness.contract.errors import MissingAsset, UserError
 
-__all__ = ["FAMILIES", "RANDOM", "Targets", "Teacher", "TeacherConfig", "build_teachers", "teacher_names"]
+__all__ = ["FAMILIES", "RANDOM", "Targets", "Teacher", "TeacherConfig", "build_teachers", "teacher_names", "weights_of"]
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,7 @@ def build_teachers(config: TeacherConfig, *, image_size: int, grid: int) -> list
     Raises UserError: unknown teacher or size, a layer it does not have, another number of patches than tokens.
     MissingAsset: its weights are not on this machine.
     """
-    named = zip(config.names, config.sources, strict=True)
-    teachers = [_build(name, source, config.layer, image_size, grid) for name, source in named]
+    teachers = [_build(config, name, image_size, grid) for name in config.names]
     for name, teacher in zip(config.names, teachers, strict=True):
         if teacher.grid != grid:
             raise UserError(
@@ -52,28 +51,33 @@ def build_teachers(config: TeacherConfig, *, image_size: int, grid: int) -> list
     return teachers
 
 
-def _build(name: str, source: str | None, layer: int, image_size: int, grid: int) -> Teacher:
+def _build(config: TeacherConfig, name: str, image_size: int, grid: int) -> Teacher:
+    source = weights_of(config, name, image_size)  # found before anything large is built
+    path = find_asset(source, purpose=f"the teacher {name}", setting="teacher.weights") if source else None
     if name == "lite0":
-        if layer != -1:
+        if config.layer != FINAL_LAYER:
             raise UserError("the teacher lite0 is only read at its end; set teacher.layer=-1.")
-        path = find_asset(source, purpose="the teacher lite0", setting="teacher.weights") if source else None
         return Lite0Teacher(grid, path)
-    family, size = _parse(name)
-    path = None if source == RANDOM else _weights(name, variant_of(family, size), source, image_size)
-    teacher = ViTTeacher(family, size, image_size, layer=layer)
+    teacher = ViTTeacher(*_parse(name), image_size, layer=config.layer)
     if path is not None:
         log.info("teacher %s: %s", name, path)
         teacher.load(path)
     return teacher
 
 
-def _weights(name: str, variant: Variant, source: str | None, image_size: int) -> Path:
-    """The file or folder of a teacher's weights, found before anything large is built."""
-    public = None if variant.weights is None else variant.weights.format(image_size=image_size)
-    wanted = source or public
-    if wanted is None:
+def weights_of(config: TeacherConfig, name: str, image_size: int) -> str | None:
+    """Where the weights of one teacher of `config` are, for `gear.assets`.
+
+    None: it needs no file, since it comes with a package or is to be left untrained. Raises MissingAsset when none is
+    named and none is published as a single file.
+    """
+    source = config.sources[config.names.index(name)]
+    if name == "lite0" or source == RANDOM:
+        return None if source == RANDOM else source
+    public = variant_of(*_parse(name)).weights
+    if source is None and public is None:
         raise MissingAsset(f"the teacher {name} has no single public file; set teacher.weights to its file or folder.")
-    return find_asset(wanted, purpose=f"the teacher {name}", setting="teacher.weights")
+    return source or str(public).format(image_size=image_size)
 
 
 def _parse(name: str) -> tuple[Family, str]:

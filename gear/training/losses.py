@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import nn
 
+from gear.assets import find_asset
 from gear.config import PerceptualConfig, RunConfig
 from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossHead
@@ -26,6 +25,9 @@ def _perceptual(config: PerceptualConfig) -> nn.Module | None:
     if config.vgg_weights is None or config.lpips_weights is None:
         raise MissingAsset(
             "the LPIPS loss needs two weight files: set perceptual.vgg_weights (torchvision's VGG16) and "
-            "perceptual.lpips_weights (vgg.pth), or train without it: --set perceptual.name=none."
+            "perceptual.lpips_weights (vgg.pth), or train without it: --set perceptual.name=none "
+            "--set loss.perceptual_weight=0."
         )
-    return LPIPS.from_files(Path(config.vgg_weights), Path(config.lpips_weights))
+    vgg16 = find_asset(config.vgg_weights, purpose="the LPIPS loss", setting="perceptual.vgg_weights")
+    heads = find_asset(config.lpips_weights, purpose="the LPIPS loss", setting="perceptual.lpips_weights")
+    return LPIPS.from_files(vgg16, heads)

@@ -9,7 +9,8 @@ import torch
 
 from gear.ar.model import ClassConditionalAR
 from gear.ar.t2i import TextToImageAR
-from gear.config import RunConfig, load_config, preset_names
+from gear.config import RunConfig, load_config
+from gear.presets import preset_names
 from gear.tokenizers import build_tokenizer
 from harness.contract.errors import UserError
 from tests.gear import tiny

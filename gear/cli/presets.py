@@ -1,0 +1,48 @@
+"""`gear presets`: the configurations that come with the package, and what they need from outside."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from gear.cli.base import Command
+
+
+@click.command(cls=Command)
+@click.argument("name", required=False)
+def presets(name: str | None) -> None:
+    """List the presets, or show one: everything it inherits, and the files it needs from outside.
+
+    \b
+      gear presets                           what there is, and how names are made
+      gear presets imagenet-l-ibq-dinov3     all its values; which weight files are here, and how to get the others
+
+    Any field is changed with --set, e.g. gear train e2e --preset imagenet-xl-vq --set gear.temperature=0.05 ...
+    """
+    click.echo(_all() if name is None else _one(name))
+
+
+def _all() -> str:
+    from gear.presets import families, single_presets
+
+    lines = [f"{name:16}{about}" for name, about in single_presets().items()]
+    for family in families():
+        lines += ["", family.pattern, f"  {family.about}; for example {', '.join(list(family.names())[:3])}"]
+        for axis in family.axes:
+            lines.append(f"  {axis.name.upper()}" + (f"  [{axis.default}]" if axis.default else ""))
+            lines += [f"    {value:15}{choice.get('about', '')}" for value, choice in axis.values.items()]
+    return "\n".join(lines)
+
+
+def _one(name: str) -> str:
+    import yaml
+
+    from gear.config import load_config
+    from gear.needs import needed_files
+
+    config = load_config(name)
+    plain = json.loads(json.dumps(config.to_dict()))
+    text: str = yaml.safe_dump(plain, sort_keys=False)
+    needs = [f"# {need.state}" for need in needed_files(config)]
+    return "\n".join([text.rstrip(), "# files from outside:" if needs else "# needs no file from outside", *needs])
