@@ -94,9 +94,10 @@ def _foreign_classes(path: Path) -> list[str]:
 
 
 def _read_pickled(path: Path, foreign: list[str], *, mapped: bool) -> Any:
+    mapped = mapped and path.suffix != ".safetensors"  # by a path, torch.load goes by its name
     try:
-        with torch.serialization.safe_globals([(_Placeholder, name) for name in foreign]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with path.open("rb") as stream, torch.serialization.safe_globals([(_Placeholder, name) for name in foreign]):
+            return torch.load(path if mapped else stream, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         # PyTorch's own advice in this error is to read the file unsafely.
         raise UserError(
