@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +26,24 @@ class FeatureFile:
         self._array: np.ndarray | None = None
 
     def append(self, features: np.ndarray) -> None:
-        """Write a batch (n, D).
+        """Write a batch (n, D) behind the last one.
 
         Raises:
             EnvironmentFailure: a value is not finite, which images of uint8 cannot cause.
         """
+        self.put(range(self._written, self._written + len(features)), features)
+
+    def put(self, rows: Sequence[int], features: np.ndarray) -> None:
+        """Write a batch (n, D) at the given rows; each row is written once."""
         if not np.isfinite(features).all():
             raise EnvironmentFailure(
-                f"{self.path.name}: the network gave NaN or infinity for image {self._written} or one soon after; look "
-                "at its weights (harness assets verify) and at the device."
+                f"{self.path.name}: the network gave NaN or infinity for image {rows[0]} or one soon after; look at "
+                "its weights (harness assets verify) and at the device."
             )
         if self._array is None:
             shape = (self.count, features.shape[1])
             self._array = np.lib.format.open_memmap(self.path, mode="w+", dtype=np.float32, shape=shape)
-        self._array[self._written : self._written + len(features)] = features
+        self._array[list(rows)] = features
         self._written += len(features)
 
     def finish(self) -> np.ndarray:

@@ -149,6 +149,11 @@ def prdc(reference: Array, sample: Array, *, k: int = 5) -> PRDC:
 
     Raises ValueError when a set has no more than k images or the widths differ.
     """
+    return prdc_with_counts(reference, sample, k=k)[0]
+
+
+def prdc_with_counts(reference: Array, sample: Array, *, k: int = 5) -> tuple[PRDC, Containment]:
+    """As `prdc`, and who lies in whose balls; `nearest_sample` is a squared distance here."""
     _same_width(reference, sample)
     reference, sample = _centred(reference, sample, np.float64)
     # Squared distances order as distances do, and save a root of every entry.
@@ -156,12 +161,13 @@ def prdc(reference: Array, sample: Array, *, k: int = 5) -> PRDC:
         neighbour_radii(features, k, distance=squared_distances, symmetric=True) for features in (reference, sample)
     )
     inside = containment(reference, sample, reference_radii, sample_radii, distance=squared_distances)
-    return PRDC(
+    manifold = PRDC(
         precision=inside.precision,
         recall=inside.recall,
         density=float(inside.reference_balls.mean() / k),
         coverage=float(np.mean(inside.nearest_sample < reference_radii)),
     )
+    return manifold, inside
 
 
 def adm_radii(

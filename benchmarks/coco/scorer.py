@@ -1,0 +1,157 @@
+"""COCO benchmark: sample set in, FID against the real images and CLIPScore against the captions out.
+
+Two feature stages, each kept by the harness under the digest of what it read: the real images, and the samples, which
+go through both networks in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from benchmarks.coco.dataset import CocoParquet, selection, to_square
+from benchmarks.coco.evaluation import Options, clip_score, fid
+from benchmarks.coco.fid_inception import WEIGHTS, FIDFeatures
+from harness.contract.digest import sha256_file
+from harness.contract.errors import BadSamples
+from harness.contract.features import FeatureFile, read_features
+from harness.contract.record import Metric, ScoreRecord
+from harness.contract.requests import RequestSet
+from harness.contract.samples import SampleSet
+from harness.contract.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
+from harness.contract.screen import screen_samples
+from harness.metrics.interval import bootstrap_interval
+
+VERSION = 1
+DATASET = "coco-val2017"
+CLIP = ("clip-vit-b32-config", "clip-vit-b32-weights", "clip-vit-b32-vocab", "clip-vit-b32-merges")
+NUM_PUBLISHED = 30_000
+
+
+def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
+    options = Options.from_mapping(job.options)
+    found = screen_samples(job.samples, "coco", at_least=2, duplicates=options.duplicates)
+    requests_of(job.samples, job.assets, options)
+    samples = job.stage("samples")
+    real, drawn = read_features(job.stage("reference") / "features.npy"), read_features(samples / "features.npy")
+    cosines = np.load(samples / "cosines.npy", allow_pickle=False)
+    for row, (id_, cosine) in enumerate(zip(job.samples.ids, cosines, strict=True)):
+        job.items.append({"id": id_, "row": row, "cosine": float(cosine)})
+    low, high = bootstrap_interval(100.0 * cosines) or (np.nan, np.nan)
+    return ScoreRecord(
+        benchmark="coco",
+        benchmark_version=VERSION,
+        metrics=[
+            Metric(name="fid", label="FID", value=fid(real, drawn), higher_is_better=False, n=len(drawn)),
+            Metric(
+                name="clip_score",
+                label="CLIPScore",
+                value=clip_score(cosines),
+                higher_is_better=True,
+                n=len(drawn),
+                interval=(low, high),
+            ),
+        ],
+        digests={f"asset:{name}": sha256_file(job.assets.file(name)) for name in (WEIGHTS, *CLIP)},
+        environment=describe_environment(["scipy", "torch", "torchvision", "transformers", "pyarrow"]),
+        options=options.as_mapping(),
+        notes=[*found, *notes(len(real), len(drawn))],
+    )
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def reference_features(job: StageJob[SampleSet]) -> None:
+    """`features.npy`: (n, 2048) of the selected real images, in the order of selection."""
+    options, dataset = Options.from_mapping(job.options), CocoParquet(job.assets.path(DATASET))
+    rows = selection(len(dataset), options.num_samples, options.selection_seed)
+    network, file = FIDFeatures(job.assets.file(WEIGHTS)), FeatureFile(job.out / "features.npy", len(rows))
+    progress = job.progress(len(rows), "real images")
+    for places, images_u8 in real_batches(dataset, rows, options):
+        file.put(places, network(images_u8))
+        progress.advance(len(places))
+    file.finish()
+
+
+def sample_features(job: StageJob[SampleSet]) -> None:
+    """`features.npy` (N, 2048) and `cosines.npy` (N,) of the samples, in request order, in one pass over the images."""
+    from benchmarks.coco.clip import ClipCosines
+
+    options, samples = Options.from_mapping(job.options), job.samples
+    captions = [str(request.prompt) for request in requests_of(samples, None, options)]
+    inception = FIDFeatures(job.assets.file(WEIGHTS))
+    clip = ClipCosines({name: job.assets.file(name) for name in CLIP})
+    file, progress = FeatureFile(job.out / "features.npy", len(samples)), job.progress(len(samples), "images")
+    cosines: list[npt.NDArray[np.float64]] = []
+    start = 0
+    for batch in samples.batches(options.batch_size):
+        images_u8 = np.stack([np.asarray(to_square(Image.fromarray(image), options.image_size)) for image in batch])
+        file.append(inception(images_u8))
+        cosines.append(clip(images_u8, captions[start : start + len(batch)]))
+        start += len(batch)
+        progress.advance(len(batch))
+    file.finish()
+    np.save(job.out / "cosines.npy", np.concatenate(cosines))
+
+
+def real_batches(
+    dataset: CocoParquet, rows: npt.NDArray[np.int64], options: Options
+) -> Iterator[tuple[list[int], npt.NDArray[np.uint8]]]:
+    """(places in the selection, (n, S, S, 3) uint8) in the order of the files, which is faster than the selection's."""
+    place_of = {int(row): place for place, row in enumerate(rows)}
+    places: list[int] = []
+    images: list[npt.NDArray[np.uint8]] = []
+    for row, image in dataset.images(set(place_of)):
+        places.append(place_of[row])
+        images.append(np.asarray(to_square(image, options.image_size), dtype=np.uint8))
+        if len(images) == options.batch_size:
+            yield places, np.stack(images)
+            places, images = [], []
+    if images:
+        yield places, np.stack(images)
+
+
+# --- the record ------------------------------------------------------------------------------------------------------
+
+
+def requests_of(samples: SampleSet, assets: Assets | None, options: Options) -> RequestSet:
+    """The captions the samples answer; with `assets`, checked against the selection.
+
+    Raises BadSamples when nothing says what was asked for, or it was something else.
+    """
+    requests = samples.requests
+    if requests is None or requests.is_class_conditional:
+        raise BadSamples(
+            f"{samples.folder}: nothing says which caption an image is of; draw the samples for coco's requests "
+            "(harness run --benchmark coco ...)."
+        )
+    if assets is None:
+        return requests
+    captions = CocoParquet(assets.path(DATASET)).captions()
+    rows = selection(len(captions), options.num_samples, options.selection_seed)[: len(requests)]
+    if [request.prompt for request in requests] != [captions[row] for row in rows]:
+        raise BadSamples(
+            f"{samples.folder}: the captions are not the first {len(requests):,} of the selection of {DATASET}; draw "
+            "for the data set they are scored against."
+        )
+    return requests
+
+
+def notes(num_real: int, num_drawn: int) -> list[str]:
+    found = []
+    if num_real < NUM_PUBLISHED:
+        found.append(
+            f"The data set has {num_real:,} rows to compare with; results called COCO-30k use {NUM_PUBLISHED:,} images "
+            "and are lower for that alone."
+        )
+    if num_drawn < num_real:
+        found.append(f"Computed from {num_drawn:,} samples of {num_real:,} captions: a look, not a result.")
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_scorer(score, stages={"reference": reference_features, "samples": sample_features}))

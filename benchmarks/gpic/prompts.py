@@ -1,0 +1,116 @@
+"""GPIC's 50,000 evaluation prompts, in the order of the reference statistics.
+
+They are in no file of their own: the statistics name a key and a tar per prompt, and the caption is in the member
+`<key>.json` of that tar. Reading those members of 128 large tars takes minutes, so build the list once and keep it:
+
+    python -m benchmarks.gpic.prompts --stats test_stats.npz --shards DIR --out gpic_eval_50k.jsonl
+    harness assets import gpic-prompts gpic_eval_50k.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.contract.errors import MissingAsset, UserError
+from harness.contract.files import write_json_lines
+from harness.contract.npz import read_npz_array
+
+NUM_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """One prompt: a line of the list."""
+
+    key: str
+    caption: str
+    caption_type: str
+    """"short", "medium", "long" or "tag"; "" where the tar does not say."""
+
+
+def build_prompts(stats: Path, shards: Path) -> tuple[list[Caption], list[str]]:
+    """The captions in the order of the statistics' `key`, and the keys that are in no tar (they are left out).
+
+    Args:
+        stats: the reference statistics; `key` (N,) text and `tar_idx` (N,) int.
+        shards: folder of `gpic_test_<tar_idx:05d>.tar`.
+    Raises:
+        MissingAsset: a file is not there or not what it should be.
+    """
+    keys = [str(key) for key in read_npz_array(stats, "key", error=MissingAsset)]
+    tars = [int(index) for index in read_npz_array(stats, "tar_idx", error=MissingAsset)]
+    wanted: dict[int, set[str]] = {}
+    for key, tar in zip(keys, tars, strict=True):
+        wanted.setdefault(tar, set()).add(key)
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        parts = pool.map(lambda tar: read_captions(shards / f"gpic_test_{tar:05d}.tar", wanted[tar]), sorted(wanted))
+        found = {caption.key: caption for part in parts for caption in part}
+    return [found[key] for key in keys if key in found], [key for key in keys if key not in found]
+
+
+def read_captions(tar: Path, wanted: Iterable[str]) -> list[Caption]:
+    """The captions of the wanted keys of one tar; no image is read."""
+    names = {f"{key}.json": key for key in wanted}
+    captions = []
+    try:
+        with tarfile.open(tar) as archive:
+            for member in archive:
+                key = names.get(Path(member.name).name)
+                stream = archive.extractfile(member) if key and member.isfile() else None
+                if key and stream:
+                    captions.append(_caption(key, json.load(stream)))
+    except (OSError, tarfile.TarError, json.JSONDecodeError) as error:
+        raise MissingAsset(
+            f"{tar}: cannot be read ({error}); give the folder with GPIC's test tars: --asset gpic-prompts=DIR"
+        ) from error
+    return captions
+
+
+def read_prompts(folder: Path, stats: Path) -> list[Caption]:
+    """The prompts from what the asset `gpic-prompts` is: the list that was built once, or a folder with the tars."""
+    lists = sorted(folder.glob("*.jsonl"))
+    if len(lists) != 1:
+        captions, missing = build_prompts(stats, folder)
+        if missing:
+            print(f"{len(missing)} keys are in no tar and are left out, such as {missing[0]}.", file=sys.stderr)
+        return captions
+    try:
+        rows = [json.loads(line) for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [_caption(row["key"], row) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MissingAsset(f"{lists[0]}: is no list of prompts ({error}); build it again: {__doc__}") from error
+
+
+def _caption(key: str, row: Mapping[str, object]) -> Caption:
+    return Caption(key=key, caption=str(row.get("caption") or ""), caption_type=str(row.get("caption_type") or ""))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpic.prompts", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--stats", type=Path, required=True, metavar="FILE", help="test_stats.npz")
+    parser.add_argument("--shards", type=Path, required=True, metavar="DIR", help="gpic_test_00000.tar, ...")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="JSON lines: key, caption, caption_type"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        captions, missing = build_prompts(arguments.stats, arguments.shards)
+        write_json_lines(arguments.out, map(asdict, captions))
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    for key in missing:
+        print(f"{key} is in no tar and is left out.", file=sys.stderr)
+    print(f"{len(captions)} prompts in {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
