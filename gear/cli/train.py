@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gear.cli.base import EXISTING, FOLDER, Group, torch_device
+from gear.cli.base import FOLDER, Group, torch_device
 from gear.cli.presets import presets as presets
 from harness.contract.errors import UserError
+
+if TYPE_CHECKING:
+    from gear.config import RunConfig
+    from gear.weights import ModelFile
 
 
 @click.group(cls=Group)
@@ -40,44 +45,45 @@ def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @train.command()
 @stage_options
-@click.option("--init", type=EXISTING, metavar="FILE|DIR", help="Model whose tokenizer to start from.")
-def tokenizer(init: Path | None, **options: Any) -> None:
-    """Warm up the tokenizer: reconstruction, perceptual and adversarial losses."""
+@click.option("--init", metavar="SOURCE", help="Tokenizer to start from, and its critic if it has one.")
+def tokenizer(init: str | None, **options: Any) -> None:
+    """Warm up the tokenizer: reconstruction, perceptual and adversarial losses.
+
+    \b
+      gear train tokenizer --preset imagenet-xl-vq --init vq_ds16_c2i.pt --data-dir imagenet/train --out exps/vq16
+
+    SOURCE: a file or run folder of gear's, or a public tokenizer of LlamaGen, Open-MAGVIT2, IBQ or GEAR as file or hub
+    id. Without --init the stage starts from what the preset names, if it names something, else from scratch.
+    """
     _train("tokenizer", init=init, tokenizer=None, **options)
 
 
 @train.command()
 @stage_options
-@click.option("--init", type=EXISTING, required=True, metavar="FILE|DIR", help="Model of stage `tokenizer`.")
-def e2e(init: Path, **options: Any) -> None:
+@click.option("--init", metavar="SOURCE", help="Model of stage `tokenizer`; default: what the preset names.")
+def e2e(init: str | None, **options: Any) -> None:
     """GEAR: train the tokenizer and the AR model together, each with its own loss."""
     _train("e2e", init=init, tokenizer=None, **options)
 
 
 @train.command()
 @stage_options
-@click.option("--init", type=EXISTING, metavar="FILE|DIR", help="Model of stage `e2e` whose AR model to continue.")
-@click.option(
-    "--tokenizer", "tokenizer_path", type=EXISTING, metavar="FILE|DIR", help="Frozen tokenizer; default: --init's."
-)
-def ar(init: Path | None, tokenizer_path: Path | None, **options: Any) -> None:
+@click.option("--init", metavar="SOURCE", help="Model of stage `e2e` whose AR model to continue.")
+@click.option("--tokenizer", "tokenizer_source", metavar="SOURCE", help="Frozen tokenizer; default: --init's.")
+def ar(init: str | None, tokenizer_source: str | None, **options: Any) -> None:
     """Train the AR model on a frozen tokenizer.
 
     With --init it continues GEAR; with only --tokenizer it starts fresh (the LlamaGen-REPA baseline when the
     tokenizer comes from stage `tokenizer`).
     """
-    _train("ar", init=init, tokenizer=tokenizer_path, **options)
+    _train("ar", init=init, tokenizer=tokenizer_source, **options)
 
 
 @train.command()
 @stage_options
-@click.option(
-    "--init", type=EXISTING, metavar="FILE|DIR", help="Model of stage `t2i`, or of `e2e` or `ar`, to start from."
-)
-@click.option(
-    "--tokenizer", "tokenizer_path", type=EXISTING, metavar="FILE|DIR", help="Frozen tokenizer; default: --init's."
-)
-def t2i(init: Path | None, tokenizer_path: Path | None, **options: Any) -> None:
+@click.option("--init", metavar="SOURCE", help="Model of stage `t2i`, or of `e2e` or `ar`, to start from.")
+@click.option("--tokenizer", "tokenizer_source", metavar="SOURCE", help="Frozen tokenizer; default: --init's.")
+def t2i(init: str | None, tokenizer_source: str | None, **options: Any) -> None:
     """Train a text-to-image AR model on a frozen tokenizer and a frozen text encoder.
 
     \b
@@ -86,40 +92,48 @@ def t2i(init: Path | None, tokenizer_path: Path | None, **options: Any) -> None:
 
     From a class-conditional --init it takes the trunk; the text stream starts as a copy of the image stream.
     """
-    _train("t2i", init=init, tokenizer=tokenizer_path, **options)
+    _train("t2i", init=init, tokenizer=tokenizer_source, **options)
 
 
 def _train(
     phase: str,
     *,
-    init: Path | None,
-    tokenizer: Path | None,
+    init: str | None,
+    tokenizer: str | None,
     preset: str | None,
     out_dir: Path,
     data_dir: Path | None,
     overrides: tuple[str, ...],
     device: str,
 ) -> None:
-    from gear.config import RunConfig
-    from gear.presets import apply_override, read_preset
     from gear.training.build import build_stage
     from gear.training.loop import fit
-    from gear.weights import model_path, read_model
-    from harness.contract.digest import sha256_file
+    from gear.training.starts import published_start
+    from gear.weights import open_model
 
-    sources = {name: model_path(path) for name, path in (("init", init), ("tokenizer", tokenizer)) if path is not None}
-    states = {name: read_model(path) for name, path in sources.items()}
+    starts = {name: open_model(source) for name, source in (("init", init), ("tokenizer", tokenizer)) if source}
+    config = _configuration(preset, next(iter(starts.values()), None), data_dir, overrides)
+    if not starts and (published := published_start(phase, config)) is not None:
+        starts["init"] = published
+    stage, source = build_stage(phase, config, torch_device(device), **starts)
+    click.echo(f"{fit(stage, source, out_dir, {name: start.digest for name, start in starts.items()})}")
+
+
+def _configuration(
+    preset: str | None, start: ModelFile | None, data_dir: Path | None, overrides: tuple[str, ...]
+) -> RunConfig:
+    """The configuration of a run: the preset's, or that of the model it starts from; with the changes asked for."""
+    from gear.config import RunConfig
+    from gear.presets import apply_override, read_preset
+
     if preset is not None:
         values = read_preset(preset)
-    elif states:
-        values = next(iter(states.values()))["config"]
+    elif start is not None and start.run is not None:
+        values = copy.deepcopy(dict(start.run))
     else:
         raise UserError("no configuration was given; name one with --preset (see `gear presets`).")
     if data_dir is not None:
         values.setdefault("data", {})["data_dir"] = str(data_dir)
     for override in overrides:
         apply_override(values, override)
-    config = RunConfig.from_dict(values)
-    stage, source = build_stage(phase, config, torch_device(device), **states)
-    done = fit(stage, source, out_dir, {name: sha256_file(path) for name, path in sources.items()})
-    click.echo(f"{done}")
+    return RunConfig.from_dict(values)

@@ -1,0 +1,89 @@
+"""What a stage starts from: weights out of the files of earlier stages, or of others."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gear.assets import find_asset
+from gear.config import RunConfig
+from gear.foreign import StateDict, load_exactly
+from gear.losses.head import LossHead
+from gear.tokenizers import Tokenizer
+from gear.weights import ModelFile, open_model
+from harness.contract.errors import UserError
+
+
+def published_start(phase: str, config: RunConfig) -> ModelFile | None:
+    """The file that the configuration itself names for a stage; None when it names none.
+
+    Raises MissingAsset when it is not on this machine: nothing is downloaded here.
+    """
+    source = config.stage(phase).init
+    if source is None:
+        return None
+    path = find_asset(source, purpose=f"stage {phase} without --init", setting=f"stages.{phase}.init")
+    return open_model(path)
+
+
+def start_tokenizer(tokenizer: Tokenizer, losses: LossHead, init: ModelFile, config: RunConfig) -> None:
+    """Give a tokenizer and its critic the weights of a warm start; the critic keeps its own where the file has none."""
+    same_tokenizer(config, init)
+    load_exactly(tokenizer, _live_tokenizer(init), source=init.source)
+    if init.has("discriminator"):
+        load_exactly(losses.discriminator, init.weights("discriminator"), source=f"the discriminator of {init.source}")
+
+
+def _live_tokenizer(init: ModelFile) -> StateDict:
+    """The live weights, so that the average starts from them: the published recipe.
+
+    Lightning files (Open-MAGVIT2, IBQ) are read at their average, which is what was published of them.
+    """
+    averaged = init.layout == "Lightning" or "vq" not in init.parts
+    return init.weights("tokenizer", ema=averaged)
+
+
+def frozen_tokenizer(phase: str, config: RunConfig, source: ModelFile | None) -> Tokenizer:
+    """The trained tokenizer of a stage that does not train one, averaged where the file has averages."""
+    if source is None:
+        raise UserError(
+            f"stage {phase} needs a trained tokenizer; give its model with --tokenizer SOURCE (or --init SOURCE)."
+        )
+    same_tokenizer(config, source)
+    return source.tokenizer(ema=True)
+
+
+def averaged_ar(phase: str, init: ModelFile) -> StateDict:
+    """The AR model to go on with."""
+    if not init.has("ar"):
+        raise UserError(
+            f"--init of stage {phase} needs an AR model, and {init.source} has none; use it as --tokenizer."
+        )
+    return init.weights("ar", ema=True)
+
+
+def start_projectors(projectors: nn.Module, init: ModelFile) -> None:
+    """The projectors of a stage that had some; files of others have none, and then they stay fresh."""
+    if init.has("projectors"):
+        load_exactly(projectors, init.weights("projectors"), source=f"the projectors of {init.source}")
+
+
+def same_tokenizer(config: RunConfig, source: ModelFile) -> None:
+    """Raise UserError, naming the field, when a file's tokenizer is another one than the configuration's."""
+    theirs, ours = source.tokenizer_config.to_dict(), config.tokenizer.to_dict()
+    for name in ours.keys() | theirs.keys():
+        if name not in _TRAINING_ONLY and theirs.get(name) != ours.get(name):
+            raise UserError(
+                f"the tokenizer of {source.source} has {name} = {theirs.get(name)} but the configuration says "
+                f"{ours.get(name)}; train from the preset that it was trained with."
+            )
+
+
+_TRAINING_ONLY = {
+    "commit_loss_beta",
+    "entropy_loss_ratio",
+    "entropy_loss_temperature",
+    "sample_minimization_weight",
+    "batch_maximization_weight",
+    "use_entropy_loss",
+}
+"""Weights of losses: a later stage may change them, the tensors still fit."""
