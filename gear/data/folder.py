@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from gear.data.base import BadSample, Sample
 from gear.data.images import IMAGE_SUFFIXES, open_rgb, training_image
+from gear.data.strings import StringTable
 from harness.contract.errors import UserError
 
 
@@ -29,13 +29,13 @@ class ImageFolderSource:
         self.labels = np.repeat(np.arange(len(found)), [len(names) for names in found])
         if not len(self.labels):
             raise UserError(f"{root} holds no image in class folders ({root}/<class>/<image>.jpg); check data_dir.")
-        self._names = name_table([name for names in found for name in names])
+        self._names = StringTable(name for names in found for name in names)
 
     def __len__(self) -> int:
         return len(self._names)
 
     def item(self, index: int, rng: np.random.Generator) -> Sample:
-        path = self.root / os.fsdecode(self._names[index])
+        path = self.root / self._names[index]
         try:
             image = open_rgb(path)
             pixels = training_image(
@@ -53,8 +53,3 @@ def image_names(root: Path, folder: str = "") -> list[str]:
         below = Path(parent).relative_to(root).as_posix()
         found.extend(f"{below}/{name}" for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES)
     return sorted(found)
-
-
-def name_table(names: list[str]) -> npt.NDArray[np.bytes_]:
-    """Names as one array of bytes: a list of a million strings is copied into every loader process as it is read."""
-    return np.array([os.fsencode(name) for name in names], dtype=np.bytes_)

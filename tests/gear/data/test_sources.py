@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gear.data.base import BadSample
 from gear.data.sources import DataConfig, ImageFolderSource, open_source
 from harness.contract.errors import UserError
 
@@ -44,7 +45,7 @@ def test_validation_images_do_not_depend_on_the_generator(folder: Path) -> None:
 
 def test_a_broken_image_is_named(folder: Path) -> None:
     (folder / "ant" / "0.png").write_bytes(b"not an image")
-    with pytest.raises(UserError, match=r"ant/0\.png cannot be read as an image"):
+    with pytest.raises(BadSample, match=r"ant/0\.png: it cannot be read as an image"):
         ImageFolderSource(folder, 16).item(0, np.random.default_rng(0))
 
 

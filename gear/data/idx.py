@@ -1,0 +1,79 @@
+"""MNIST's file format (IDX): Fashion-MNIST, EMNIST, KMNIST and MNIST itself, plain or gzip."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gear.data.base import Sample
+from gear.data.images import training_image
+from harness.contract.errors import UserError
+
+_UNSIGNED_BYTES = 8
+_MAX_BYTES = 4 << 30
+
+
+class IdxSource:
+    """`*images-idx3-ubyte*` with the `*labels-idx1-ubyte*` beside it, greyscale, as RGB of the training size.
+
+    Training reads the files that start with `train`, validation those that start with `t10k` or `test`.
+    """
+
+    def __init__(self, root: Path, image_size: int, *, train: bool = True, random_hflip: bool = True) -> None:
+        prefixes = ("train",) if train else ("t10k", "test")
+        self._images_u8 = read_idx(_find(root, prefixes, "images-idx3-ubyte"), ndim=3)
+        labels_path = _find(root, prefixes, "labels-idx1-ubyte")
+        self.labels = read_idx(labels_path, ndim=1).astype(np.int64)
+        if len(self.labels) != len(self._images_u8) or not len(self.labels):
+            raise UserError(
+                f"{labels_path} has {len(self.labels)} labels for {len(self._images_u8)} images; download both again."
+            )
+        self.num_classes = int(self.labels.max()) + 1
+        self.image_size, self.train, self.random_hflip = image_size, train, train and random_hflip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
+        image = Image.fromarray(self._images_u8[index]).convert("RGB")
+        pixels = training_image(
+            image, self.image_size, rng, crop="random" if self.train else "center", random_hflip=self.random_hflip
+        )
+        return Sample(pixels, int(self.labels[index]))
+
+
+def idx_files(root: Path) -> list[Path]:
+    """The files of a folder that are named like IDX."""
+    return sorted(path for path in root.glob("*idx[13]-ubyte*") if path.is_file())
+
+
+def read_idx(path: Path, *, ndim: int) -> npt.NDArray[np.uint8]:
+    """The array of unsigned bytes in an IDX file with `ndim` axes; raises UserError when it is damaged or another."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+            content = stream.read(_MAX_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}); download it again.") from None
+    header = 4 + 4 * ndim
+    if content[:4] != bytes([0, 0, _UNSIGNED_BYTES, ndim]) or len(content) < header:
+        raise UserError(f"{path} is no IDX file of unsigned bytes with {ndim} axes; check that it is the right file.")
+    shape = tuple(int(side) for side in np.frombuffer(content[4:header], dtype=">u4"))
+    expected = int(np.prod(shape, dtype=object))
+    if len(content) - header != expected:
+        raise UserError(f"{path} holds {len(content) - header} of {expected} bytes; download it again.")
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def _find(root: Path, prefixes: tuple[str, ...], what: str) -> Path:
+    """A split's file: `train-images-idx3-ubyte`, `emnist-balanced-train-images-idx3-ubyte.gz`, ..."""
+    named = what.replace("-idx", "[-.]idx")
+    found = sorted({path for prefix in prefixes for path in root.glob(f"*{prefix}-{named}*")})
+    if len(found) != 1:
+        problem = f"{len(found)} files" if found else "no file"
+        raise UserError(f"{root} holds {problem} called {prefixes[0]}-{what}[.gz]; data_dir must hold one data set.")
+    return found[0]

@@ -1,0 +1,143 @@
+"""Images with captions in tar shards: GPIC and BLIP3o.
+
+The published training streams shards through a shuffle buffer, which ties the order to the number of processes and
+workers and cannot be taken up in the middle. Here shards are indexed once and read at random like any other data set:
+the order is the same for any number of processes, and a run goes on exactly where it stopped. The price is a seek per
+sample.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from gear.data.base import BadSample, Sample
+from gear.data.images import open_rgb, training_image
+from gear.data.shard_index import Problem, build_indices, load_index
+from harness.contract.errors import UserError
+
+ShardKind = Literal["gpic", "blip3o"]
+
+_OPEN_FILES = 64
+
+
+class ShardSource:
+    """The samples of several shards, in the order of the shards' names and of their members.
+
+    Images are resized (short side), centre-cropped and mirrored; ones that end early are taken as far as they go.
+    """
+
+    def __init__(
+        self, shards: Sequence[Path], kind: ShardKind, image_size: int, *, train: bool = True, random_hflip: bool = True
+    ) -> None:
+        build_indices(shards)
+        self.shards, self.image_size, self.random_hflip = list(shards), image_size, train and random_hflip
+        self._text_member, self._caption = CAPTIONS[kind]
+        self._indices = [load_index(shard) for shard in shards]
+        self._ends = np.cumsum([len(index) for index in self._indices])
+        if not self._ends[-1]:
+            raise UserError(f"{shards[0].parent} holds shards without samples; check data_dir.")
+        self._files = _Files(_OPEN_FILES)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        shard = self.shards[number]
+        row = self._indices[number][index - int(self._ends[number])]  # counted from the shard's end
+        try:
+            problem = Problem(row["problem"])
+            if problem != Problem.NONE:
+                raise BadSample(problem.sentence)
+            text = self._files.read(shard, row[f"{self._text_member}_offset"], row[f"{self._text_member}_size"])
+            caption = self._caption(text) if text is not None else ""
+            image = open_rgb(
+                self._files.read(shard, row["image_offset"], row["image_size"]) or b"", accept_truncated=True
+            )
+            pixels = training_image(image, self.image_size, rng, crop="center", random_hflip=self.random_hflip)
+        except BadSample as error:
+            raise BadSample(f"{shard}, sample {os.fsdecode(row['key'])}: {error}") from None
+        return Sample(pixels, caption=caption)
+
+
+def gpic_caption(content: bytes) -> str:
+    """The `caption` of GPIC's JSON; empty where it is missing or null. Other captions and their types are ignored."""
+    try:
+        caption = json.loads(content).get("caption")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise BadSample(f"its JSON cannot be read ({error})") from None
+    if caption is not None and not isinstance(caption, str):
+        raise BadSample(f"its caption is not text but {type(caption).__name__}")
+    return caption or ""
+
+
+def blip3o_caption(content: bytes) -> str:
+    """BLIP3o's text member; bytes that are no UTF-8 are left out."""
+    return content.decode("utf-8", errors="ignore")
+
+
+CAPTIONS: Mapping[ShardKind, tuple[str, Callable[[bytes], str]]] = {
+    "gpic": ("json", gpic_caption),
+    "blip3o": ("txt", blip3o_caption),
+}
+"""Kind -> (suffix of the member with the caption, how to read it)."""
+
+
+def find_shards(place: str) -> list[Path]:
+    """A folder's *.tar, the files of a pattern, or a single .tar, sorted by name.
+
+    Raises UserError when there are none.
+    """
+    path = Path(place)
+    if path.is_dir():
+        found = sorted(path.glob("*.tar"))
+    elif path.is_file():
+        found = [path]
+    else:
+        root = Path(path.anchor)
+        found = sorted(file for file in root.glob(str(path.relative_to(root))) if file.suffix == ".tar")
+    if not found:
+        raise UserError(f"there are no shards (*.tar) at {place}; give a folder, a .tar, or a quoted pattern.")
+    return found
+
+
+class _Files:
+    """Shards read at any place; the ones used last stay open. Each loader process opens its own."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._open: OrderedDict[Path, int] = OrderedDict()
+
+    def read(self, path: Path, offset: int, size: int) -> bytes | None:
+        """`size` bytes at `offset`; None where size is negative, for a member that is not there."""
+        if size < 0:
+            return None
+        try:
+            content = os.pread(self._descriptor(path), int(size), int(offset))
+        except OSError as error:
+            raise BadSample(f"it cannot be read ({error})") from None
+        if len(content) != size:
+            raise BadSample(f"it ends after {len(content)} of {size} bytes: the shard was cut off")
+        return content
+
+    def _descriptor(self, path: Path) -> int:
+        if path not in self._open:
+            self._open[path] = os.open(path, os.O_RDONLY)
+            if len(self._open) > self.limit:
+                os.close(self._open.popitem(last=False)[1])
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limit": self.limit, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)

@@ -1,0 +1,26 @@
+"""Many strings in little memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+
+class StringTable:
+    """Strings by number, kept as one block of bytes.
+
+    A list of a million strings is copied into every loader process as it is read, since reading counts references.
+    """
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        encoded = [os.fsencode(string) for string in strings]
+        self._bytes = b"".join(encoded)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, number: int) -> str:
+        return os.fsdecode(self._bytes[self._ends[number] : self._ends[number + 1]])
