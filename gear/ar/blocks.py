@@ -22,8 +22,10 @@ class Pass:
 
     rotary: Tensor
     """(S, h/2, 2): rows of the rotary table for these slots."""
-    position: int = 0
-    """The first of these slots."""
+    slots: Tensor | None = None
+    """(S,) int64: which slots these are; needed with a cache."""
+    length: int = 0
+    """With a cache: how many of its slots, from the front, are attended to."""
     num_cond: int = 0
     """How many of these slots, from the front, hold conditioning."""
     mask: Tensor | None = None
@@ -86,7 +88,10 @@ class Attention(nn.Module):
         self.resid_dropout = nn.Dropout(config.resid_dropout_p)
 
     def forward(self, x: Tensor, this: Pass, cache: LayerCache | None = None) -> Tensor:
-        """x (B, S, D) -> (B, S, D). With a cache the keys and values of earlier slots are attended to as well."""
+        """x (B, S, D) -> (B, S, D). With a cache the keys and values of earlier slots are attended to as well.
+
+        A cache of a multiple of B rows repeats x: each copy then has a past of its own.
+        """
         qkv = self.project_in(x, this).unflatten(-1, (-1, self.head_dim))  # (B, S, H + 2 Hkv, h)
         return self.resid_dropout(self.project_out(self.attend(qkv, this, cache), this))
 
@@ -100,10 +105,15 @@ class Attention(nn.Module):
 
     def attend(self, qkv: Tensor, this: Pass, cache: LayerCache | None) -> Tensor:
         """From projected (B, S, H + 2 Hkv, h) to concatenated heads (B, S, D)."""
-        q, k, v = qkv.split(self.heads, dim=2)
-        q, k, v = (part.transpose(1, 2) for part in (rotate(q, this.rotary), rotate(k, this.rotary), v))
+        num_heads, num_kv, _ = self.heads
+        qk, v = qkv.split((num_heads + num_kv, num_kv), dim=2)
+        q, k = rotate(qk, this.rotary).split((num_heads, num_kv), dim=2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         if cache is not None:
-            k, v = cache.append(this.position, k, v)
+            assert this.slots is not None
+            # The halves of guidance are fed the same token: up to here, in the first block, one of them is enough.
+            q, k, v = (repeated(part, cache.keys.shape[0]) for part in (q, k, v))
+            k, v = cache.append(this.slots, k, v, this.length)
         mixed = F.scaled_dot_product_attention(
             q,
             k,
@@ -115,6 +125,11 @@ class Attention(nn.Module):
             enable_gqa=self.heads[0] != self.heads[1],
         )
         return mixed.transpose(1, 2).flatten(2)
+
+
+def repeated(x: Tensor, rows: int) -> Tensor:
+    """x (B, ...) as often as it takes to fill `rows` rows; itself when it does."""
+    return x if x.shape[0] == rows else x.repeat(rows // x.shape[0], *[1] * (x.ndim - 1))
 
 
 class Block(nn.Module):
@@ -131,5 +146,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, this: Pass, cache: LayerCache | None = None) -> Tensor:
         """The residual stream (B, S, D) before and after this block."""
-        x = x + self.drop_path(self.attention(self.attention_norm(x), this, cache))
+        mixed = self.drop_path(self.attention(self.attention_norm(x), this, cache))
+        x = repeated(x, mixed.shape[0]) + mixed
         return x + self.drop_path(self.feed_forward(self.ffn_norm(x)))

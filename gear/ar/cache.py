@@ -21,31 +21,53 @@ class LayerCache:
     keys: Tensor
     values: Tensor
 
-    def append(self, position: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store `keys` and `values` (B, kv heads, q, h) from slot `position` on; returns all slots filled so far."""
-        end = position + keys.shape[2]
-        self.keys[:, :, position:end] = keys
-        self.values[:, :, position:end] = values
-        return self.keys[:, :, :end], self.values[:, :, :end]
+    def append(self, slots: Tensor, keys: Tensor, values: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Store `keys` and `values` (B, kv heads, q, h) at `slots` (q,) int64; returns the first `length` slots."""
+        self.keys.index_copy_(2, slots, keys.to(self.keys.dtype))
+        self.values.index_copy_(2, slots, values.to(self.values.dtype))
+        return self.keys[:, :, :length], self.values[:, :, :length]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """What the conditioning of one image leaves behind: its part of the cache, and the logits of image token 0."""
+
+    keys: Tensor
+    """(layers, kv heads, T, h)."""
+    values: Tensor
+    logits: Tensor
+    """(K,), at least float32."""
+    visible: Tensor | None = None
+    """(T,) bool: conditioning slots that image tokens may see; None = all."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory it holds."""
+        return sum(part.numel() * part.element_size() for part in (self.keys, self.values, self.logits))
+
+
+@dataclass
 class KVCache:
     """Rotated keys, and values, of all blocks for a fixed batch.
 
-    Slots are filled from the front: the conditioning slots by `prefill`, then one per `decode`. Nothing beyond the
-    filled part is ever read, so a cache serves any number of batches of its size without being cleared.
+    Slots are filled from the front: the conditioning slots by `prefill` or `load`, then one per `decode`. Nothing
+    beyond the filled part is ever read, so a cache serves any number of batches of its size without being cleared.
     """
 
-    def __init__(
-        self, config: TrunkConfig, batch_size: int, length: int, *, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    keys: Tensor
+    """(layers, B, kv heads, slots, h)."""
+    values: Tensor
+    visible: Tensor | None = None
+    """Slots that later tokens may see, bool (B, 1, 1, slots); None = all."""
+
+    @staticmethod
+    def allocate(
+        config: TrunkConfig, batch_size: int, length: int, *, device: torch.device, dtype: torch.dtype
+    ) -> KVCache:
         """Room for `length` slots (conditioning included) of `batch_size` rows."""
         slots = _ALIGNMENT * math.ceil(length / _ALIGNMENT)
         shape = (config.n_layer, batch_size, config.num_kv_heads, slots, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.visible: Tensor | None = None
-        """Slots that later tokens may see, bool (B, 1, 1, slots); None = all. Set by `prefill`."""
+        return KVCache(*(torch.zeros(shape, device=device, dtype=dtype) for _ in range(2)))
 
     @property
     def batch_size(self) -> int:
@@ -59,3 +81,28 @@ class KVCache:
     def layer(self, index: int) -> LayerCache:
         """The part of one block (0-based)."""
         return LayerCache(self.keys[index], self.values[index])
+
+    def first(self, rows: int) -> KVCache:
+        """The first rows alone, sharing memory: what is left when guidance is switched off."""
+        return KVCache(
+            self.keys[:, :rows], self.values[:, :rows], None if self.visible is None else self.visible[:rows]
+        )
+
+    def prefix(self, row: int, num_cond: int, logits: Tensor) -> Prefix:
+        """A copy of what the conditioning slots of a row hold; `logits` (K,) are those of the last of them."""
+        visible = None if self.visible is None else self.visible[row, 0, 0, :num_cond].clone()
+        kept = (part[:, row, :, :num_cond].clone() for part in (self.keys, self.values))
+        return Prefix(keys=next(kept), values=next(kept), logits=logits, visible=visible)
+
+    def load(self, row: int, prefix: Prefix) -> None:
+        """Fill the conditioning slots of a row."""
+        num_cond = prefix.keys.shape[2]
+        self.keys[:, row, :, :num_cond] = prefix.keys
+        self.values[:, row, :, :num_cond] = prefix.values
+        if prefix.visible is not None:
+            if self.visible is None:
+                shape = (self.batch_size, 1, 1, self.length)
+                self.visible = torch.ones(shape, dtype=torch.bool, device=self.keys.device)
+            self.visible[row, 0, 0, :num_cond] = prefix.visible
+        elif self.visible is not None:
+            self.visible[row] = True

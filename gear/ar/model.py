@@ -15,7 +15,7 @@ one that predicts image token k; it has seen the tokens before k.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
@@ -100,6 +100,10 @@ class Trunk(nn.Module, ABC):
     @abstractmethod
     def embed_condition(self, condition: Any, drop_ids: Tensor | None = None) -> Tensor:
         """The condition of each sample as T slots (B, T, D)."""
+
+    @abstractmethod
+    def rows(self, condition: Any) -> Iterator[tuple[Hashable, Any]]:
+        """Each sample's condition as a batch of one, with a key that equal conditions share."""
 
     @abstractmethod
     def with_null(self, condition: Any) -> Any:
@@ -214,39 +218,60 @@ class Trunk(nn.Module, ABC):
         """An empty cache for `num_tokens` image tokens (default L) behind the conditioning slots."""
         weight = self.tok_embeddings.weight
         tokens = self.config.block_size if num_tokens is None else num_tokens
-        return KVCache(self.config, batch_size, self.num_cond + tokens, device=weight.device, dtype=weight.dtype)
+        length = self.num_cond + tokens
+        return KVCache.allocate(self.config, batch_size, length, device=weight.device, dtype=weight.dtype)
 
     def prefill(self, condition: Any, cache: KVCache) -> Tensor:
         """Fill the conditioning slots; returns the logits of image token 0, float32 (B, K). Eval mode only."""
         x = self.embed_condition(condition).to(self.tok_embeddings.weight.dtype)
+        self._check_room(x.shape[0] == cache.batch_size, x.shape[0], 0, self.num_cond, cache)
         cache.visible = self.visible_slots(condition, cache.length)
-        return self._cached(x, 0, cache, mask=self.attention_mask(condition, self.num_cond))
+        this = Pass(
+            rotary=self.rotary_table[: self.num_cond],
+            slots=torch.arange(self.num_cond, device=x.device),
+            length=self.num_cond,
+            num_cond=self.num_cond,
+            mask=self.attention_mask(condition, self.num_cond),
+        )
+        return self._cached(x, this, cache)
 
-    def decode(self, tokens: Tensor, position: int, cache: KVCache) -> Tensor:
-        """Feed one image token per sample (B,) at slot `position` (T + k for image token k).
+    def decode(self, tokens: Tensor, slot: int | Tensor, cache: KVCache, length: int | None = None) -> Tensor:
+        """Feed one image token per sample (B,) at `slot` (T + k for image token k). Eval mode only.
 
-        Returns the logits of the token after it, float32 (B, K). Eval mode only.
+        slot: a number: all slots up to it are attended to. Or an int64 tensor (1,) on the model's device, with
+            `length`, the number of slots that are read; those behind `slot` are then masked out, so that a step
+            recorded once can be played again for the next slot.
+        Returns the logits of the token after it, float32 (B, K). A cache of 2B rows gives (2B, K): both halves of
+        guidance are fed the same tokens, and what they have in common is computed once.
         """
-        mask = None if cache.visible is None else cache.visible[..., : position + 1]
-        return self._cached(self.tok_embeddings(tokens[:, None]), position, cache, mask)
+        if isinstance(slot, int):
+            fits = cache.batch_size in (len(tokens), 2 * len(tokens))
+            self._check_room(fits, len(tokens), slot, 1, cache)
+            slots, length, mask = torch.tensor([slot], device=tokens.device), slot + 1, None
+        else:
+            if length is None:
+                raise ValueError("a slot in a tensor needs the number of slots to read")
+            slots, mask = slot, (torch.arange(length, device=tokens.device) <= slot)[None, None, None]
+        if cache.visible is not None:
+            visible = cache.visible[..., :length]
+            mask = visible if mask is None else mask & visible
+        this = Pass(rotary=self.rotary_table.index_select(0, slots), slots=slots, length=length, mask=mask)
+        return self._cached(self.tok_embeddings(tokens[:, None]), this, cache)
 
-    def _cached(self, x: Tensor, position: int, cache: KVCache, mask: Tensor | None = None) -> Tensor:
+    def _cached(self, x: Tensor, this: Pass, cache: KVCache) -> Tensor:
+        """Logits (B, K) behind the last slot of x (B, S, D)."""
         if self.training:
             raise ValueError("decoding runs in eval mode; call eval() on the model first")
-        if x.shape[0] != cache.batch_size or position + x.shape[1] > cache.length:
-            raise ValueError(
-                f"a cache of {cache.batch_size} rows and {cache.length} slots cannot take {x.shape[0]} rows "
-                f"at slots {position} to {position + x.shape[1] - 1}"
-            )
-        this = Pass(
-            rotary=self.rotary_table[position : position + x.shape[1]],
-            position=position,
-            num_cond=max(0, self.num_cond - position),
-            mask=mask,
-        )
         for index, block in enumerate(self.layers):
             x = block(x, this, cache.layer(index))
         return self._logits(x[:, -1])
+
+    def _check_room(self, fits: bool, rows: int, slot: int, count: int, cache: KVCache) -> None:
+        if not fits or slot + count > cache.length:
+            raise ValueError(
+                f"a cache of {cache.batch_size} rows and {cache.length} slots cannot take {rows} rows "
+                f"at slots {slot} to {slot + count - 1}"
+            )
 
 
 class LabelEmbedding(nn.Module):
@@ -296,6 +321,9 @@ class ClassConditionalAR(Trunk):
 
     def embed_condition(self, condition: Tensor, drop_ids: Tensor | None = None) -> Tensor:
         return self.cls_embedding(condition, drop_ids)
+
+    def rows(self, condition: Tensor) -> Iterator[tuple[int, Tensor]]:
+        yield from zip(condition.tolist(), condition.split(1), strict=True)
 
     def with_null(self, condition: Tensor) -> Tensor:
         if self.config.class_dropout_prob == 0:

@@ -13,14 +13,14 @@ Shapes: B batch, T text slots, S = T + (image tokens fed), C width of the text e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gear.ar.blocks import Attention, Block, DropPath, Pass, RMSNorm, SwiGLU
+from gear.ar.blocks import Attention, Block, DropPath, Pass, RMSNorm, SwiGLU, repeated
 from gear.ar.cache import LayerCache
 from gear.ar.config import TextARConfig
 from gear.ar.model import Trunk
@@ -104,7 +104,8 @@ class DoubleStreamBlock(nn.Module):
     def forward(self, x: Tensor, this: Pass, cache: LayerCache | None = None) -> Tensor:
         """The residual stream (B, S, D) before and after this block."""
         normed = by_stream(x, this.num_cond, self.attention_norm_text, self.attention_norm)
-        x = x + self.drop_path(self.attention(normed, this, cache))
+        mixed = self.drop_path(self.attention(normed, this, cache))
+        x = repeated(x, mixed.shape[0]) + mixed
         return x + self.drop_path(self.feed_forward(self.ffn_norm(x)))
 
     @torch.no_grad()
@@ -147,6 +148,12 @@ class TextToImageAR(Trunk):
                 f"of width {self.config.caption_dim}"
             )
         return self.cls_embedding(condition.features)
+
+    def rows(self, condition: TextCondition) -> Iterator[tuple[int, TextCondition]]:
+        """Captions are not compared with each other: every row has a key of its own."""
+        for row in range(len(condition)):
+            mask = None if condition.mask is None else condition.mask[row : row + 1]
+            yield row, TextCondition(features=condition.features[row : row + 1], mask=mask)
 
     def with_null(self, condition: TextCondition) -> TextCondition:
         null = condition.null

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Draw = Callable[[Tensor, int], Tensor]
-"""(probabilities (B, K), index of the image token) -> ids (B,) int64."""
+Draw = Callable[[Tensor, Tensor], Tensor]
+"""(probabilities (B, K), index of the image token (1,) int64 on the same device) -> ids (B,) int64."""
 
 
 def uniforms(seeds: Sequence[int], count: int) -> npt.NDArray[np.float64]:
@@ -50,15 +50,19 @@ class PerImageDraw:
         """The numbers for all tokens go to the device at once, so that no step waits for the host."""
         self._uniforms = torch.from_numpy(uniforms(seeds, num_tokens)).to(device)  # (B, N)
 
-    def __call__(self, probs: Tensor, step: int) -> Tensor:
-        return inverse_cdf(probs, self._uniforms[:, step])
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """As many new streams, in the same memory: a recorded step draws from them when it is played again."""
+        self._uniforms.copy_(torch.from_numpy(uniforms(seeds, self._uniforms.shape[1])))
+
+    def __call__(self, probs: Tensor, index: Tensor) -> Tensor:
+        return inverse_cdf(probs, self._uniforms.index_select(1, index)[:, 0])
 
 
-def multinomial(probs: Tensor, step: int) -> Tensor:
+def multinomial(probs: Tensor, index: Tensor) -> Tensor:
     """Draw from PyTorch's global generator, one call per token for the whole batch, as the reference does."""
     return torch.multinomial(probs, 1)[:, 0]
 
 
-def most_likely(probs: Tensor, step: int) -> Tensor:
+def most_likely(probs: Tensor, index: Tensor) -> Tensor:
     """No randomness: the arg-max."""
     return probs.argmax(dim=-1)

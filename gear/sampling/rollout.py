@@ -1,20 +1,25 @@
 """Image tokens from an AR model, one at a time, with classifier-free guidance.
 
-Shapes: B images, N tokens, K codebook entries; under guidance the model runs on 2B rows, [conditional ; null].
+Shapes: B images, N tokens, T conditioning slots, K codebook entries; under guidance the model runs on 2B rows,
+[conditional ; null].
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gear.ar.cache import Prefix
 from gear.ar.model import Trunk
+from gear.ar.packed import for_decoding
 from gear.sampling.draws import Draw
 from gear.sampling.filters import filtered_probs, guided
+from gear.sampling.graphs import Recorder
 from harness.contract.errors import UserError
 from harness.contract.requests import Protocol
 
@@ -60,6 +65,105 @@ class Trace:
     """What the token was drawn from."""
 
 
+class RollOut:
+    """Draws the tokens of a fixed number of images, as often as it is called, in buffers allocated once.
+
+    The null rows of guidance run only as long as a token is still to be guided: without them nothing changes for the
+    conditional rows. On a GPU the steps are recorded as CUDA graphs and played again, one for each length of the cache
+    rounded up to `stride`, so that a step costs the host a single launch.
+    """
+
+    def __init__(
+        self,
+        ar: Trunk,
+        *,
+        images: int,
+        num_tokens: int,
+        options: SamplingOptions,
+        draw: Draw,
+        stride: int | None = None,
+    ) -> None:
+        """ar: a model in eval mode, best from `for_decoding`. stride: see above; None reads exactly what is filled,
+        and records nothing."""
+        self.ar, self.images, self.num_tokens, self.options, self.draw = ar, images, num_tokens, options, draw
+        self.stride = stride
+        self.cache = ar.new_cache(images * (2 if options.guides else 1), num_tokens)
+        device = self.cache.keys.device
+        self.tokens = torch.zeros(images, num_tokens, dtype=torch.int64, device=device)
+        self.index = torch.zeros(1, dtype=torch.int64, device=device)
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+        state = (self.tokens, self.index, self.finite)
+        self._play = Recorder(state).play if stride and device.type == "cuda" else _at_once
+        self._trace: Trace | None = None
+
+    @torch.inference_mode()
+    def __call__(self, own: Sequence[Prefix], null: Sequence[Prefix] = (), trace: Trace | None = None) -> Tensor:
+        """Ids (B, N) int64 in raster order, for one prefix per image.
+
+        null: of the null condition, when there is guidance; one for all images or one each.
+        Raises UserError when the model's logits are not finite.
+        """
+        self._trace = trace
+        self._load([*own, *(list(null) * len(own) if len(null) == 1 else null)])
+        self.index.zero_()
+        self.finite.fill_(True)
+        logits = torch.stack([prefix.logits for prefix in self._prefixes])
+        self._pick(logits, self.options.guides_token(0))
+        for index in range(1, self.num_tokens):
+            guides = self.options.guides_token(index)
+            if self.stride is None:
+                self._step(self.ar.num_cond + index - 1, None, guides)
+            else:
+                length = min(self.cache.length, self.stride * -(-(self.ar.num_cond + index) // self.stride))
+                self._play((length, guides), lambda length=length, guides=guides: self._step(None, length, guides))  # type: ignore[misc]
+        if not self.finite:  # the only wait for the device
+            raise UserError(
+                "the AR model's logits are not finite numbers; its weights are damaged or training diverged."
+            )
+        return self.tokens.clone()
+
+    def _load(self, prefixes: list[Prefix]) -> None:
+        if len(prefixes) != self.cache.batch_size:
+            raise ValueError(f"{self.cache.batch_size} prefixes are needed, not {len(prefixes)}")
+        self._prefixes = prefixes
+        for row, prefix in enumerate(prefixes):
+            self.cache.load(row, prefix)
+
+    def _step(self, slot: int | None, length: int | None, guides: bool) -> None:
+        """Feed the last token, draw the next. `slot` None: it is counted on the device."""
+        at = self.index + (self.ar.num_cond - 1) if slot is None else slot
+        fed = self.tokens.index_select(1, self.index - 1)[:, 0]
+        cache = self.cache if guides else self.cache.first(self.images)
+        self._pick(self.ar.decode(fed, at, cache, length), guides)
+
+    def _pick(self, logits: Tensor, guides: bool) -> None:
+        """Draw image token `index` from logits (B or 2B, K), and count on."""
+        options = self.options
+        logits = guided(logits, options.cfg_scale) if guides else logits[: self.images]
+        self.finite &= logits.isfinite().all()
+        probs = filtered_probs(logits, options.temperature, options.top_k, options.top_p)
+        self.tokens.index_copy_(1, self.index, self.draw(probs, self.index)[:, None])
+        self.index += 1
+        if self._trace is not None:
+            self._trace.logits.append(logits)
+            self._trace.probs.append(probs)
+
+
+def _at_once(key: Hashable, step: Callable[[], None]) -> None:
+    step()
+
+
+@torch.inference_mode()
+def prefix_of(ar: Trunk, condition: Any) -> Prefix:
+    """The prefix of a single condition (a batch of one), computed by itself.
+
+    By itself, so that it is the same to the last bit whatever else is drawn beside it.
+    """
+    cache = ar.new_cache(1, 0)
+    logits = ar.prefill(condition, cache)
+    return cache.prefix(0, ar.num_cond, logits[0])
+
+
 @torch.inference_mode()
 def roll_out(
     ar: Trunk,
@@ -72,37 +176,16 @@ def roll_out(
 ) -> Tensor:
     """Draw `num_tokens` image tokens per condition: ids (B, N) int64, in raster order.
 
-    condition: what the model is conditioned on, labels (B,) for the class-conditional AR. The model is in eval mode.
+    condition: what the model is conditioned on, labels (B,) for the class-conditional AR.
     Raises UserError when the model's logits are not finite.
     """
-    logits, cache = _begin(ar, condition, num_tokens, options)
-    finite = torch.ones((), dtype=torch.bool, device=logits.device)
-    tokens: list[Tensor] = []
-    for index in range(num_tokens):
-        if index > 0:
-            fed = torch.cat([tokens[-1], tokens[-1]]) if options.guides else tokens[-1]
-            logits = ar.decode(fed, ar.num_cond + index - 1, cache)
-        combined = _combine(logits, index, options)
-        finite &= combined.isfinite().all()
-        probs = filtered_probs(combined, options.temperature, options.top_k, options.top_p)
-        tokens.append(draw(probs, index))
-        if trace is not None:
-            trace.logits.append(combined)
-            trace.probs.append(probs)
-    if not finite:  # the only wait for the device
-        raise UserError("the AR model's logits are not finite numbers; its weights are damaged or training diverged.")
-    return torch.stack(tokens, dim=1)
-
-
-def _begin(ar: Trunk, condition: Any, num_tokens: int, options: SamplingOptions) -> tuple[Tensor, Any]:
-    """The logits of image token 0, and the cache that now holds the conditioning."""
-    condition = ar.with_null(condition) if options.guides else condition
-    cache = ar.new_cache(len(condition), num_tokens)
-    return ar.prefill(condition, cache), cache
-
-
-def _combine(logits: Tensor, index: int, options: SamplingOptions) -> Tensor:
-    """One row per image. Beyond the interval the null rows still run, so that their cache stays filled."""
-    if not options.guides:
-        return logits
-    return guided(logits, options.cfg_scale) if options.guides_token(index) else logits.chunk(2)[0]
+    ar = for_decoding(ar)
+    known: dict[Hashable, Prefix] = {}
+    prefixes = []
+    for key, row in ar.rows(ar.with_null(condition) if options.guides else condition):
+        if key not in known:
+            known[key] = prefix_of(ar, row)
+        prefixes.append(known[key])
+    count = len(condition)
+    run = RollOut(ar, images=count, num_tokens=num_tokens, options=options, draw=draw)
+    return run(prefixes[:count], prefixes[count:], trace)

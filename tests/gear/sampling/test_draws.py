@@ -45,7 +45,7 @@ def test_an_impossible_token_is_never_drawn_at_either_end():
 
 def test_draws_follow_the_probabilities():
     probs = torch.tensor([[0.1, 0.2, 0.0, 0.7]]).expand(20_000, 4)
-    ids = PerImageDraw(range(20_000), 1)(probs, 0)
+    ids = PerImageDraw(range(20_000), 1)(probs, torch.tensor([0]))
     assert np.abs(np.bincount(ids, minlength=4) / 20_000 - [0.1, 0.2, 0.0, 0.7]).max() < 0.01
 
 
@@ -57,10 +57,10 @@ def test_not_a_number_leaves_the_id_in_range():
 def test_the_parity_draw_uses_the_global_generator():
     probs = torch.rand(6, 9, generator=torch.Generator().manual_seed(2))
     torch.manual_seed(5)
-    ids = multinomial(probs, 0)
+    ids = multinomial(probs, torch.tensor([0]))
     torch.manual_seed(5)
     assert torch.equal(ids, torch.multinomial(probs, 1)[:, 0])
 
 
 def test_the_most_likely_token_needs_no_randomness():
-    assert most_likely(torch.tensor([[0.2, 0.5, 0.3]]), 0).tolist() == [1]
+    assert most_likely(torch.tensor([[0.2, 0.5, 0.3]]), torch.tensor([0])).tolist() == [1]

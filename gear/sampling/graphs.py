@@ -1,0 +1,45 @@
+"""CUDA graphs: a step's kernels are recorded once and then launched as one. Needs a GPU; not used on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+_WARM_UPS = 3
+"""Runs before recording, in which libraries choose their kernels and take their workspaces."""
+
+
+class Recorder:
+    """Plays steps that change nothing but buffers whose addresses stay: one recording per key.
+
+    `state` are the small buffers by which a step knows where it stands; the runs that warm a step up are undone there.
+    """
+
+    def __init__(self, state: Sequence[Tensor]) -> None:
+        self._state = state
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def play(self, key: Hashable, step: Callable[[], None]) -> None:
+        """Do what `step` does; `step` itself is called only when `key` is new."""
+        if key not in self._graphs:
+            self._graphs[key] = self._record(step)
+        self._graphs[key].replay()
+
+    def _record(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        before = [buffer.clone() for buffer in self._state]
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(_WARM_UPS):
+                step()
+                for buffer, value in zip(self._state, before, strict=True):
+                    buffer.copy_(value)
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        # Another thread may be decoding pixels meanwhile, on a stream of its own.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            step()
+        return graph
