@@ -33,6 +33,7 @@ from harness.cli_base import (
     request_options,
     setting_options,
 )
+from harness.cli_layout import layout_command
 from harness.console import TerminalReporter
 from harness.contract.errors import UserError
 from harness.contract.record import ScoreRecord
@@ -68,6 +69,7 @@ def main() -> None:
 main.epilog = EXIT_CODES
 main.add_command(assets)
 main.add_command(images)
+main.add_command(layout_command)
 
 
 # --- plan, run, score, check -----------------------------------------------------------------------------------------

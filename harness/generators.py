@@ -161,8 +161,8 @@ class ExistingSamples:
             return [], FileInput(self.path, kind="sample")
         if benchmark.condition == "text":
             raise UserError(
-                f"{self.path}: is no sample set, so nothing says which prompt an image is of; for a folder made for the "
-                f"original scorer: harness score {benchmark.id} --samples {self.path} "
+                f"{self.path}: is no sample set, so nothing says which prompt an image is of; for a folder made for "
+                f"the original scorer: harness score {benchmark.id} --samples {self.path} "
                 f"--layout {next(iter(benchmark.layouts), 'NAME')}"
             )
         name = f"samples{self.path.suffix if self.path.is_file() else ''}"

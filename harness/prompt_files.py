@@ -1,9 +1,9 @@
 """Prompt files of benchmarks, as they are published, read into prompts.
 
-They belong to other projects, so they are assets. A `requests: {kind: prompts}` in a benchmark.yaml says how to read them:
+They belong to other projects, so they are assets. `requests: {kind: prompts}` in benchmark.yaml says how to read them:
 
-    assets: [wise-culture, wise-science]    read one after the other
-    form: list          "lines": a JSON object per line; "list": a JSON list of objects; "map": a JSON object, key -> prompt
+    assets: [wise-culture, wise-science]    one after the other
+    form: list          "lines": a JSON object per line; "list": a JSON list of objects; "map": an object, key -> prompt
     prompt: Prompt      the field with the text (not for "map")
     item: prompt_id     the field that names the prompt; without it, prompts are numbered: 00000, 00001, ...
     count: 1000         how many prompts there must be
@@ -26,7 +26,7 @@ FORMS = ("lines", "list", "map")
 def read_prompts(
     assets: Assets, *, form: str, count: int, prompt: str = "prompt", item: str | None = None, **rest: Any
 ) -> list[Prompt]:
-    """The prompts of a benchmark, in the order of its files; every other field of a record becomes `meta`, with the text.
+    """The prompts of a benchmark, in the order of its files; a record's fields become `meta`.
 
     Args:
         assets: where the files are.

@@ -194,7 +194,7 @@ def run_scorer(
     except UserError as error:
         return _fail(error)
     except Exception as error:
-        if _is_environment(error):
+        if is_environment_error(error):
             return _fail(EnvironmentFailure(f"the environment failed: {type(error).__name__}: {error}"))
         traceback.print_exc()
         return EXIT_DEFECT
@@ -290,6 +290,9 @@ def _fail(error: UserError) -> int:
     return error.exit_code
 
 
-def _is_environment(error: BaseException) -> bool:
+def is_environment_error(error: BaseException) -> bool:
+    """Whether the machine is to blame and not the item at hand: no memory, no kernel, a broken driver."""
+    if isinstance(error, EnvironmentFailure):
+        return True
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & _ENVIRONMENT_ERRORS) or any(phrase in str(error) for phrase in _ENVIRONMENT_PHRASES)
