@@ -8,6 +8,7 @@ the configuration, so nobody repeats it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,11 @@ class StageConfig:
     """What one stage does. Fields that a stage has no use for (an AR stage's tokenizer optimizer) are ignored."""
 
     steps: int = 400_000
-    """Optimizer updates."""
+    """Optimizer updates, at most."""
+    epochs: int = 1
+    """Where `samples_per_epoch` is given: passes over the data."""
+    samples_per_epoch: int = 0
+    """What counts as a pass; with `epochs` and the batch size it bounds `steps`. 0 = no such bound."""
     init: str | None = None
     """What the stage starts from where `--init` does not say: a file, a run folder, or hf://owner/name/file."""
     batch_size: int = 256
@@ -123,6 +128,13 @@ class StageConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulation} equal micro-batches")
+        if self.epochs < 1 or self.samples_per_epoch < 0:
+            raise ValueError(
+                f"epochs is {self.epochs} and samples_per_epoch {self.samples_per_epoch}; at least 1, and not negative"
+            )
+        if self.samples_per_epoch:
+            bound = self.epochs * math.ceil(self.samples_per_epoch / self.batch_size)
+            object.__setattr__(self, "steps", min(self.steps, bound))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,11 @@ def train() -> None:
 
     A stage writes OUT/model.pt when its last step is done, OUT/log.jsonl as it goes, and OUT/checkpoints to continue
     from. `gear presets` lists the configurations; --set changes one field, e.g. --set stages.e2e.steps=300.
+
+    --data-dir takes a folder of class folders, of images with captions (IMAGE.txt beside each, or metadata.jsonl), of
+    tar shards (GPIC, BLIP3o; also a .tar or a quoted pattern), or of IDX files (MNIST and its kin); several with
+    commas between, --set data.data_probs=0.7,0.3 for their shares. Samples that cannot be used are named in
+    OUT/bad_samples.jsonl.
     """
 
 
@@ -33,7 +38,7 @@ def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--preset", metavar="NAME|FILE", help="Preset or YAML file; default: the one inside --init.")
     @click.option("--out", "out_dir", type=FOLDER, required=True, help="Run folder; continued when it exists.")
-    @click.option("--data-dir", type=FOLDER, help="Training images as DIR/<class>/<image>.")
+    @click.option("--data-dir", metavar="DIR", help="Training data; what kind it is is found out by looking.")
     @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override one field; may be repeated.")
     @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
     @wraps(command)
@@ -102,7 +107,7 @@ def _train(
     tokenizer: str | None,
     preset: str | None,
     out_dir: Path,
-    data_dir: Path | None,
+    data_dir: str | None,
     overrides: tuple[str, ...],
     device: str,
 ) -> None:
@@ -120,7 +125,7 @@ def _train(
 
 
 def _configuration(
-    preset: str | None, start: ModelFile | None, data_dir: Path | None, overrides: tuple[str, ...]
+    preset: str | None, start: ModelFile | None, data_dir: str | None, overrides: tuple[str, ...]
 ) -> RunConfig:
     """The configuration of a run: the preset's, or that of the model it starts from; with the changes asked for."""
     from gear.config import RunConfig
@@ -133,7 +138,8 @@ def _configuration(
     else:
         raise UserError("no configuration was given; name one with --preset (see `gear presets`).")
     if data_dir is not None:
-        values.setdefault("data", {})["data_dir"] = str(data_dir)
+        # The folder is looked at, whatever the preset was made for; --set data.kind=... says it outright.
+        values["data"] = {**values.get("data", {}), "data_dir": data_dir, "kind": "auto"}
     for override in overrides:
         apply_override(values, override)
     return RunConfig.from_dict(values)

@@ -31,10 +31,14 @@ def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
     """The configuration without what may change when a run goes on: its length, how it is computed and watched."""
     plain = config.to_dict()
     settings = plain.pop("stages")[phase]
-    plain["data"].pop("num_workers")
+    for name in ("num_workers", "max_bad_samples"):
+        plain["data"].pop(name)
     for section in ("engine", "watch"):
         plain.pop(section)
-    plain["stage"] = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
+    may_change = set(_MAY_CHANGE)
+    if any(settings[name]["schedule"] != "constant" for name in ("tokenizer", "discriminator", "ar")):
+        may_change.remove("steps")  # a learning rate that ends with the run has depended on its length all along
+    plain["stage"] = {name: value for name, value in settings.items() if name not in may_change}
     return plain
 
 

@@ -10,6 +10,7 @@
     model.config                                             # the RunConfig of `gear train`, or None: ask for --preset
     model.weights("tokenizer", ema=False)                    # one state dict, to start training from
     model.tokenizer(ema=True), model.ar(image_size=384)      # the models, in eval mode
+    model.null_caption()                                     # of a text-to-image run; its encoder is in config.text
     model.digest, model.phase, model.steps, model.image_size
 
 `locate` finds the files, `layouts` takes a checkpoint apart, `hub_layout` reads and writes our own folders of

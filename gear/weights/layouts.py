@@ -1,7 +1,7 @@
 """A checkpoint's content taken apart: which of its state dicts is what, under our keys, and what was left out.
 
     layout        recognised by                                  parts
-    GEAR          vq, vq_ema, ar, ema, projectors, discriminator  the same
+    GEAR          vq, vq_ema, ar, ema, projectors, discriminator  the same; null_caption of our stage t2i
     LlamaGen      model (DDP) or module (DeepSpeed), ema          vq, or ar and ema
     Lightning     state_dict with model_ema.* shadows             vq, vq_ema
     state dict    the tensors themselves                          vq, or ar
@@ -24,7 +24,7 @@ from gear.tokenizers.checkpoints import SHADOW, TOKENIZER_KEYS, from_lightning, 
 from gear.tokenizers.recognise import is_tokenizer
 from harness.contract.errors import UserError
 
-PARTS = ("vq", "vq_ema", "ar", "ema", "projectors", "discriminator")
+PARTS = ("vq", "vq_ema", "ar", "ema", "projectors", "discriminator", "null_caption")
 """State dicts that a model file may hold, under the keys of the published GEAR files."""
 
 _TABLES = {"vq": TOKENIZER_KEYS, "vq_ema": TOKENIZER_KEYS, "ar": AR_KEYS, "ema": AR_KEYS}

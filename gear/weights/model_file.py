@@ -15,7 +15,7 @@ import torch
 from gear.ar.checkpoints import build_ar, recognise_ar, table_length
 from gear.ar.config import TrunkConfig
 from gear.ar.model import ClassConditionalAR
-from gear.ar.t2i import TextToImageAR
+from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.config import RunConfig
 from gear.foreign import StateDict, load_exactly, read_weights
 from gear.tokenizers import TOKENIZERS, IBQConfig, Tokenizer, TokenizerConfig, VQConfig, build_tokenizer
@@ -68,6 +68,8 @@ class ModelFile:
     run: Mapping[str, Any] | None = None
     """The configuration of `gear train`, unparsed."""
     card: Card | None = None
+    preset: RunConfig | None = None
+    """What the user says of a file that carries no configuration."""
 
     @cached_property
     def config(self) -> RunConfig | None:
@@ -135,14 +137,16 @@ class ModelFile:
 
     @property
     def _recorded_tokenizer(self) -> TokenizerConfig | None:
-        if self.config is not None:
-            return self.config.tokenizer
+        said = self.config or (self.preset if self.card is None else None)
+        if said is not None:
+            return said.tokenizer
         return None if self.card is None else self.card.tokenizer_config
 
     @property
     def _recorded_ar(self) -> TrunkConfig | None:
-        if self.config is not None:
-            return self.config.ar
+        said = self.config or (self.preset if self.card is None else None)
+        if said is not None:
+            return said.ar
         return None if self.card is None else self.card.ar_config
 
     @property
@@ -162,14 +166,14 @@ class ModelFile:
             return self.card.image_size
         if isinstance(size := self.settings.get("image_size"), int):
             return size
-        if not self.has("ar"):
-            return None
-        state = self.original[self._part("ar", True)]
-        if (length := table_length(state)) is not None:
-            cond = recognise_ar(state, num_tokens=1).cls_token_num
-            return round((length - cond) ** 0.5) * self.downsample
-        named = _SIZE_IN_NAME.search(self.path.stem)
-        return int(named[1]) if named else None
+        if self.has("ar"):
+            state = self.original[self._part("ar", True)]
+            if (length := table_length(state)) is not None:
+                cond = recognise_ar(state, num_tokens=1).cls_token_num
+                return round((length - cond) ** 0.5) * self.downsample
+            if named := _SIZE_IN_NAME.search(self.path.stem):
+                return int(named[1])
+        return None if self.preset is None else self.preset.data.image_size
 
     def ar_config(self, image_size: int | None = None) -> TrunkConfig:
         """The AR model of this file: as the file says, else as its tensors show.
@@ -178,9 +182,10 @@ class ModelFile:
         for this one, or with a warning for 256 px when nobody says. UserError when there is no AR model.
         """
         part = self._part("ar", True)
-        if image_size is not None and self.image_size not in (None, image_size):
+        wanted = image_size or (None if self.preset is None else self.preset.data.image_size)
+        if wanted is not None and self.image_size not in (None, wanted):
             raise UserError(
-                f"{self.source} was trained for {self.image_size} px images, but {image_size} px were asked for; "
+                f"{self.source} was trained for {self.image_size} px images, but {wanted} px were asked for; "
                 f"give a model of that size, or ask for {self.image_size} px."
             )
         if self._recorded_ar is not None:
@@ -189,7 +194,7 @@ class ModelFile:
         if size is None:
             size = _DEFAULT_IMAGE_SIZE
             log.warning(
-                "%s does not say its image size: %d px is assumed; say image_size= otherwise.", self.source, size
+                "%s does not say its image size; %d px is assumed (image_size= says another).", self.source, size
             )
         known = {name: self.settings[name] for name in _SETTINGS if name in self.settings}
         try:
@@ -231,6 +236,16 @@ class ModelFile:
         self._report(part)
         return model.to(model.output.weight.device).eval()  # places the rotary table
 
+    def null_caption(self) -> TextCondition:
+        """The empty caption of a text-to-image run as its text encoder gave it, one row; guidance leads away from it.
+
+        Stored with the run, as what an encoder gives at fully masked positions depends on its attention kernel.
+        """
+        if "null_caption" not in self.parts:
+            raise UserError(f"{self.source} holds no empty caption; give a file of `gear train t2i`.")
+        null = self.parts["null_caption"]
+        return TextCondition(features=null["features"], mask=null["mask"])
+
     def _report(self, part: str) -> None:
         left_out = "; ".join(f"{key} ({why})" for key, why in self.dropped.items())
         log.info("%r of %s (%s)%s", part, self.source, self.layout, f"; left out: {left_out}" if left_out else "")
@@ -241,18 +256,19 @@ _SETTINGS = ("cls_token_num", "text_attn", "drop_path_rate", "token_dropout_p")
 """Settings of the reference's training that are fields of the AR configuration under the same name."""
 
 
-def open_model(source: str | Path, *, revision: str | None = None) -> ModelFile:
+def open_model(source: str | Path, *, revision: str | None = None, preset: RunConfig | None = None) -> ModelFile:
     """Open a checkpoint, a run folder, a folder of safetensors or a hub id (`org/name`, `hf://org/name/file@revision`).
 
+    preset: the configuration of a file that carries none, where its tensors do not tell enough.
     Raises UserError when there is nothing, or nothing known; MissingAsset when the hub does not answer.
     """
     where = locate(source, revision)
     if isinstance(where, Shelf):
         return _from_shelf(str(source), where)
-    return from_content(str(source), where, read_weights(where))
+    return from_content(str(source), where, read_weights(where), preset)
 
 
-def from_content(source: str, path: Path, content: Any) -> ModelFile:
+def from_content(source: str, path: Path, content: Any, preset: RunConfig | None = None) -> ModelFile:
     """A model file from what `read_weights` returned for it."""
     found = contents_of(content, path)
     facts = found.facts
@@ -268,6 +284,7 @@ def from_content(source: str, path: Path, content: Any) -> ModelFile:
         steps=steps if isinstance(steps, int) else None,
         settings=_plain(facts.get("args")),
         run=facts.get("config") if isinstance(facts.get("config"), dict) else None,
+        preset=preset,
     )
 
 
@@ -300,10 +317,11 @@ def load_tokenizer(
     *,
     ema: bool = True,
     config: TokenizerConfig | None = None,
+    preset: RunConfig | None = None,
     revision: str | None = None,
 ) -> Tokenizer:
     """The tokenizer of any public checkpoint, in eval mode; see `open_model` and `ModelFile.tokenizer`."""
-    return _opened(source, revision).tokenizer(ema=ema, config=config)
+    return _opened(source, revision, preset).tokenizer(ema=ema, config=config)
 
 
 def load_ar(
@@ -312,15 +330,18 @@ def load_ar(
     ema: bool = True,
     image_size: int | None = None,
     config: TrunkConfig | None = None,
+    preset: RunConfig | None = None,
     revision: str | None = None,
 ) -> ClassConditionalAR | TextToImageAR:
     """The AR model of any public checkpoint, in eval mode; see `open_model` and `ModelFile.ar`."""
-    return _opened(source, revision).ar(ema=ema, image_size=image_size, config=config)
+    return _opened(source, revision, preset).ar(ema=ema, image_size=image_size, config=config)
 
 
-def _opened(source: str | Path | ModelFile | Mapping[str, Any], revision: str | None) -> ModelFile:
+def _opened(
+    source: str | Path | ModelFile | Mapping[str, Any], revision: str | None, preset: RunConfig | None
+) -> ModelFile:
     if isinstance(source, ModelFile):
         return source
     if isinstance(source, Mapping):
-        return from_content("the model file", Path("model.pt"), source)
-    return open_model(source, revision=revision)
+        return from_content("the model file", Path("model.pt"), source, preset)
+    return open_model(source, revision=revision, preset=preset)
