@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gear.tokenizers.fused import norm_silu_conv
 
 
 def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
@@ -38,8 +39,8 @@ class ResBlock(nn.Module):
         self.nin_shortcut = conv1x1(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = norm_silu_conv(x, self.norm1, self.conv1)
+        h = norm_silu_conv(h, self.norm2, self.conv2)
         return self.nin_shortcut(x) + h
 
 
@@ -56,10 +57,9 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = self.q(h).flatten(2), self.k(h).flatten(2), self.v(h).flatten(2)  # (B, channels, positions)
-        attention = torch.softmax(q.transpose(1, 2) @ k * q.shape[1] ** -0.5, dim=-1)  # (B, queries, keys)
-        h = (v @ attention.transpose(1, 2)).reshape(x.shape)
-        return x + self.proj_out(h)
+        q, k, v = (conv(h).flatten(2).transpose(1, 2)[:, None] for conv in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, 1 head, positions, channels)
+        return x + self.proj_out(mixed[:, 0].transpose(1, 2).reshape(x.shape))
 
 
 class Downsample(nn.Module):

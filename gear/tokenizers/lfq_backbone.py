@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gear.tokenizers.blocks import conv1x1, conv3x3, group_norm
+from gear.tokenizers.fused import norm_silu_conv
 
 _STATISTICS_EPS = 1e-6
 
@@ -50,8 +50,8 @@ class PlainResBlock(nn.Module):
         self.nin_shortcut = conv1x1(in_channels, out_channels, bias=False) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = norm_silu_conv(x, self.norm1, self.conv1)
+        h = norm_silu_conv(h, self.norm2, self.conv2)
         return self.nin_shortcut(x) + h
 
 
@@ -134,7 +134,7 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         h = self.mid_block(self.down(self.conv_in(pixels)))
-        return self.conv_out(F.silu(self.norm_out(h)))
+        return norm_silu_conv(h, self.norm_out, self.conv_out)
 
 
 class Decoder(nn.Module):
@@ -163,4 +163,4 @@ class Decoder(nn.Module):
         h = self.mid_block(self.conv_in(code_map))
         for level in reversed(range(len(self.up))):
             h = self.up[level](self.adaptive[level](h, code_map))
-        return self.conv_out(F.silu(self.norm_out(h)))
+        return norm_silu_conv(h, self.norm_out, self.conv_out)

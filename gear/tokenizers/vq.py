@@ -29,6 +29,7 @@ from gear.tokenizers.base import (
 from gear.tokenizers.blocks import AttnBlock, Level, ResBlock, conv1x1, conv3x3, group_norm
 from gear.tokenizers.distances import Distances
 from gear.tokenizers.entropy import entropy_terms
+from gear.tokenizers.fused import norm_silu_conv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         h = self.mid(self.conv_blocks(self.conv_in(pixels)))
-        return self.conv_out(F.silu(self.norm_out(h)))
+        return norm_silu_conv(h, self.norm_out, self.conv_out)
 
 
 class Decoder(nn.Module):
@@ -128,7 +129,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         h = self.conv_blocks(self.mid(self.conv_in(features)))
-        return self.conv_out(F.silu(self.norm_out(h)))
+        return norm_silu_conv(h, self.norm_out, self.conv_out)
 
 
 class VectorQuantizer(Quantizer):

@@ -1,0 +1,77 @@
+"""Group norm, SiLU and a convolution as one step that keeps a single map for the backward pass.
+
+Written as three modules, autograd keeps the input of each: three maps per convolution, which at 256 pixels are most of
+the memory of tokenizer training. Norm and SiLU cost little beside the convolution, so here only their input is kept,
+and the two are computed again on the way back; the convolution is not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def norm_silu_conv(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d) -> Tensor:
+    """conv(silu(norm(x))), maps (B, channels, height, width); in autocast's type where autocast is on."""
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return conv(F.silu(norm(x)))  # nothing is kept; and a compiler decides by itself what it computes again
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    out: Tensor = _NormSiluConv.apply(x, norm.weight, norm.bias, conv.weight, conv.bias, norm, conv)
+    return out
+
+
+class _NormSiluConv(torch.autograd.Function):
+    """The modules are passed for their constants; their parameters are arguments, so that they get gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        norm: nn.GroupNorm,
+        conv: nn.Conv2d,
+    ) -> Tensor:
+        ctx.save_for_backward(x, norm_weight, norm_bias, weight)
+        ctx.norm, ctx.conv = norm, conv
+        with torch.autocast(x.device.type, enabled=False):
+            h = _norm_silu(x, norm_weight, norm_bias, norm)
+            in_type = None if bias is None else bias.to(x.dtype)
+            return F.conv2d(h, weight.to(x.dtype), in_type, conv.stride, conv.padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm_weight, norm_bias, weight = ctx.saved_tensors
+        conv = ctx.conv
+        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+            inputs = [tensor.detach().requires_grad_() for tensor in (x, norm_weight, norm_bias)]
+            h = _norm_silu(*inputs, ctx.norm)
+        of_h, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            grad,
+            h.detach(),
+            weight.to(x.dtype),
+            None if conv.bias is None else list(conv.bias.shape),
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            False,
+            [0, 0],
+            conv.groups,
+            [True, ctx.needs_input_grad[3], ctx.needs_input_grad[4]],
+        )
+        of_x, of_norm_weight, of_norm_bias = torch.autograd.grad(h, inputs, of_h)
+        wide = [None if part is None else part.to(weight.dtype) for part in (of_weight, of_bias)]
+        return of_x, of_norm_weight, of_norm_bias, *wide, None, None
+
+
+def _norm_silu(x: Tensor, weight: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Statistics and arithmetic are in float32 inside the kernel also where the maps are bfloat16."""
+    return F.silu(F.group_norm(x, norm.num_groups, weight.to(x.dtype), bias.to(x.dtype), norm.eps))
