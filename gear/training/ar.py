@@ -15,10 +15,10 @@ from gear.align import Projectors, alignment_loss
 from gear.ar.model import ClassConditionalAR, Trunk
 from gear.config import RunConfig
 from gear.data.loader import Batch
-from gear.readout import codebook_usage, hard_codes
+from gear.readout import hard_codes
 from gear.teachers import Targets
 from gear.tokenizers.base import Tokenizer
-from gear.training.diagnostics import optimizer_logs
+from gear.training.diagnostics import optimizer_logs, usage_logs
 from gear.training.ema import EMA
 from gear.training.stage import Logs, Stage
 
@@ -81,4 +81,4 @@ def ar_step(run: ARStage, batch: Batch, *, last: bool = True, diagnose: bool = T
         "proj_loss_ar": align.detach(),
         **optimizer_logs({"ar": (run.ar_opt, norm)}),
     }
-    return logs | ({"codebook_usage": codebook_usage(code_ids, run.tokenizer.config.num_codes)} if diagnose else {})
+    return logs | (usage_logs(code_ids, run.tokenizer.config.num_codes) if diagnose else {})

@@ -99,6 +99,7 @@ def _ar_parts(config: RunConfig, device: torch.device, build: Callable[[], A]) -
     teachers = build_teachers(config.teacher, image_size=config.data.image_size, grid=grid)
     targets = Targets([teacher.to(device) for teacher in teachers], config.teacher, remember=config.data.repeats)
     ar = build()
+    ar.activation_checkpointing = config.engine.activation_checkpointing
     projectors = Projectors(config.ar.dim, config.gear.projector_dim, targets.dims)
     return ar, projectors, targets
 

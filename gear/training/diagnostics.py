@@ -6,27 +6,34 @@ from torch import Tensor
 
 from gear.readout import PosteriorStatistics, codebook_usage, posterior_statistics
 from gear.tokenizers.base import Code
+from gear.training.distributed import gathered, mean_over_processes
 from gear.training.optim import Optimization
 from gear.training.stage import Logs
 
 
 def codebook_logs(code: Code, temperature: float | None = None) -> Logs:
     """How the codebook is used: the natural posterior softmax(-d), and that of the soft read-out at `temperature`."""
-    logs: Logs = {"codebook_usage": codebook_usage(code.code_ids, code.distances.num_codes)}
+    logs: Logs = usage_logs(code.code_ids, code.distances.num_codes)
     natural, *softer = posterior_statistics(code.distances, [1.0] if temperature is None else [1.0, temperature])
-    logs["codebook/natural_entropy_nats"] = natural.entropy_nats
-    logs |= _spread("codebook", natural)
+    logs |= _spread("codebook", "natural_entropy_nats", natural)
     if temperature is not None:
         (soft,) = softer
-        logs["soft/entropy_nats"] = soft.entropy_nats
-        logs |= _spread("soft", soft)
+        logs |= _spread("soft", "entropy_nats", soft)
         logs["temperature"] = temperature
     return logs
 
 
-def _spread(prefix: str, statistics: PosteriorStatistics) -> Logs:
+def usage_logs(code_ids: Tensor, num_codes: int) -> Logs:
+    """Share of the codebook that occurs among the code ids (N,) of all processes."""
+    return {"codebook_usage": codebook_usage(gathered(code_ids), num_codes)}
+
+
+def _spread(prefix: str, entropy_name: str, statistics: PosteriorStatistics) -> Logs:
+    """Of all processes: the exponential comes after the mean."""
+    entropy_nats = mean_over_processes(statistics.entropy_nats)
     return {
-        f"{prefix}/effective_size": statistics.effective_size,
+        f"{prefix}/{entropy_name}": entropy_nats,
+        f"{prefix}/effective_size": entropy_nats.exp(),
         **{f"{prefix}/top{k}_prob": mass for k, mass in statistics.top_mass.items()},
     }
 

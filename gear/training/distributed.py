@@ -84,6 +84,16 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return total
 
 
+def gathered(values: Tensor) -> Tensor:
+    """Every process's tensor, of equal shapes, one after the other along the first dimension."""
+    size = world().size
+    if size == 1:
+        return values
+    everything = values.new_empty(size * values.shape[0], *values.shape[1:])
+    dist.all_gather_into_tensor(everything, values.contiguous())
+    return everything
+
+
 def from_main(value: T) -> T:
     """What the main process has, in all of them. Small plain objects only."""
     if world().size == 1:
