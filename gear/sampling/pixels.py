@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+
+Rounding = Literal["truncate", "nearest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storing:
+    """Levels and size of the stored images, in one of the published ways."""
+
+    image_size: int
+    resize_levels: bool = False
+    """Resize the uint8 image as Pillow does, as the prompt benchmarks want it; else the float image, as class-
+    conditional ones do."""
+    rounding: Rounding = "truncate"
+    """`nearest` is what the COCO evaluation stores."""
+
+    @property
+    def name(self) -> str:
+        """For the identity of a sample set."""
+        return f"{'pillow' if self.resize_levels else 'float'}-bicubic, {self.rounding}"
+
+    def __call__(self, pixels: Tensor) -> npt.NDArray[np.uint8]:
+        """(B, size, size, 3) uint8."""
+        levels = to_u8 if self.rounding == "truncate" else to_u8_rounded
+        if not self.resize_levels:
+            return levels(resize(pixels, self.image_size)).cpu().numpy()
+        return resize_u8(levels(pixels).cpu().numpy(), self.image_size)
 
 
 def to_u8(pixels: Tensor) -> Tensor:
@@ -22,6 +54,14 @@ def resize(pixels: Tensor, size: int) -> Tensor:
     if pixels.shape[-2:] == (size, size):
         return pixels
     return F.interpolate(pixels, size=(size, size), mode="bicubic", align_corners=False)
+
+
+def resize_u8(images_u8: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Pillow's bicubic to (B, size, size, 3) on the levels; unchanged where the size is right."""
+    if images_u8.shape[1:3] == (size, size):
+        return images_u8
+    resized = [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in images_u8]
+    return np.stack([np.asarray(image) for image in resized])
 
 
 def _stored(levels: Tensor) -> Tensor:

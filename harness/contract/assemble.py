@@ -79,7 +79,11 @@ def _refuse_strangers(out: Path) -> None:
             raise UserError(f"{out / name}: is in the way and was not written by this command; choose another folder.")
     work = out / WORK_DIR
     # A kill before the claim was written leaves temporary files only.
-    if work.exists() and not (work.is_dir() and all(path.name.endswith(PARTIAL_SUFFIX) for path in work.iterdir())):
+    strange = work.exists() and not (
+        work.is_dir() and all(path.name.endswith(PARTIAL_SUFFIX) for path in work.iterdir())
+    )
+    # Another process of the same job may have made its claim meanwhile; whose it is, is asked next.
+    if strange and not (work / _CLAIM_FILE).exists():
         raise UserError(f"{work}: is in the way and was not written by this command; choose another folder.")
 
 

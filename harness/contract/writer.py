@@ -21,7 +21,7 @@ from harness.contract.assemble import WORK_DIR, assemble, claim, drop_work
 from harness.contract.digest import canonical_json
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.fields import Fields
-from harness.contract.files import PathLike, as_read_back
+from harness.contract.files import PathLike, as_read_back, explain_disk_errors
 from harness.contract.npz import NpzStreamWriter, open_npz_member
 from harness.contract.progress import Progress
 from harness.contract.requests import Request, RequestSet
@@ -86,8 +86,28 @@ class SampleSetWriter:
         With several ranks each gets its own shards, by shard number, so the split does not depend on who asks first.
         A shard that is damaged counts as missing and is removed.
         """
+        if self._is_finished():
+            return []
         mine = [shard for shard in self._shards if shard.index % num_ranks == rank]
         return [shard for shard in mine if not self._is_written(shard)]
+
+    def claim(self, shard: Shard) -> bool:
+        """Say that this process is going to draw `shard`; false when somebody has said so before.
+
+        For processes that take shards as they get to them. Whoever claimed a shard may have died since: a claim is a
+        word to the others, not a lock, and drawing a shard twice does no harm.
+        """
+        path = self._path(shard).with_suffix(".claim")
+        with explain_disk_errors(path):
+            try:
+                path.touch(exist_ok=False)
+            except FileExistsError:
+                return False
+        return True
+
+    def is_written(self, shard: Shard) -> bool:
+        """Whether somebody has written `shard`, or even finished the whole set."""
+        return self._is_finished() or self._is_written(shard)
 
     def write(self, shard: Shard, images_u8: np.ndarray) -> None:
         """Store the images of a shard, (len(shard), H, W, 3) uint8 in request order: wholly, or not at all.
@@ -173,6 +193,10 @@ class SampleSetWriter:
             Shard(index=i, start=start, stop=min(start + size, len(requests)), requests=requests[start : start + size])
             for i, start in enumerate(starts)
         ]
+
+    def _is_finished(self) -> bool:
+        """Whether this process or another one has put the set together."""
+        return (self.out_dir / MANIFEST_FILE).exists()
 
     @property
     def _work(self) -> Path:
