@@ -157,6 +157,7 @@ _MEANING = {
     "ema": "AR model, averaged weights",
     "projectors": "projectors of the alignment loss, to go on training",
     "discriminator": "discriminator, to go on training",
+    "null_caption": "text features of the empty caption, for guidance",
 }
 
 

@@ -74,6 +74,7 @@ def info(source: str, as_json: bool, revision: str | None) -> None:
 @click.option("--to", type=click.Choice(["hub", "reference"]), default="hub", show_default=True)
 @click.option("--part", "parts", multiple=True, help="Only this part (vq_ema, ema, ...); may be repeated.")
 @click.option("--image-size", type=click.IntRange(min=1), help="For an AR model whose file does not say its own.")
+@click.option("--preset", metavar="NAME|FILE", help="For an AR model of no registered size whose file has no config.")
 @click.option("--repo-id", default="", metavar="ORG/NAME", help="What the model card calls the repository.")
 @click.option("--revision", help="Branch, tag or commit of SOURCE on the hub.")
 def convert(
@@ -82,6 +83,7 @@ def convert(
     to: str,
     parts: tuple[str, ...],
     image_size: int | None,
+    preset: str | None,
     repo_id: str,
     revision: str | None,
 ) -> None:
@@ -95,10 +97,11 @@ def convert(
 
     Values and types go through unchanged, bit for bit. Optimizers and logs are left out, and named.
     """
+    from gear.config import load_config
     from gear.convert import to_hub, to_reference
     from gear.weights import open_model
 
-    model = open_model(source, revision=revision)
+    model = open_model(source, revision=revision, preset=None if preset is None else load_config(preset))
     if to == "hub":
         done = to_hub(model, out, parts=parts, image_size=image_size, repo_id=repo_id)
     elif image_size is not None or repo_id:

@@ -11,6 +11,7 @@ from gear.ar.config import TrunkConfig
 from gear.tokenizers.base import TokenizerConfig
 from gear.tokenizers.recognise import tokenizer_name
 from gear.weights.model_file import ModelFile, open_model
+from harness.contract.errors import UserError
 
 
 def describe(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def describe(source: str | Path, *, revision: str | None = None) -> dict[str, An
         "stage": model.phase,
         "steps": model.steps,
         "tokenizer": tokenizer_line(model.tokenizer_config) if model.has("tokenizer") else None,
-        "ar": ar_line(model.ar_config()) if model.has("ar") else None,
+        "ar": _ar(model) if model.has("ar") else None,
         "image_size": model.image_size,
         "trained_with": tokenizer_line(model.trained_with) if model.has("ar") and model.trained_with else None,
         "averaged_weights": [name for name in ("vq_ema", "ema") if name in model.parts],
@@ -34,6 +35,14 @@ def describe(source: str | Path, *, revision: str | None = None) -> dict[str, An
         "settings": dict(model.settings),
         "config": None if model.config is None else json.loads(json.dumps(model.config.to_dict())),
     }
+
+
+def _ar(model: ModelFile) -> str:
+    """The AR model's line; for an unregistered size, whose heads are in no tensor, what is missing."""
+    try:
+        return ar_line(model.ar_config())
+    except UserError as error:
+        return f"not known: {error}"
 
 
 def tokenizer_line(config: TokenizerConfig) -> str:

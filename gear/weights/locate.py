@@ -104,7 +104,7 @@ def locate(source: str | Path, revision: str | None = None) -> Path | Shelf:
         return _only_file(Folder(str(source), path))
     match = _HUB_ID.fullmatch(str(source))
     hub = str(source).startswith("hf://")
-    if match is None or (path.suffix in WEIGHT_SUFFIXES and not hub):
+    if match is None or (not hub and (match["file"] or path.suffix in WEIGHT_SUFFIXES)):
         raise UserError(f"{source} does not exist; give a file, a folder, or a hub id (hf://org/name).")
     repository = Repository(str(source), match["repo"], revision or match["revision"])
     return repository.path(match["file"]) if match["file"] else _only_file(repository)
@@ -113,7 +113,7 @@ def locate(source: str | Path, revision: str | None = None) -> Path | Shelf:
 def _only_file(shelf: Shelf) -> Path | Shelf:
     names = shelf.names()
     weights = [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
-    if CARD_FILE in names and RUN_FILE not in names and not any(name.endswith(".pt") for name in weights):
+    if CARD_FILE in names and weights and all(name.endswith(".safetensors") for name in weights):
         return shelf
     if RUN_FILE in names or len(weights) == 1:
         return shelf.path(RUN_FILE if RUN_FILE in names else weights[0])

@@ -1,0 +1,51 @@
+"""A tokenizer and an AR model that do not belong together are told apart before anything is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from gear.ar import ar_config
+from gear.ar.checkpoints import build_ar
+from gear.tokenizers import TOKENIZERS, build_tokenizer
+from gear.weights import check_pair
+from harness.contract.errors import UserError
+from tests.gear.small_models import ARS
+from tests.gear.small_models import TOKENIZERS as SMALL
+
+VQ, AR = TOKENIZERS["VQ-16"], ar_config("LlamaGen-B")
+
+
+def test_what_belongs_together_passes():
+    check_pair(VQ, AR, trained_with=VQ, image_size=256)
+    check_pair(build_tokenizer(SMALL["vq"]), build_ar(ARS["c2i"]))
+    check_pair(TOKENIZERS["LFQ-16"], AR)
+    check_pair(VQ, AR, trained_with=dataclasses.replace(VQ, entropy_loss_ratio=1.0))  # a loss weight
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "options", "words"),
+    [
+        (dataclasses.replace(VQ, codebook_size=1024), {}, "knows 16384 codes and the tokenizer 1024; give"),
+        (TOKENIZERS["IBQ-16"], {"trained_with": VQ}, "a tokenizer of family vq, and this one has ibq"),
+        (dataclasses.replace(VQ, codebook_embed_dim=32), {"trained_with": VQ}, "code dimension 8, and this one has 32"),
+        (
+            dataclasses.replace(TOKENIZERS["VQ-8"], codebook_size=16_384),
+            {"trained_with": VQ},
+            "downsample factor 16, and this one has 8",
+        ),
+        (VQ, {"image_size": 384}, "draws 16 x 16 tokens, 256 px with this tokenizer, but 384 px were asked for"),
+        (TOKENIZERS["VQ-8"], {"image_size": 256}, "128 px with this tokenizer"),
+    ],
+)  # fmt: skip
+def test_what_does_not_is_one_sentence_with_the_fix(tokenizer, options, words):
+    with pytest.raises(UserError) as refusal:
+        check_pair(tokenizer, AR, **options)
+    assert words in str(refusal.value) and "give" in str(refusal.value)
+
+
+def test_a_tokenizer_of_several_codes_per_token_is_refused():
+    ar = ar_config("LlamaGen-B", vocab_size=256)
+    with pytest.raises(UserError, match="4 codes per token, which no AR model here reads; give one"):
+        check_pair(TOKENIZERS["GLFQ-16"], ar)
