@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -23,13 +24,32 @@ if TYPE_CHECKING:
 def train() -> None:
     """Train one stage: tokenizer, e2e (GEAR itself), ar, or t2i (text-to-image).
 
-    A stage writes OUT/model.pt when its last step is done, OUT/log.jsonl as it goes, and OUT/checkpoints to continue
-    from. `gear presets` lists the configurations; --set changes one field, e.g. --set stages.e2e.steps=300.
+    A stage writes OUT/model.pt when its last step is done, OUT/log.jsonl and OUT/images as it goes, and OUT/checkpoints
+    to continue from. `gear presets` lists the configurations; --set changes one field, e.g. stages.e2e.steps=300.
 
     --data-dir takes a folder of class folders, of images with captions (IMAGE.txt beside each, or metadata.jsonl), of
     tar shards (GPIC, BLIP3o; also a .tar or a quoted pattern), or of IDX files (MNIST and its kin); several with
     commas between, --set data.data_probs=0.7,0.3 for their shares. Samples that cannot be used are named in
     OUT/bad_samples.jsonl.
+
+    \b
+    On several GPUs, on one machine or many (a batch size is that of all processes together):
+      torchrun --nproc-per-node 8 -m gear train e2e --preset imagenet-xl-vq --init exps/vq16 --out exps/e2e
+      python -m gear.training.launch --nproc-per-node 8 train e2e ...  # the same, with the exit status said below
+      sbatch scripts/train/slurm/one-node.sh train e2e ...             # or many-nodes.sh: requeued until it is done
+
+    \b
+    Worth knowing for --set:
+      engine.compile=true  engine.activation_checkpointing=true  engine.sharding=fsdp (for models that do not fit)
+      stages.e2e.accumulation=4          micro-batches of an update, when a batch does not fit
+      stages.e2e.checkpoint_every=1000   stages.e2e.keep_checkpoints=2   stages.e2e.keep_every=50000
+      watch.grids_every=5000             sample and reconstruction grids in OUT/images
+      watch.generation_every=50000       Frechet distance of drawn images, live and averaged weights
+      watch.reconstruction_every=25000   L1, PSNR, SSIM and Frechet distance of reconstructions, live and averaged
+
+    SIGTERM, SIGINT and SIGUSR1 save a checkpoint and exit with status 75. After that, or a kill, the same command goes
+    on; on a CPU with the same number of processes it ends with the same bits. A loss that is not finite ends the run
+    with status 6 before anything of it is saved; OUT/nonfinite.json names step, terms and samples.
     """
 
 
@@ -40,6 +60,7 @@ def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--out", "out_dir", type=FOLDER, required=True, help="Run folder; continued when it exists.")
     @click.option("--data-dir", metavar="DIR", help="Training data; what kind it is is found out by looking.")
     @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override one field; may be repeated.")
+    @click.option("--track", metavar="NAME", help="tensorboard, wandb, or both with a comma, beside log.jsonl.")
     @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -109,19 +130,28 @@ def _train(
     out_dir: Path,
     data_dir: str | None,
     overrides: tuple[str, ...],
+    track: str | None,
     device: str,
 ) -> None:
     from gear.training.build import build_stage
+    from gear.training.distributed import process_group, world
     from gear.training.loop import fit
     from gear.training.starts import published_start
     from gear.weights import open_model
 
     starts = {name: open_model(source) for name, source in (("init", init), ("tokenizer", tokenizer)) if source}
+    if track is not None:
+        overrides += (f"watch.track={track}",)
     config = _configuration(preset, next(iter(starts.values()), None), data_dir, overrides)
     if not starts and (published := published_start(phase, config)) is not None:
         starts["init"] = published
-    stage, source = build_stage(phase, config, torch_device(device), **starts)
-    click.echo(f"{fit(stage, source, out_dir, {name: start.digest for name, start in starts.items()})}")
+    with process_group(torch_device(device)) as own_device:
+        if not world().is_main:
+            logging.getLogger().setLevel(logging.ERROR)  # one process speaks for all
+        stage, source = build_stage(phase, config, own_device, **starts)
+        done = fit(stage, source, out_dir, {name: start.digest for name, start in starts.items()})
+        if world().is_main:
+            click.echo(f"{done}")
 
 
 def _configuration(
