@@ -52,8 +52,8 @@ class _NormSiluConv(torch.autograd.Function):
         x, norm_weight, norm_bias, weight = ctx.saved_tensors
         conv = ctx.conv
         with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-            inputs = [tensor.detach().requires_grad_() for tensor in (x, norm_weight, norm_bias)]
-            h = _norm_silu(*inputs, ctx.norm)
+            x, norm_weight, norm_bias = (t.detach().requires_grad_() for t in (x, norm_weight, norm_bias))
+            h = _norm_silu(x, norm_weight, norm_bias, ctx.norm)
         of_h, of_weight, of_bias = torch.ops.aten.convolution_backward(
             grad,
             h.detach(),
@@ -67,7 +67,7 @@ class _NormSiluConv(torch.autograd.Function):
             conv.groups,
             [True, ctx.needs_input_grad[3], ctx.needs_input_grad[4]],
         )
-        of_x, of_norm_weight, of_norm_bias = torch.autograd.grad(h, inputs, of_h)
+        of_x, of_norm_weight, of_norm_bias = torch.autograd.grad(h, (x, norm_weight, norm_bias), of_h)
         wide = [None if part is None else part.to(weight.dtype) for part in (of_weight, of_bias)]
         return of_x, of_norm_weight, of_norm_bias, *wide, None, None
 

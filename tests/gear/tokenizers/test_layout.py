@@ -40,7 +40,7 @@ def test_under_autocast_convolutions_are_bfloat16_and_gradients_float32(tokenize
 
 
 def test_under_autocast_the_maps_stay_within_bfloat16_of_float32(tokenizer, pixels):
-    """Encoder outputs within 2 % of their size, decodings of the same codes (longer, and through more norms) within 5 %."""
+    """Encoder outputs within 2 % of their size; decodings of the same codes, through more norms, within 5 %."""
     code = tokenizer.eval().encode(pixels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         encoded, decoded = tokenizer.pre_quant(pixels).float(), tokenizer.decode(code.quant).float()
