@@ -1,0 +1,23 @@
+#!/bin/sh
+# Stage 2: the AR model on the frozen tokenizer of stage 1.
+#
+#   GEAR_MODE  ar-init: go on with the AR model of stage 1 | vq-only: a fresh one on its tokenizer [ar-init]
+#   SIZE, TOKENIZER, ENCODER, IMAGE_SIZE, TEMPERATURE, VAE_ALIGN_PROJ_COEFF: those of stage 1 (train_gear.sh)
+#   Further settings: common.sh
+#
+#   SIZE=l GEAR_MODE=vq-only DATA_DIR=/data/imagenet/train scripts/train/train_ar_gear.sh
+set -eu
+. "$(dirname "$0")/common.sh"
+
+choose GEAR_MODE ar-init vq-only
+choose SIZE xl l b
+choose TOKENIZER vq lfq ibq
+choose ENCODER dinov2 dinov3 jepa21 siglip2 clip lite0
+choose IMAGE_SIZE 256 384 512
+start=$(trained "$(stage1)" train_gear.sh)
+case $GEAR_MODE in
+  ar-init) short=ar; set -- --init "$start" "$@" ;;
+  vq-only) short=ar-vq-only; set -- --tokenizer "$start" "$@" ;;
+esac
+run ar "imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px-$GEAR_MODE" \
+  "$(folder $short "stage2-gear-$GEAR_MODE-$TOKENIZER-$ENCODER-$SIZE$(pixels)")" "$@"

@@ -1,0 +1,269 @@
+"""The training scripts: what they start for which settings, in which folder, and what they refuse."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gear.presets import families, read_preset
+
+SCRIPTS = Path(__file__).parents[2] / "scripts" / "train"
+ENTRY_POINTS = sorted(path.name for path in SCRIPTS.glob("train_*.sh"))
+STAGE_SCRIPTS = [name for name in ENTRY_POINTS if name != "train_e2e.sh"]
+TORCHRUN = shlex.split(
+    "torchrun --nproc_per_node 8 --nnodes 2 --node_rank 1 --master_addr node0 --master_port 29501 -m gear train"
+)
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Nothing of this process's own settings; `python3` is the one that runs the tests."""
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    return {"PATH": path, "HOME": os.environ.get("HOME", "/tmp"), **{name: str(v) for name, v in settings.items()}}
+
+
+def sh(script: str, *arguments: str, cwd: Path | None = None, **settings: object) -> subprocess.CompletedProcess[str]:
+    command = ["sh", str(SCRIPTS / script), *arguments]
+    return subprocess.run(command, env=environment(**settings), cwd=cwd, capture_output=True, text=True)
+
+
+def words(script: str, *arguments: str, **settings: object) -> list[str]:
+    """The words of the command that a script would start."""
+    done = sh(script, *arguments, DRY_RUN=1, **settings)
+    assert done.returncode == 0, done.stderr
+    return shlex.split(done.stdout.splitlines()[-1])
+
+
+def option(command: list[str], name: str) -> str | None:
+    return command[command.index(name) + 1] if name in command else None
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "preset", "folder"),
+    [
+        ("train_tokenizer.sh", {}, "imagenet-b-vq-dinov2", "vq16-stage0-bs256-400k"),
+        ("train_tokenizer.sh", {"TOKENIZER": "ibq"}, "imagenet-b-ibq-dinov2", "ibq16-stage0-bs256-400k"),
+        ("train_gear.sh", {}, "imagenet-xl-vq-dinov2-256px", "stage1-vq-dinov2-xl-temp0.1-coeff0.5-256px"),
+        (
+            "train_gear.sh",
+            {"SIZE": "l", "TOKENIZER": "lfq", "ENCODER": "siglip2", "IMAGE_SIZE": 512, "TEMPERATURE": 0.01},
+            "imagenet-l-lfq-siglip2-512px",
+            "stage1-lfq-siglip2-l-temp0.01-coeff0.5-512px",
+        ),
+        ("train_ar_gear.sh", {}, "imagenet-xl-vq-dinov2-256px-ar-init", "stage2-gear-ar-init-vq-dinov2-xl"),
+        (
+            "train_ar_gear.sh",
+            {"GEAR_MODE": "vq-only", "SIZE": "b"},
+            "imagenet-b-vq-dinov2-256px-vq-only",
+            "stage2-gear-vq-only-vq-dinov2-b",
+        ),
+        (
+            "train_ar_llamagen_repa.sh",
+            {"SIZE": "l"},
+            "imagenet-l-vq-dinov2-256px-llamagen-repa",
+            "stage2-llamagen-repa-vq-dinov2-l-4m",
+        ),
+        ("train_t2i_gpic.sh", {}, "t2i-gpic-gear", "t2i-gpic-gear-1b"),
+        ("train_t2i_gpic.sh", {"RECIPE": "llamagen-repa"}, "t2i-gpic-llamagen-repa", "t2i-gpic-llamagen-repa-1b"),
+    ],
+)
+def test_settings_become_a_preset_and_the_published_name_of_the_run(
+    script: str, settings: dict[str, object], preset: str, folder: str
+) -> None:
+    command = words(script, DATA_DIR="/data", OUT_DIR="/runs", **settings)
+    assert option(command, "--preset") == preset
+    assert option(command, "--out") == f"/runs/{folder}"
+    assert option(command, "--data-dir") == "/data"
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "name", "start"),
+    [
+        ("train_gear.sh", {}, "--init", None),  # the published warm-up, which the preset names
+        ("train_gear.sh", {"ENCODER": "lite0"}, "--init", "/runs/vq16-stage0-lite0-bs256-400k"),
+        ("train_gear.sh", {"INIT": "/my model.pt"}, "--init", "/my model.pt"),
+        ("train_ar_gear.sh", {}, "--init", "/runs/stage1-vq-dinov2-xl-temp0.1-coeff0.5-256px"),
+        ("train_ar_gear.sh", {"TEMPERATURE": 0.05}, "--init", "/runs/stage1-vq-dinov2-xl-temp0.05-coeff0.5-256px"),
+        (
+            "train_ar_gear.sh",
+            {"GEAR_MODE": "vq-only"},
+            "--tokenizer",
+            "/runs/stage1-vq-dinov2-xl-temp0.1-coeff0.5-256px",
+        ),
+        ("train_ar_llamagen_repa.sh", {}, "--tokenizer", "/runs/vq16-stage0-bs256-400k"),
+        ("train_t2i_gpic.sh", {}, "--tokenizer", "/runs/stage1-vq-dinov2-xl-temp0.1-coeff0.5-256px"),
+        ("train_t2i_gpic.sh", {"RECIPE": "llamagen-repa"}, "--tokenizer", "/runs/vq16-stage0-bs256-400k"),
+    ],
+)
+def test_a_stage_starts_from_the_run_of_the_stage_before(
+    script: str, settings: dict[str, object], name: str, start: str | None
+) -> None:
+    command = words(script, DATA_DIR="/data", OUT_DIR="/runs", **settings)
+    assert option(command, name) == start
+    assert option(command, "--tokenizer" if name == "--init" else "--init") is None
+
+
+def test_a_finished_stage_0_is_taken_before_the_published_warm_up(tmp_path: Path) -> None:
+    (tmp_path / "vq16-stage0-bs256-400k").mkdir()
+    (tmp_path / "vq16-stage0-bs256-400k" / "model.pt").touch()
+    command = words("train_gear.sh", DATA_DIR="/data", OUT_DIR=tmp_path)
+    assert option(command, "--init") == str(tmp_path / "vq16-stage0-bs256-400k")
+
+
+@pytest.mark.parametrize("script", STAGE_SCRIPTS)
+def test_several_processes_are_started_by_torchrun(script: str) -> None:
+    nodes = {"NPROC_PER_NODE": 8, "NNODES": 2, "NODE_RANK": 1, "MASTER_ADDR": "node0", "MASTER_PORT": 29501}
+    assert words(script, DATA_DIR="/data", **nodes)[: len(TORCHRUN)] == TORCHRUN
+    assert words(script, DATA_DIR="/data", NPROC_PER_NODE=1)[:4] == ["python3", "-m", "gear", "train"]
+
+
+def test_numbers_become_fields_of_the_configuration() -> None:
+    command = words(
+        "train_gear.sh",
+        "--device",
+        "cuda",
+        DATA_DIR="/data",
+        TEMPERATURE=0.05,
+        VAE_ALIGN_PROJ_COEFF=0.75,
+        SPNORM_ALPHA=0.4,
+        MAX_TRAIN_STEPS=100,
+        EVAL_STEPS=50,
+        VQ_EVAL_STEPS=25,
+        SET="engine.compile=true watch.track=wandb",
+    )
+    assert [word for before, word in itertools.pairwise(command) if before == "--set"] == [
+        "gear.temperature=0.05",
+        "gear.tokenizer_align_coeff=0.75",
+        "teacher.spatial_norm_alpha=0.4",
+        "stages.e2e.steps=100",
+        "watch.generation_every=50",
+        "watch.reconstruction_every=25",
+        "engine.compile=true",
+        "watch.track=wandb",
+    ]
+    assert option(command, "--device") == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, None),  # the preset's
+        ({"EPOCHS": 1, "SAMPLES_PER_EPOCH": 100_000_000}, "390625"),
+        ({"EPOCHS": 2, "SAMPLES_PER_EPOCH": 257}, "4"),
+        ({"EPOCHS": 2, "MAX_TRAIN_STEPS": 1000}, "1000"),
+    ],
+)
+def test_the_shortest_of_epochs_and_steps_counts(settings: dict[str, object], steps: str | None) -> None:
+    command = words("train_t2i_gpic.sh", DATA_DIR="/data", **settings)
+    assert option(command, "--set") == (f"stages.t2i.steps={steps}" if steps else None)
+
+
+def test_the_command_can_be_read_back_by_a_shell() -> None:
+    command = words("train_gear.sh", DATA_DIR="/data/it's here", SET="name=$(reboot)")
+    assert option(command, "--data-dir") == "/data/it's here"
+    assert option(command, "--set") == "name=$(reboot)"
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "message"),
+    [
+        ("train_tokenizer.sh", {"TOKENIZER": "vqgan"}, "TOKENIZER is 'vqgan'; choose one of vq, lfq, ibq."),
+        ("train_gear.sh", {"SIZE": "xxl"}, "SIZE is 'xxl'; choose one of xl, l, b."),
+        ("train_gear.sh", {"ENCODER": "dino"}, "ENCODER is 'dino'; choose one of dinov2, dinov3, "),
+        ("train_gear.sh", {"IMAGE_SIZE": "300"}, "IMAGE_SIZE is '300'; choose one of 256, 384, 512."),
+        ("train_gear.sh", {"TEMPERATURE": "cold"}, "TEMPERATURE is 'cold'; it must be a number."),
+        ("train_gear.sh", {"NPROC_PER_NODE": "two"}, "NPROC_PER_NODE is 'two'; it must be a number."),
+        ("train_ar_gear.sh", {"GEAR_MODE": "both"}, "GEAR_MODE is 'both'; choose one of ar-init, vq-only."),
+        ("train_t2i_gpic.sh", {"RECIPE": "repa"}, "RECIPE is 'repa'; choose one of gear, llamagen-repa."),
+        ("train_e2e.sh", {"TOKENIZER": "vqgan"}, "TOKENIZER is 'vqgan'"),
+    ],
+)
+def test_a_setting_that_is_not_known_is_refused_in_a_sentence(
+    script: str, settings: dict[str, object], message: str
+) -> None:
+    done = sh(script, DRY_RUN=1, DATA_DIR="/data", **settings)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("script", "made_by"),
+    [("train_ar_gear.sh", "train_gear.sh"), ("train_ar_llamagen_repa.sh", "train_tokenizer.sh")],
+)
+def test_a_stage_whose_start_is_not_trained_yet_names_the_script_that_does_it(
+    script: str, made_by: str, tmp_path: Path
+) -> None:
+    done = sh(script, DATA_DIR="/data", OUT_DIR=tmp_path)
+    assert done.returncode == 2
+    assert f"holds no finished model; train it with scripts/train/{made_by}, or name another with INIT" in done.stderr
+
+
+def test_the_choices_of_the_scripts_are_those_of_the_presets() -> None:
+    (family,) = (family for family in families() if family.stem == "imagenet")
+    axes = {axis.name: set(axis.values) for axis in family.axes}
+    text = (SCRIPTS / "train_gear.sh").read_text() + (SCRIPTS / "train_ar_gear.sh").read_text()
+
+    def offered(setting: str) -> set[str]:
+        return {word for line in re.findall(rf"^choose {setting} (.*)$", text, re.MULTILINE) for word in line.split()}
+
+    assert offered("SIZE") == axes["size"]
+    assert offered("TOKENIZER") == axes["tokenizer"]
+    assert offered("ENCODER") == axes["teacher"]
+    assert {f"{size}px" for size in offered("IMAGE_SIZE")} == axes["image_size"]
+    assert offered("GEAR_MODE") | {"llamagen-repa"} == axes["recipe"]
+
+
+def test_the_values_in_the_names_of_runs_are_the_presets_own() -> None:
+    gear = read_preset("imagenet-xl-vq")["gear"]
+    folder = option(words("train_gear.sh", DATA_DIR="/data"), "--out")
+    assert folder is not None
+    assert f"temp{gear['temperature']}-coeff{gear['tokenizer_align_coeff']}-" in folder
+
+
+def test_the_digits_have_a_folder_per_run_and_need_no_settings() -> None:
+    folders = [option(words(script), "--out") for script in STAGE_SCRIPTS]
+    folders += [option(words("train_ar_gear.sh", GEAR_MODE="vq-only"), "--out")]
+    assert len(set(folders)) == len(folders)
+    assert "exps/demo/e2e" in folders
+    for script in STAGE_SCRIPTS:
+        preset = option(words(script), "--preset")
+        assert preset == ("digits-t2i" if "t2i" in script else "demo")
+
+
+TINY = (
+    "stages.tokenizer.steps=3 stages.e2e.steps=2 stages.ar.steps=2 tokenizer.ch=32 stages.tokenizer.batch_size=4 "
+    "stages.e2e.batch_size=4 stages.ar.batch_size=4"
+)
+
+
+@pytest.mark.slow
+def test_the_digits_are_trained_from_nothing_stage_by_stage(tmp_path: Path) -> None:
+    for script in ("train_e2e.sh", "train_ar_gear.sh"):
+        done = sh(script, "--device", "cpu", cwd=tmp_path, SET=TINY, OMP_NUM_THREADS=1)
+        assert done.returncode == 0, done.stderr
+    for stage in ("tokenizer", "e2e", "ar"):
+        assert (tmp_path / "exps" / "demo" / stage / "model.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_script_saves_and_is_answered_with_75(tmp_path: Path) -> None:
+    settings = {"SET": TINY.replace("stages.tokenizer.steps=3", "stages.tokenizer.steps=100000"), "OMP_NUM_THREADS": 1}
+    process = subprocess.Popen(["sh", str(SCRIPTS / "train_e2e.sh")], env=environment(**settings), cwd=tmp_path)
+    log = tmp_path / "exps" / "demo" / "tokenizer" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.exists() or not log.read_text():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 75
+    assert list((tmp_path / "exps" / "demo" / "tokenizer" / "checkpoints").iterdir())
+    assert not (tmp_path / "exps" / "demo" / "e2e").exists()
