@@ -6,7 +6,7 @@ counts, and the overall score from the images that were scored, with a note that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from benchmarks.wise.protocols import WiseProtocol
@@ -65,8 +65,3 @@ def aggregate(protocol: WiseProtocol, scores: Iterable[tuple[int, float]]) -> Sc
     for prompt_id, score in scores:
         result.add(prompt_id, score)
     return result
-
-
-def spread(values: Mapping[int, float]) -> tuple[float, float] | None:
-    """(lowest, highest) of the overall scores of several rounds; None for one round."""
-    return (min(values.values()), max(values.values())) if len(values) > 1 else None

@@ -1,0 +1,209 @@
+"""WISE: sample set in, a judge's scores per image, categories and WiScore out. Serves `wise` and `wise_legacy`.
+
+The judge is any OpenAI-compatible server (`options.py` says how it is found). Every answer is kept as it comes
+(`answers.jsonl`): a killed scorer, or a judge that went away, costs nothing that was answered already.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from benchmarks.wise import replay
+from benchmarks.wise.judge import Judge, NoAnswer
+from benchmarks.wise.options import Connection, Options
+from benchmarks.wise.protocols import PROTOCOLS
+from benchmarks.wise.record import metrics, notes, write_score_lines
+from benchmarks.wise.replies import clean, legacy_wiscore, parse_legacy_scores, parse_score
+from benchmarks.wise.wording import fill_in, texts
+from harness.contract.digest import digest_json
+from harness.contract.errors import BadSamples, EnvironmentFailure
+from harness.contract.images import encode_png
+from harness.contract.journal import Journal
+from harness.contract.record import ScoreRecord, Unscored
+from harness.contract.requests import Request, RequestSet
+from harness.contract.samples import SampleSet
+from harness.contract.scorer import ScoreJob, describe_environment, run_scorer
+
+Row = dict[str, Any]
+Question = tuple[int, int]
+"""(number of the image, round)"""
+
+
+def score(job: ScoreJob) -> ScoreRecord:
+    options = Options.from_mapping(job.options)
+    requests = prompts_of(job.samples)
+    with reachable(options) as connection:
+        return score_with(Judge(connection, options), job, requests)
+
+
+@contextmanager
+def reachable(options: Options) -> Iterator[Connection]:
+    """The judge's server: the one in the environment; for the judge "replay", one that is started here."""
+    if options.judge != replay.MODEL:
+        yield Connection.from_environment(os.environ)
+        return
+    with replay.serve(replay.GOLD) as url:
+        yield Connection(url=url, concurrency=4, timeout_s=5.0, retries=2, backoff_s=0.01)
+
+
+def score_with(judge: Judge, job: ScoreJob, requests: RequestSet) -> ScoreRecord:
+    """Ask the judge about everything and make the record."""
+    started, options, protocol = time.monotonic(), judge.options, PROTOCOLS[requests.benchmark]
+    wording = texts(requests.benchmark, options)
+    served = judge.require()
+    settings = {"samples": job.samples.digest, "requests": requests.digest, "options": options.as_mapping()}
+    journal = Journal(job.out / "answers.jsonl", {**settings, "wording": digest_json(wording)})
+    try:
+        ask_all(job, requests, journal, judge, partial(judge_image, job.samples, requests, judge, wording))
+    finally:
+        journal.close()
+
+    rows = [journal.rows[key_of(requests[i], r)] for r in range(options.repeats) for i in range(len(requests))]
+    if not any(row["score"] is not None for row in rows):
+        raise EnvironmentFailure(f"no reply could be read as a score; the first image: {rows[0]['problem']}")
+    job.items.extend(rows)
+    write_score_lines(job.out / "scores.jsonl", rows)
+    return ScoreRecord(
+        benchmark=requests.benchmark,
+        benchmark_version=requests.version,
+        metrics=metrics(protocol, rows, options.repeats),
+        digests={"judge_wording": digest_json(wording)},
+        environment={**describe_environment(), "judge": served_as(served, options)},
+        timings_s={"judge": round(time.monotonic() - started, 3)},
+        unscored=[unscored(row) for row in rows if row["score"] is None],
+        options=options.as_mapping(),
+        notes=notes(protocol, rows, options, len(requests)),
+    )
+
+
+def prompts_of(samples: SampleSet) -> RequestSet:
+    """What the samples were drawn for.
+
+    Raises:
+        BadSamples: nothing says so, or it is another benchmark.
+    """
+    requests = samples.requests
+    protocol = None if requests is None else PROTOCOLS.get(requests.benchmark)
+    if requests is None or protocol is None or protocol.version != requests.version:
+        raise BadSamples(
+            f"{samples.folder}: does not answer the prompts of wise or wise_legacy; draw for them, or take in a folder "
+            "made for the original: harness score wise --samples DIR --layout wise"
+        )
+    for request in requests:
+        prompt_id = request.meta.get("prompt_id")
+        if type(prompt_id) is not int or protocol.category_of(prompt_id) is None or not request.meta.get("Explanation"):
+            raise BadSamples(
+                f"{samples.folder}: {request.id} has no prompt_id and Explanation; make the requests again."
+            )
+    return requests
+
+
+# --- asking ----------------------------------------------------------------------------------------------------------
+
+
+def ask_all(
+    job: ScoreJob, requests: RequestSet, journal: Journal, judge: Judge, ask: Callable[[Question], Row]
+) -> None:
+    """Ask about every image in every round that has no score yet; so many at a time, kept as they come."""
+    questions = [(index, number) for number in range(judge.options.repeats) for index in range(len(requests))]
+    done = [q for q in questions if journal.rows.get(key_of(requests[q[0]], q[1]), {}).get("score") is not None]
+    progress = job.progress(len(questions), "answers")
+    progress.advance(len(done))
+    finished = set(done)
+    todo = [question for question in questions if question not in finished]
+    for (index, number), row in in_parallel(ask, todo, judge.connection.concurrency):
+        journal.add(key_of(requests[index], number), row)
+        progress.advance()
+
+
+def in_parallel(
+    ask: Callable[[Question], Row], questions: Sequence[Question], concurrency: int
+) -> Iterator[tuple[Question, Row]]:
+    """(question, row) as they are answered, never more than `concurrency` in flight; stops at the first exception."""
+    rest = iter(questions)
+    with ThreadPoolExecutor(concurrency) as pool:
+        running: dict[Future[Row], Question] = {}
+        try:
+            while True:
+                while len(running) < concurrency and (question := next(rest, None)) is not None:
+                    running[pool.submit(ask, question)] = question
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def judge_image(
+    samples: SampleSet, requests: RequestSet, judge: Judge, wording: tuple[str, str], question: Question
+) -> Row:
+    """Ask about one image until a reply can be read, at most `attempts` times.
+
+    Raises:
+        EnvironmentFailure: the judge is gone.
+    """
+    index, number = question
+    request = requests[index]
+    system, user = wording
+    image_png = encode_png(samples.images([index])[0])
+    user = fill_in(user, str(request.prompt), str(request.meta["Explanation"]))
+    row: Row = {
+        "id": request.id,
+        "prompt_id": request.meta["prompt_id"],
+        "Subcategory": request.meta.get("Subcategory"),
+        "round": number,
+        "score": None,
+        "replies": [],
+    }
+    for _ in range(judge.options.attempts):
+        try:
+            reply = judge.ask(image_png, system, user)
+        except NoAnswer as problem:
+            judge.models()  # if it is gone, this says so and the run stops; else the trouble is this image's
+            row |= {"reason_class": problem.reason_class, "problem": str(problem)}
+            continue
+        row["replies"].append(reply)
+        row["score"] = read_score(requests.benchmark, reply)
+        if row["score"] is not None:
+            return {name: value for name, value in row.items() if name not in ("reason_class", "problem")}
+        row |= {"reason_class": "unreadable-reply", "problem": f"no score can be read in the reply {reply[:200]!r}"}
+    return row
+
+
+def read_score(benchmark: str, reply: str) -> float | None:
+    """The score in a reply, 0..1; None when there is none."""
+    cleaned = clean(reply)
+    if benchmark == "wise":
+        return parse_score(cleaned)
+    scores = parse_legacy_scores(cleaned)
+    return None if scores is None else legacy_wiscore(scores)
+
+
+# --- the record ------------------------------------------------------------------------------------------------------
+
+
+def key_of(request: Request, number: int) -> str:
+    """An answer's name in the journal."""
+    return f"{request.id}#{number}"
+
+
+def unscored(row: Row) -> Unscored:
+    """An image without a score in one round, with the last reply or error."""
+    return Unscored(id=f"{row['id']}#{row['round']}", reason_class=row["reason_class"], reason=row["problem"])
+
+
+def served_as(served: Row, options: Options) -> Row:
+    """Who judged, as far as the server says."""
+    told: Row = {name: served[name] for name in ("id", "root", "owned_by", "max_model_len") if name in served}
+    return {**told, "revision": options.judge_revision}
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_scorer(score))

@@ -1,0 +1,87 @@
+"""What the judge is told, in this project's own words, after the outline of the two protocols.
+
+Scores move with the wording. For numbers beside a leaderboard's, give its text with the options `system_prompt` and
+`user_prompt`; the record then holds it.
+"""
+
+from __future__ import annotations
+
+from benchmarks.wise.options import Options
+
+VERIFIED_SYSTEM = (
+    "You are a professional auditor of text-to-image systems. You follow the audit protocol to the letter and give no "
+    "credit that it does not provide for."
+)
+
+VERIFIED_USER = """\
+Task: audit one image of the WISE benchmark and return one binary score, nothing else.
+
+What WISE asks: its prompts are implicit. They name their subject through world knowledge (culture, time and place, \
+science), and the image must show the thing that is meant. Judge whether it is correct, not whether it is beautiful.
+
+You get two fields.
+- PROMPT: what the image generator was given.
+- EXPLANATION: what the prompt means. It is the ground truth, and it decides.
+Examples:
+1. PROMPT "the pastry families share at Mid-Autumn Festival", EXPLANATION "mooncakes": the image must show mooncakes, \
+not just any cake.
+2. PROMPT "a potted seedling by a window, some days later", EXPLANATION "phototropism: it bends towards the light": \
+the stem must visibly bend towards the window.
+3. PROMPT "New York when it is noon in London", EXPLANATION "it is 7 a.m. there": the light must be that of early \
+morning in New York.
+
+Check, in this order:
+1. Is every object there that PROMPT and EXPLANATION require?
+2. Is the intended answer shown, and not merely something near it?
+3. Are relations, states, numbers and times as they must be?
+4. Is the picture clear enough to tell?
+
+Score 1 only if the image is right by both fields and no flaw keeps you from telling. A plain or unusual style is no \
+reason to reject it.
+Score 0 if any of these holds: the key object is missing; another object stands in its place; the state or process is \
+wrong; the relation, place or time is wrong; the prompt's surface is drawn but its meaning is not; the image is too \
+broken to tell. If you seriously doubt, score 0.
+
+Answer with exactly one line, one of:
+Score: 0
+Score: 1
+
+PROMPT: "{prompt}"
+EXPLANATION: "{explanation}"
+
+Remember: one line, "Score: 0" or "Score: 1"."""
+
+LEGACY_SYSTEM = "You are a professional auditor of text-to-image systems. You judge strictly and follow the protocol."
+
+LEGACY_USER = """\
+Judge one image against its prompt. The prompt refers to its subject through world knowledge; the explanation says \
+what is meant.
+
+PROMPT: "{prompt}"
+EXPLANATION: "{explanation}"
+
+Give three whole numbers from 0 to 2.
+Consistency: 0 the image does not show what the explanation says; 1 it shows a part of it; 2 it shows all of it.
+Realism: 0 it breaks physical or perceptual laws; 1 it has small inconsistencies; 2 it could be real.
+Aesthetic Quality: 0 poor composition and colour; 1 acceptable; 2 excellent.
+Be strict: give 2 only where nothing is missing.
+
+Answer with exactly these three lines:
+Consistency: <number>
+Realism: <number>
+Aesthetic Quality: <number>"""
+
+_TEXTS = {"wise": (VERIFIED_SYSTEM, VERIFIED_USER), "wise_legacy": (LEGACY_SYSTEM, LEGACY_USER)}
+
+
+def texts(benchmark: str, options: Options) -> tuple[str, str]:
+    """(system text, user text with {prompt} and {explanation}) in force."""
+    system, user = _TEXTS[benchmark]
+    return options.system_prompt or system, options.user_prompt or user
+
+
+def fill_in(user: str, prompt: str, explanation: str) -> str:
+    """The user text about one image; other braces in it, or in what is filled in, stay as they are."""
+    before, _, after = user.partition("{prompt}")
+    head = before.replace("{explanation}", explanation)
+    return head + prompt + after.replace("{explanation}", explanation)
