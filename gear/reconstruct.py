@@ -15,7 +15,7 @@ from torch import Tensor
 from gear.data.base import BadSample
 from gear.data.digits import load_digits
 from gear.data.images import IMAGE_SUFFIXES, open_rgb
-from gear.data.transforms import center_crop, short_side_resize
+from gear.data.transforms import Filter, center_crop, short_side_resize
 from gear.sampling.pixels import to_u8
 from gear.tokenizers import Tokenizer
 from harness.contract.errors import UserError
@@ -78,13 +78,11 @@ def reconstruct(
     Returns the sample means of L1 (range [0, 1]), PSNR (dB) and SSIM over all images, taken before rounding to uint8,
     and how many codes occurred. Batches are read, written and forgotten; limit 0 takes all images there are.
     """
-    if image_size % tokenizer.config.downsample:
-        factor = tokenizer.config.downsample
-        raise UserError(f"{image_size} px cannot be cut into tokens of {factor} px; use a multiple with --image-size.")
-    pictures = _digits(limit) if images == "digits" else _files(Path(images), image_size, limit)
+    check_image_size(tokenizer, image_size)
+    pictures = pictures_of(images, image_size, limit)
     tally, progress = Tally(), Progress(len(pictures.names), "images")
     for names, originals in pictures.batches():
-        recon, code_ids = _through(tokenizer, originals)
+        recon, code_ids = through(tokenizer, originals)
         recon_u8 = to_u8(recon).numpy()
         for name, image in zip(names, recon_u8, strict=True):
             _write_png(out_dir / "reconstructions" / f"{name}.png", image)
@@ -99,8 +97,20 @@ def reconstruct(
     return metrics
 
 
+def check_image_size(tokenizer: Tokenizer, image_size: int) -> None:
+    """Raise UserError unless images of this side can be cut into tokens."""
+    if image_size % tokenizer.config.downsample:
+        factor = tokenizer.config.downsample
+        raise UserError(f"{image_size} px cannot be cut into tokens of {factor} px; use a multiple with --image-size.")
+
+
+def pictures_of(images: str, image_size: int, limit: int, *, resample: Filter = "bicubic") -> Pictures:
+    """The pictures that `images` means: `digits`, a folder or a file. limit 0: all of them."""
+    return _digits(limit) if images == "digits" else _files(Path(images), image_size, limit, resample)
+
+
 @torch.inference_mode()
-def _through(tokenizer: Tokenizer, images_u8: ImageU8) -> tuple[Tensor, Tensor]:
+def through(tokenizer: Tokenizer, images_u8: ImageU8) -> tuple[Tensor, Tensor]:
     """(n, H, W, 3) uint8 -> reconstructions (n, 3, H, W) float32, and code ids, on the CPU."""
     device = next(tokenizer.parameters()).device
     batch = torch.from_numpy(images_u8).to(device).permute(0, 3, 1, 2)
@@ -114,7 +124,7 @@ def _digits(limit: int) -> Pictures:
     return Pictures([f"{index:06d}" for index in range(len(held_out))], held_out.__getitem__)
 
 
-def _files(root: Path, image_size: int, limit: int) -> Pictures:
+def _files(root: Path, image_size: int, limit: int, resample: Filter) -> Pictures:
     found = [root] if root.is_file() else sorted(root.rglob("*"))
     paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES][: limit or None]
     if not paths:
@@ -122,7 +132,8 @@ def _files(root: Path, image_size: int, limit: int) -> Pictures:
 
     def read(index: int) -> ImageU8:
         try:
-            image = center_crop(short_side_resize(open_rgb(paths[index]), image_size), image_size)
+            resized = short_side_resize(open_rgb(paths[index]), image_size, resample=resample)
+            image = center_crop(resized, image_size)
         except BadSample as error:
             raise UserError(f"{paths[index]} cannot be read as an image ({error}); remove or replace it.") from None
         return np.asarray(image, dtype=np.uint8)

@@ -82,11 +82,12 @@ class Benchmark:
     title: str
     summary: str
     suites: tuple[str, ...]
-    condition: Literal["class", "text"]
+    condition: Literal["class", "text", "image"]
     requests: Mapping[str, Any]
     """What to draw; `harness.make_requests` reads it."""
     protocol: Protocol
-    form: Literal["npz", "png"]
+    form: Literal["npz", "png", "pairs"]
+    """Of the sample set; "pairs" are originals and reconstructions instead of one."""
     scorer: ScorerSpec
     options: Mapping[str, Any] = field(default_factory=dict)
     """Defaults of the scorer's options; `--set id.key=value` overrides one."""
@@ -162,10 +163,10 @@ def read_benchmark(path: Path) -> Benchmark:
         title=fields.text("title"),
         summary=fields.text("summary"),
         suites=_texts(fields, "suites"),
-        condition=fields.choice("condition", ["class", "text"]),
+        condition=fields.choice("condition", ["class", "text", "image"]),
         requests=fields.mapping("requests"),
         protocol=_protocol(Fields(fields.mapping("protocol"), f"{path}, protocol"), str(path)),
-        form=fields.choice("form", ["npz", "png"]),
+        form=fields.choice("form", ["npz", "png", "pairs"]),
         scorer=_scorer(Fields(fields.mapping("scorer"), f"{path}, scorer"), path.parent),
         options=fields.mapping("options", {}),
         assets=_texts(fields, "assets"),

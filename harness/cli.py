@@ -41,6 +41,7 @@ from harness.execute import Setting, command_lines, describe, exit_code, preview
 from harness.generators import Generator, command_generator, existing_samples, gear_generator
 from harness.plan import Plan, Request, make_plan
 from harness.project import Project, find_project, home_dir
+from harness.reconstructions import tokenizer_generator
 from harness.record import RECORD_FILE, RunRecord, find_runs
 
 EXIT_CODES = """\b
@@ -106,6 +107,7 @@ def run(dry_run: bool, **options: Any) -> None:
     \b
       harness run --suite c2i --ckpt exps/gear/model.pt --protocol cfg_scale=1.75
       harness run --benchmark adm --generator 'python my_model.py' --limit 1000
+      harness run --benchmark recon --tokenizer exps/e2e --asset imagenet-val=DIR
       harness run --benchmark adm --samples samples.npz --set adm.batch_size=32 --runtime docker
 
     The same command again continues. Results: runs/<name>/record.json and report.html.
@@ -331,12 +333,20 @@ def _request(project: Project, options: Mapping[str, Any]) -> Request:
 
 
 def _generator(project: Project, options: Mapping[str, Any]) -> Generator:
-    given = [name for name in ("ckpt", "generator", "samples") if options[name] is not None]
+    given = [name for name in ("ckpt", "tokenizer", "generator", "samples") if options[name] is not None]
     if len(given) != 1:
         problem = "Who draws? Give one of" if not given else "Give only one of"
-        raise UserError(f"{problem} --ckpt FILE, --generator COMMAND, --samples PATH.")
+        raise UserError(f"{problem} --ckpt FILE, --tokenizer FILE, --generator COMMAND, --samples PATH.")
     if given == ["ckpt"]:
         return gear_generator(project, options["ckpt"], options["vq_ckpt"])
+    if given == ["tokenizer"]:
+        return tokenizer_generator(
+            project,
+            options["tokenizer"],
+            options=_by_benchmark(options["options"]),
+            image_size=int(size) if (size := options["protocol"].get("image_size")) else None,
+            limit=options["limit"],
+        )
     if given == ["generator"]:
         return command_generator(options["generator"], version=options["generator_version"])
     return existing_samples(options["samples"])

@@ -157,6 +157,8 @@ class ExistingSamples:
         """A sample set is used as it is; anything else is checked and taken in as one, once for all benchmarks."""
         if self.layout is not None:
             return self._take_in(benchmark, self.layout, requests)
+        if benchmark.form == "pairs":
+            return [], FileInput(self.path)
         if (self.path / "samples.json").is_file():
             return [], FileInput(self.path, kind="sample")
         if benchmark.condition == "text":

@@ -346,6 +346,8 @@ def _check_options(options: Mapping[str, Mapping[str, Any]], benchmarks: Sequenc
 
 def _drawing(benchmark: Benchmark, request: Request) -> tuple[list[Step], Source]:
     generator = request.generator
+    if benchmark.form == "pairs" and not generator.draws_nothing:
+        raise UserError(f"{benchmark.id} judges tokenizers; give --tokenizer SOURCE, or --samples with pairs.")
     if generator.draws_nothing:
         return generator.draw(benchmark, None)
     requests = _requests_step(benchmark, request)

@@ -173,7 +173,7 @@ def evaluate(features: Features, options: Options, distance: Distance | None = N
         ),
         precision=inside.precision,
         recall=inside.recall,
-        precision_exact=exact and exact.precision,
-        recall_exact=exact and exact.recall,
+        precision_exact=None if exact is None else exact.precision,
+        recall_exact=None if exact is None else exact.recall,
         in_reference_manifold=inside.reference_balls > 0,
     )

@@ -86,11 +86,11 @@ def to_square(image: Image.Image, size: int) -> Image.Image:
 
 def _image(cell: Any, path: Path, row: int) -> Image.Image:
     """A cell is raw bytes, or a struct with `bytes` or else `path`."""
-    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    data: bytes | None = cell.get("bytes") if isinstance(cell, dict) else cell
     if data is None and isinstance(cell, dict) and cell.get("path"):
         data = _bytes_of(path.parent / cell["path"], path, row)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data or b"")) as image:
             return image.convert("RGB")
     except (OSError, TypeError, ValueError) as error:
         raise MissingAsset(f"{path}: row {row} holds no readable image ({error}); fetch the file again.") from error

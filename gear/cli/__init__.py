@@ -15,6 +15,7 @@ from gear import __version__
 from gear.cli.base import Group
 from gear.cli.data import data
 from gear.cli.models import convert, info, reconstruct
+from gear.cli.pairs import pairs
 from gear.cli.sample import sample
 from gear.cli.train import presets, train
 
@@ -46,5 +47,5 @@ def main(quiet: bool, threads: int | None) -> None:
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
 
 
-for command in (train, sample, reconstruct, info, convert, presets, data):
+for command in (train, sample, reconstruct, pairs, info, convert, presets, data):
     main.add_command(command)

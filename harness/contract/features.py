@@ -23,7 +23,7 @@ class FeatureFile:
         self.path = path
         self.count = count
         self._written = 0
-        self._array: np.ndarray | None = None
+        self._array: np.memmap | None = None
 
     def append(self, features: np.ndarray) -> None:
         """Write a batch (n, D) behind the last one.

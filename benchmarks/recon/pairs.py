@@ -1,0 +1,139 @@
+"""Pairs of originals and reconstructions: what a tokenizer is judged by.
+
+A pair set is a folder with `originals.npz` and `reconstructions.npz` (key `arr_0` each), or one `.npz` file with the
+keys `originals` and `reconstructions`. Originals are (N, H, W, 3) uint8. Reconstructions are of the same shape: float16
+or float32 within [0, 1], as the published protocol has them, or uint8, which rounds them. `gear pairs` writes the
+folder; any other tokenizer needs two lines:
+
+    np.savez("pairs.npz", originals=images_u8, reconstructions=((recon.clip(-1, 1) + 1) / 2).astype(np.float32))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.contract.digest import digest_json, sha256_file
+from harness.contract.errors import BadSamples
+from harness.contract.files import read_json
+from harness.contract.npz import NpzMember, open_npz_member
+from harness.contract.samples import check_images_header
+
+Array = npt.NDArray[Any]
+
+MANIFEST = "pairs.json"
+DTYPES = ("uint8", "float16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSet:
+    """An opened pair set: headers checked, pixels unread."""
+
+    path: Path
+    members: tuple[tuple[Path, str], tuple[Path, str]]
+    """(archive, key) of originals and of reconstructions."""
+    shape: tuple[int, int, int, int]
+    """(N, H, W, 3)."""
+    dtype: str
+    """Of the reconstructions."""
+    made: Mapping[str, Any]
+    """How they were made, where they say so: tokenizer, resize, ema."""
+
+    @classmethod
+    def open(cls, path: Path) -> PairSet:
+        """Open a folder or an archive.
+
+        Raises:
+            BadSamples: it is no pair set, or the two sides do not go together.
+        """
+        members = _members(path)
+        with open_npz_member(*members[0]) as originals, open_npz_member(*members[1]) as recon:
+            check_images_header(originals.shape, originals.dtype, members[0][0])
+            _check_reconstructions(originals, recon, members[1][0])
+            manifest = path / MANIFEST
+            return cls(
+                path=path,
+                members=members,
+                shape=originals.shape,  # type: ignore[arg-type]
+                dtype=recon.dtype.name,
+                made=read_json(manifest, error=BadSamples) if manifest.is_file() else {},
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the bytes of the archives."""
+        return digest_json([[key, sha256_file(file)] for file, key in self.members])
+
+    @property
+    def request_digest(self) -> None:
+        """Nobody asked for these images by a request set."""
+        return None
+
+    def batches(self, size: int) -> Iterator[tuple[Array, Array]]:
+        """(originals, reconstructions) in order, both (n, H, W, 3) float32 in [0, 1].
+
+        Raises:
+            BadSamples: an archive is damaged, or a reconstruction is not finite or leaves the range.
+        """
+        with ExitStack() as stack:
+            originals, recon = (stack.enter_context(open_npz_member(*member)) for member in self.members)
+            start = 0
+            for images_u8, batch in zip(originals.batches(size), recon.batches(size), strict=True):
+                yield to_01(images_u8), self._checked(to_01(batch), start)
+                start += len(batch)
+
+    def _checked(self, recon_01: Array, start: int) -> Array:
+        file, key = self.members[1]
+        for row, image in enumerate(recon_01, start):
+            low, high = float(image.min()), float(image.max())
+            if not np.isfinite((low, high)).all():
+                raise BadSamples(f"{file}: image {row} of {key!r} holds NaN or infinity; look at the tokenizer.")
+            if low < 0.0 or high > 1.0:
+                raise BadSamples(
+                    f"{file}: image {row} of {key!r} goes from {low:.3g} to {high:.3g}, not within 0..1; save "
+                    "(x.clip(-1, 1) + 1) / 2 for an output x within -1..1."
+                )
+        return recon_01
+
+
+def to_01(images: Array) -> Array:
+    """uint8 / 255, or floats as they are, in float32."""
+    return images.astype(np.float32) / np.float32(255.0) if images.dtype == np.uint8 else images.astype(np.float32)
+
+
+def _members(path: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
+    if path.is_file():
+        return (path, "originals"), (path, "reconstructions")
+    split = path / "originals.npz", path / "reconstructions.npz"
+    if all(file.is_file() for file in split):
+        return (split[0], "arr_0"), (split[1], "arr_0")
+    if (path / "pairs.npz").is_file():
+        return (path / "pairs.npz", "originals"), (path / "pairs.npz", "reconstructions")
+    raise BadSamples(
+        f"{path}: holds no pairs (originals.npz and reconstructions.npz, or pairs.npz with both); make them: "
+        "gear pairs IMAGES --tokenizer SOURCE --out DIR"
+    )
+
+
+def _check_reconstructions(originals: NpzMember, recon: NpzMember, file: Path) -> None:
+    if recon.dtype.name not in DTYPES:
+        raise BadSamples(
+            f"{file}: {recon.name!r} is {recon.dtype}; save float32 within 0..1, as the protocol has it, or uint8."
+        )
+    if recon.shape == (originals.shape[0], 3, *originals.shape[1:3]):
+        raise BadSamples(f"{file}: {recon.name!r} is {recon.shape}, channels first; save x.transpose(0, 2, 3, 1).")
+    if recon.shape != originals.shape:
+        raise BadSamples(
+            f"{file}: {recon.name!r} is {recon.shape} where the originals are {originals.shape}; save one "
+            "reconstruction per original, in the same order and size."
+        )

@@ -1,0 +1,102 @@
+"""Tokenizer reconstruction: pairs of originals and reconstructions in, rFID, PSNR, SSIM and L1 out.
+
+One feature stage reads the pairs once, for the per-image metrics and for both sides of rFID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchmarks.coco.fid_inception import WEIGHTS, FIDFeatures
+from benchmarks.recon.evaluation import Measured, Options, evaluate
+from benchmarks.recon.pairs import PairSet
+from harness.contract.digest import sha256_file
+from harness.contract.features import FeatureFile, read_features
+from harness.contract.record import Metric, ScoreRecord
+from harness.contract.scorer import ScoreJob, StageJob, describe_environment, run_scorer
+from harness.metrics.image import l1, psnr, ssim
+from harness.metrics.interval import bootstrap_interval
+
+VERSION = 1
+FULL_COUNT = 50_000
+LABELS = {"rfid": ("rFID", ""), "psnr": ("PSNR", "dB"), "ssim": ("SSIM", ""), "l1": ("L1", "")}
+"""Metric -> how it is printed, and its unit."""
+
+
+def score(job: ScoreJob[PairSet]) -> ScoreRecord:
+    options = Options.from_mapping(job.options)
+    folder = job.stage("pairs")
+    with np.load(folder / "images.npz", allow_pickle=False) as each:
+        measured = Measured(
+            **{name: each[name] for name in ("l1", "psnr", "ssim")},
+            originals=read_features(folder / "originals.npy"),
+            reconstructions=read_features(folder / "reconstructions.npy"),
+        )
+    for row in range(len(job.samples)):
+        values = {name: float(getattr(measured, name)[row]) for name in ("l1", "psnr", "ssim")}
+        job.items.append({"id": f"{row:06d}", "row": row, **values})
+    return ScoreRecord(
+        benchmark="recon",
+        benchmark_version=VERSION,
+        metrics=list(metrics(measured, options)),
+        digests={f"asset:{WEIGHTS}": sha256_file(job.assets.file(WEIGHTS))},
+        environment=describe_environment(["scipy", "torch", "torchvision"]),
+        options=options.as_mapping(),
+        notes=notes(job.samples, options),
+    )
+
+
+def measure_pairs(job: StageJob[PairSet]) -> None:
+    """`images.npz` (l1, psnr, ssim per image), `originals.npy` and `reconstructions.npy` (features)."""
+    options, count = Options.from_mapping(job.options), len(job.samples)
+    network, progress = FIDFeatures(job.assets.file(WEIGHTS)), job.progress(count, "pairs")
+    files = [FeatureFile(job.out / f"{name}.npy", count) for name in ("originals", "reconstructions")]
+    each: dict[str, list[np.ndarray]] = {"l1": [], "psnr": [], "ssim": []}
+    for pair in job.samples.batches(options.batch_size):
+        channels_first = [images_01.transpose(0, 3, 1, 2) for images_01 in pair]
+        for name, metric in (("l1", l1), ("psnr", psnr), ("ssim", ssim)):
+            each[name].append(metric(*channels_first))
+        for file, images_01 in zip(files, pair, strict=True):
+            file.append(network(images_01))
+        progress.advance(len(pair[0]))
+    for file in files:
+        file.finish()
+    np.savez(job.out / "images.npz", **{name: np.concatenate(parts) for name, parts in each.items()})  # type: ignore[arg-type]
+
+
+def metrics(measured: Measured, options: Options) -> Iterator[Metric]:
+    """Means over images carry a bootstrap interval; rFID is no mean and has none."""
+    for name, value in evaluate(measured, options).items():
+        label, unit = LABELS[name]
+        yield Metric(
+            name=name,
+            label=label,
+            unit=unit,
+            value=value,
+            higher_is_better=name in ("psnr", "ssim"),
+            n=len(measured.l1),
+            interval=None if name == "rfid" else bootstrap_interval(getattr(measured, name)),
+        )
+
+
+def notes(pairs: PairSet, options: Options) -> list[str]:
+    found = []
+    if len(pairs) < FULL_COUNT:
+        found.append(
+            f"Computed from {len(pairs):,} pairs; published numbers use ImageNet's {FULL_COUNT:,} validation images, "
+            "and rFID falls as the count grows."
+        )
+    if pairs.dtype == "uint8":
+        found.append("The reconstructions are rounded to uint8; the published protocol compares unrounded ones.")
+    if not pairs.made:
+        found.append("The pairs do not say how their images were resized, or which weights made them.")
+    elif (pairs.made.get("resize"), pairs.made.get("ema")) != (options.resize, options.ema):
+        weights = "averaged" if pairs.made.get("ema") else "live"
+        found.append(f"The pairs were made with {pairs.made.get('resize')} resizing and {weights} weights.")
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_scorer(score, stages={"pairs": measure_pairs}, reads=PairSet.open))
