@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 StateDict = dict[str, Tensor]
@@ -22,38 +25,64 @@ class Dropped:
     reason: str
 
 
+Target = str | Dropped
+Match = tuple[tuple[str, ...], int, tuple[Target, ...], tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class KeyTable:
-    """Rules in order, the first match counts; a trailing `*` on both sides stands for the rest of the key.
+    """Rules in order, the first match counts.
 
-    A key that no rule names is kept as it is, so that the strict load after it says what is unknown.
+    In a key `*` stands for one part between dots (a block's number), at its end for all the rest; each stands for the
+    same on both sides. Several keys on the left are joined along the first axis, several on the right are equal parts
+    of it, as where one side keeps q, k and v apart. A key that no rule names is kept as it is, so that the strict load
+    after it says what is unknown.
     """
 
-    rules: Mapping[str, str | Dropped]
+    rules: Mapping[str | tuple[str, ...], Target | tuple[Target, ...]]
 
     def rename(self, state_dict: Mapping[str, Tensor]) -> tuple[StateDict, dict[str, str]]:
-        """The renamed state dict, and what was dropped: rule -> "n tensors: why"."""
+        """The renamed state dict, and what was dropped: rule -> "n tensors: why".
+
+        What should be joined but is not all there yields no key.
+        """
         renamed: StateDict = {}
-        dropped: defaultdict[str, int] = defaultdict(int)
+        dropped: dict[str, tuple[int, str]] = {}
+        joined: defaultdict[str, dict[int, Tensor]] = defaultdict(dict)
         for key, value in state_dict.items():
-            rule = next((rule for rule in self.rules if _matches(rule, key)), key)
-            target = self.rules.get(rule, key)
-            if isinstance(target, Dropped):
-                dropped[rule] += 1
-            elif rule.endswith("*"):
-                renamed[target.removesuffix("*") + key.removeprefix(rule.removesuffix("*"))] = value
-            else:
-                renamed[target] = value
-        return renamed, {rule: f"{count} tensors: {self._reason(rule)}" for rule, count in dropped.items()}
+            rules, part, targets, rest = self._match(key) or ((key,), 0, (key,), ())
+            for target, piece in zip(targets, value.chunk(len(targets)) if len(targets) > 1 else [value], strict=True):
+                if isinstance(target, Dropped):
+                    dropped[rules[part]] = (dropped.get(rules[part], (0, ""))[0] + 1, target.reason)
+                    continue
+                name = _filled(target, rest)
+                joined[name][part] = piece
+                if len(joined[name]) == len(rules):
+                    pieces = [joined[name][index] for index in range(len(rules))]
+                    renamed[name] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return renamed, {rule: f"{count} tensors: {reason}" for rule, (count, reason) in dropped.items()}
 
-    def _reason(self, rule: str) -> str:
-        target = self.rules[rule]
-        assert isinstance(target, Dropped)
-        return target.reason
+    def _match(self, key: str) -> Match | None:
+        """The first rule that names `key`: its left side, the position there, its right side, what `*` stood for."""
+        for left, right in self.rules.items():
+            names = left if isinstance(left, tuple) else (left,)
+            for part, name in enumerate(names):
+                if found := _pattern(name).fullmatch(key):
+                    return names, part, right if isinstance(right, tuple) else (right,), found.groups()
+        return None
 
 
-def _matches(rule: str, key: str) -> bool:
-    return key.startswith(rule[:-1]) if rule.endswith("*") else key == rule
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    """A key with `*` as an expression with a group for each."""
+    body, end = (name[:-1], "(.*)") if name.endswith("*") else (name, "")
+    return re.compile(re.escape(body).replace(r"\*", r"([^.]+)") + end)
+
+
+def _filled(target: str, rest: tuple[str, ...]) -> str:
+    for text in rest:
+        target = target.replace("*", text, 1)
+    return target
 
 
 def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:

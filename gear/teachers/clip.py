@@ -4,62 +4,67 @@ from __future__ import annotations
 
 from torch import nn
 
-from gear.teachers.family import Family, Variant, timm_vit
-from gear.teachers.keys import DROPPED, KeyTable
+from gear.keytable import Dropped, KeyTable
+from gear.teachers.family import Family, Layout, Variant, timm_vit
 
 _BLOCK = "visual.transformer.resblocks.*"
 _LAYER = "vision_model.encoder.layers.*"
+_TEXT = Dropped("text tower")
+_BEHIND = Dropped("behind the last block")
+_CONSTANT = Dropped("constants, which follow from the size")
 
-_OPENAI = KeyTable(
-    "visual.class_embedding",
-    {
-        "visual.class_embedding": "cls_token",
-        "visual.positional_embedding": "pos_embed",
-        "visual.conv1": "patch_embed.proj",
-        "visual.ln_pre": "norm_pre",
-        f"{_BLOCK}.attn.in_proj_weight": "blocks.*.attn.qkv.weight",
-        f"{_BLOCK}.attn.in_proj_bias": "blocks.*.attn.qkv.bias",
-        f"{_BLOCK}.attn.out_proj": "blocks.*.attn.proj",
-        f"{_BLOCK}.ln_1": "blocks.*.norm1",
-        f"{_BLOCK}.ln_2": "blocks.*.norm2",
-        f"{_BLOCK}.mlp.c_fc": "blocks.*.mlp.fc1",
-        f"{_BLOCK}.mlp.c_proj": "blocks.*.mlp.fc2",
-        "visual.ln_post": DROPPED,
-        "visual.proj": DROPPED,
-        # The text tower and the constants of the archive.
-        "transformer": DROPPED,
-        "token_embedding": DROPPED,
-        "positional_embedding": DROPPED,
-        "ln_final": DROPPED,
-        "text_projection": DROPPED,
-        "logit_scale": DROPPED,
-        "input_resolution": DROPPED,
-        "context_length": DROPPED,
-        "vocab_size": DROPPED,
-    },
+_OPENAI = Layout(
+    marker="visual.class_embedding",
+    keys=KeyTable(
+        {
+            "visual.class_embedding": "cls_token",
+            "visual.positional_embedding": "pos_embed",
+            "visual.conv1.weight": "patch_embed.proj.weight",
+            "visual.ln_pre.*": "norm_pre.*",
+            f"{_BLOCK}.attn.in_proj_weight": "blocks.*.attn.qkv.weight",
+            f"{_BLOCK}.attn.in_proj_bias": "blocks.*.attn.qkv.bias",
+            f"{_BLOCK}.attn.out_proj.*": "blocks.*.attn.proj.*",
+            f"{_BLOCK}.ln_1.*": "blocks.*.norm1.*",
+            f"{_BLOCK}.ln_2.*": "blocks.*.norm2.*",
+            f"{_BLOCK}.mlp.c_fc.*": "blocks.*.mlp.fc1.*",
+            f"{_BLOCK}.mlp.c_proj.*": "blocks.*.mlp.fc2.*",
+            "visual.ln_post.*": _BEHIND,
+            "visual.proj": _BEHIND,
+            "transformer.*": _TEXT,
+            "token_embedding.weight": _TEXT,
+            "positional_embedding": _TEXT,
+            "ln_final.*": _TEXT,
+            "text_projection": _TEXT,
+            "logit_scale": _TEXT,
+            "input_resolution": _CONSTANT,
+            "context_length": _CONSTANT,
+            "vocab_size": _CONSTANT,
+        }
+    ),
 )
 """The state dict of OpenAI's model."""
 
-_HUB = KeyTable(
-    "vision_model.pre_layrnorm.weight",  # the misspelling is in the file
-    {
-        "text_model": DROPPED,
-        "logit_scale": DROPPED,
-        "text_projection": DROPPED,
-        "visual_projection": DROPPED,
-        "vision_model.post_layernorm": DROPPED,
-        "vision_model.embeddings.position_ids": DROPPED,
-        "vision_model.embeddings.class_embedding": "cls_token",
-        "vision_model.embeddings.patch_embedding": "patch_embed.proj",
-        "vision_model.embeddings.position_embedding.weight": "pos_embed",
-        "vision_model.pre_layrnorm": "norm_pre",
-        tuple(f"{_LAYER}.self_attn.{name}_proj" for name in "qkv"): "blocks.*.attn.qkv",
-        f"{_LAYER}.self_attn.out_proj": "blocks.*.attn.proj",
-        f"{_LAYER}.layer_norm1": "blocks.*.norm1",
-        f"{_LAYER}.layer_norm2": "blocks.*.norm2",
-        f"{_LAYER}.mlp.fc1": "blocks.*.mlp.fc1",
-        f"{_LAYER}.mlp.fc2": "blocks.*.mlp.fc2",
-    },
+_HUB = Layout(
+    marker="vision_model.pre_layrnorm.weight",  # the misspelling is in the file
+    keys=KeyTable(
+        {
+            "text_model.*": _TEXT,
+            "logit_scale": _TEXT,
+            "text_projection.weight": _TEXT,
+            "visual_projection.weight": _BEHIND,
+            "vision_model.post_layernorm.*": _BEHIND,
+            "vision_model.embeddings.position_ids": _CONSTANT,
+            "vision_model.embeddings.class_embedding": "cls_token",
+            "vision_model.embeddings.patch_embedding.weight": "patch_embed.proj.weight",
+            "vision_model.embeddings.position_embedding.weight": "pos_embed",
+            "vision_model.pre_layrnorm.*": "norm_pre.*",
+            tuple(f"{_LAYER}.self_attn.{name}_proj.*" for name in "qkv"): "blocks.*.attn.qkv.*",
+            f"{_LAYER}.self_attn.out_proj.*": "blocks.*.attn.proj.*",
+            f"{_LAYER}.layer_norm1.*": "blocks.*.norm1.*",
+            f"{_LAYER}.layer_norm2.*": "blocks.*.norm2.*",
+            f"{_LAYER}.mlp.*": "blocks.*.mlp.*",
+        }
+    ),
 )
 """model.safetensors of the hub's openai/clip-vit-large-patch14, which holds both towers."""
 

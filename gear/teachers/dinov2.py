@@ -7,21 +7,23 @@ import math
 from torch import nn
 
 from gear.foreign import StateDict
-from gear.teachers.family import Family, Variant, timm_vit
-from gear.teachers.keys import DROPPED, KeyTable
+from gear.keytable import Dropped, KeyTable
+from gear.teachers.family import Family, Layout, Variant, timm_vit
 from gear.teachers.layers import resample_position_table
 
 _DIMS = {"s": ("small", 384), "b": ("base", 768), "l": ("large", 1024), "g": ("giant", 1536)}
 _URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size}14/dinov2_vit{size}14{suffix}_pretrain.pth"
 
-_AUTHORS = KeyTable(
-    "mask_token",
-    {
-        "mask_token": DROPPED,  # of the training by masking
-        "register_tokens": "reg_token",
-        "blocks.*.mlp.w12": "blocks.*.mlp.fc1",  # SwiGLU of size g
-        "blocks.*.mlp.w3": "blocks.*.mlp.fc2",
-    },
+_AUTHORS = Layout(
+    marker="mask_token",
+    keys=KeyTable(
+        {
+            "mask_token": Dropped("stands for masked patches in training"),
+            "register_tokens": "reg_token",
+            "blocks.*.mlp.w12.*": "blocks.*.mlp.fc1.*",  # SwiGLU of size g
+            "blocks.*.mlp.w3.*": "blocks.*.mlp.fc2.*",
+        }
+    ),
 )
 """Files of facebookresearch/dinov2; all other keys are timm's as well."""
 

@@ -4,53 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
-from gear.teachers.family import Family, Variant, timm_vit
-from gear.teachers.keys import DROPPED, KeyTable
+from gear.keytable import Dropped, KeyTable
+from gear.teachers.family import Family, Layout, Variant, timm_vit
 
-_AUTHORS = KeyTable(
-    "storage_tokens",
-    {
-        "mask_token": DROPPED,  # of the training by masking
-        "local_cls_norm": DROPPED,  # of the training on local crops
-        "rope_embed.periods": DROPPED,  # constants; computed here
-        "storage_tokens": "reg_token",
-        "blocks.*.attn.qkv.bias_mask": DROPPED,  # keys have no bias
-        "blocks.*.attn.qkv.bias": ("blocks.*.attn.q_bias", DROPPED, "blocks.*.attn.v_bias"),
-        "blocks.*.ls1.gamma": "blocks.*.gamma_1",
-        "blocks.*.ls2.gamma": "blocks.*.gamma_2",
-        "blocks.*.mlp.w1": "blocks.*.mlp.fc1_g",  # SwiGLU: gate, value, output
-        "blocks.*.mlp.w2": "blocks.*.mlp.fc1_x",
-        "blocks.*.mlp.w3": "blocks.*.mlp.fc2",
-    },
+_NO_KEY_BIAS = Dropped("keys have no bias: it is masked to zero")
+_AUTHORS = Layout(
+    marker="storage_tokens",
+    keys=KeyTable(
+        {
+            "mask_token": Dropped("stands for masked patches in training"),
+            "local_cls_norm.*": Dropped("norm of local crops in training"),
+            "rope_embed.periods": Dropped("constants, which follow from the size"),
+            "storage_tokens": "reg_token",
+            "blocks.*.attn.qkv.bias_mask": _NO_KEY_BIAS,
+            "blocks.*.attn.qkv.bias": ("blocks.*.attn.q_bias", _NO_KEY_BIAS, "blocks.*.attn.v_bias"),
+            "blocks.*.ls1.gamma": "blocks.*.gamma_1",
+            "blocks.*.ls2.gamma": "blocks.*.gamma_2",
+            "blocks.*.mlp.w1.*": "blocks.*.mlp.fc1_g.*",  # SwiGLU: gate, value, output
+            "blocks.*.mlp.w2.*": "blocks.*.mlp.fc1_x.*",
+            "blocks.*.mlp.w3.*": "blocks.*.mlp.fc2.*",
+        }
+    ),
 )
 """Files of facebookresearch/dinov3; all other keys are timm's as well."""
 
 
-def _hub_layout(gated: bool) -> KeyTable:
+def _hub_layout(gated: bool) -> Layout:
     """model.safetensors of the hub's facebook/dinov3-*; `up_proj` is the first layer of an MLP, or SwiGLU's value."""
-    first = "blocks.*.mlp.fc1_x" if gated else "blocks.*.mlp.fc1"
+    first = "blocks.*.mlp.fc1_x.*" if gated else "blocks.*.mlp.fc1.*"
     marker = "layer.0.mlp.gate_proj.weight" if gated else "embeddings.register_tokens"
     qkv = tuple(f"layer.*.attention.{name}_proj.weight" for name in "qkv")
-    return KeyTable(
-        marker,
+    keys = KeyTable(
         {
-            "embeddings.mask_token": DROPPED,
+            "embeddings.mask_token": Dropped("stands for masked patches in training"),
             "embeddings.cls_token": "cls_token",
             "embeddings.register_tokens": "reg_token",
-            "embeddings.patch_embeddings": "patch_embed.proj",
+            "embeddings.patch_embeddings.*": "patch_embed.proj.*",
             qkv: "blocks.*.attn.qkv.weight",
             "layer.*.attention.q_proj.bias": "blocks.*.attn.q_bias",
             "layer.*.attention.v_proj.bias": "blocks.*.attn.v_bias",
-            "layer.*.attention.o_proj": "blocks.*.attn.proj",
+            "layer.*.attention.o_proj.*": "blocks.*.attn.proj.*",
             "layer.*.layer_scale1.lambda1": "blocks.*.gamma_1",
             "layer.*.layer_scale2.lambda1": "blocks.*.gamma_2",
-            "layer.*.norm1": "blocks.*.norm1",
-            "layer.*.norm2": "blocks.*.norm2",
-            "layer.*.mlp.gate_proj": "blocks.*.mlp.fc1_g",
-            "layer.*.mlp.up_proj": first,
-            "layer.*.mlp.down_proj": "blocks.*.mlp.fc2",
-        },
+            "layer.*.norm1.*": "blocks.*.norm1.*",
+            "layer.*.norm2.*": "blocks.*.norm2.*",
+            "layer.*.mlp.gate_proj.*": "blocks.*.mlp.fc1_g.*",
+            "layer.*.mlp.up_proj.*": first,
+            "layer.*.mlp.down_proj.*": "blocks.*.mlp.fc2.*",
+        }
     )
+    return Layout(marker=marker, keys=keys)
 
 
 def _variant(dim: int, model: str, hub: str | None, **changes: Any) -> Variant:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from gear.foreign import StateDict
-from gear.teachers.keys import KeyTable
+from gear.keytable import KeyTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,16 @@ class Variant:
     """Arguments in which the architecture differs from that."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One way in which the weights are published."""
+
+    marker: str
+    """A key that tells it from the others."""
+    keys: KeyTable
+    """Keys that both sides share are left out."""
+
+
 def _unchanged(weights: StateDict, network: nn.Module) -> StateDict:
     return weights
 
@@ -40,7 +50,7 @@ class Family:
     """By the last part of the name."""
     build: Callable[[Variant, int], nn.Module]
     """The network for an input side in pixels: has `blocks` and `forward_features(x) -> (B, S + g^2, d)`."""
-    layouts: tuple[KeyTable, ...]
+    layouts: tuple[Layout, ...]
     """The layouts in which its weights are published; the network's own keys are always understood."""
     parts: tuple[str, ...] = ()
     """Keys under which a file may hold the network, best first."""

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gear.teachers.family import Family, Variant
-from gear.teachers.keys import DROPPED, KeyTable
+from gear.keytable import Dropped, KeyTable
+from gear.teachers.family import Family, Layout, Variant
 
 _PATCH = 16
 _TRAINED_GRID = 16
@@ -102,16 +102,19 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return x.float() * cos + turned * sin
 
 
-_AUTHORS = KeyTable(
-    "patch_embed_img.proj.weight",
-    {
-        "patch_embed_img.proj": "patch_embed",
-        "patch_embed.proj": DROPPED,  # of videos
-        "img_mod_embed": "modality_embed",
-        "video_mod_embed": DROPPED,
-        "norms_block.3": "norm",
-        "norms_block": DROPPED,  # of the shallower depths
-    },
+_VIDEO = Dropped("reads videos")
+_AUTHORS = Layout(
+    marker="patch_embed_img.proj.weight",
+    keys=KeyTable(
+        {
+            "patch_embed_img.proj.*": "patch_embed.*",
+            "patch_embed.proj.*": _VIDEO,
+            "img_mod_embed": "modality_embed",
+            "video_mod_embed": _VIDEO,
+            "norms_block.3.*": "norm.*",
+            "norms_block.*": Dropped("norm of a shallower depth, for training"),
+        }
+    ),
 )
 """Files of facebookresearch/vjepa2, one encoder of them; all other keys are ours as well."""
 

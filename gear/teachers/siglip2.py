@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from torch import nn
 
-from gear.teachers.family import Family, Variant, timm_vit
-from gear.teachers.keys import DROPPED, KeyTable
+from gear.keytable import Dropped, KeyTable
+from gear.teachers.family import Family, Layout, Variant, timm_vit
 
 _LAYER = "vision_model.encoder.layers.*"
+_TEXT = Dropped("text tower")
 
-_HUB = KeyTable(
-    "vision_model.post_layernorm.weight",
-    {
-        "text_model": DROPPED,
-        "logit_scale": DROPPED,
-        "logit_bias": DROPPED,
-        "vision_model.head": DROPPED,  # attention pooling
-        "vision_model.embeddings.position_ids": DROPPED,
-        "vision_model.embeddings.patch_embedding": "patch_embed.proj",
-        "vision_model.embeddings.position_embedding.weight": "pos_embed",
-        tuple(f"{_LAYER}.self_attn.{name}_proj" for name in "qkv"): "blocks.*.attn.qkv",
-        f"{_LAYER}.self_attn.out_proj": "blocks.*.attn.proj",
-        f"{_LAYER}.layer_norm1": "blocks.*.norm1",
-        f"{_LAYER}.layer_norm2": "blocks.*.norm2",
-        f"{_LAYER}.mlp.fc1": "blocks.*.mlp.fc1",
-        f"{_LAYER}.mlp.fc2": "blocks.*.mlp.fc2",
-        "vision_model.post_layernorm": "norm",
-    },
+_HUB = Layout(
+    marker="vision_model.post_layernorm.weight",
+    keys=KeyTable(
+        {
+            "text_model.*": _TEXT,
+            "logit_scale": _TEXT,
+            "logit_bias": _TEXT,
+            "vision_model.head.*": Dropped("attention pooling"),
+            "vision_model.embeddings.position_ids": Dropped("constants, which follow from the size"),
+            "vision_model.embeddings.patch_embedding.*": "patch_embed.proj.*",
+            "vision_model.embeddings.position_embedding.weight": "pos_embed",
+            tuple(f"{_LAYER}.self_attn.{name}_proj.*" for name in "qkv"): "blocks.*.attn.qkv.*",
+            f"{_LAYER}.self_attn.out_proj.*": "blocks.*.attn.proj.*",
+            f"{_LAYER}.layer_norm1.*": "blocks.*.norm1.*",
+            f"{_LAYER}.layer_norm2.*": "blocks.*.norm2.*",
+            f"{_LAYER}.mlp.*": "blocks.*.mlp.*",
+            "vision_model.post_layernorm.*": "norm.*",
+        }
+    ),
 )
 """model.safetensors of the hub's google/siglip2-*-patch16-*, which holds both towers."""
 

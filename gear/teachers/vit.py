@@ -102,8 +102,8 @@ def network_weights(content: Any, family: Family, *, source: str) -> StateDict:
             "publish, or a state dict"
         )
     weights = {_without(key, family.prefixes): value for key, value in content.items()}
-    layout = next((table for table in family.layouts if table.marker in weights), None)
-    return layout.rename(weights) if layout else weights
+    layout = next((layout for layout in family.layouts if layout.marker in weights), None)
+    return layout.keys.rename(weights)[0] if layout else weights
 
 
 def _without(key: str, prefixes: tuple[str, ...]) -> str:
