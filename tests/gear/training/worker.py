@@ -4,6 +4,7 @@ JOBS.json is a list of jobs, done one after the other by all processes together:
     phase, out: the stage and its run folder
     config: changes of the tiny configuration, section by section; stage: of every stage's settings
     stop_at, kill_at: a signal to one process (the last) after that update, as from outside
+or {"check": name}, one of the functions in CHECKS, which assert something about all processes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Any
 import torch
 
 from gear.config import RunConfig
-from gear.training.distributed import process_group, world
+from gear.training.distributed import mean_over_processes, process_group, world
 from gear.training.loop import fit
+from gear.training.reducer import GradientReducer
 from gear.training.stage import Stage
 from gear.training.stopping import EXIT_INTERRUPTED
+from gear.training.sync_norm import synchronise_batch_norms
 from tests.gear import tiny
 
 
@@ -57,12 +60,59 @@ def run(job: dict[str, Any]) -> None:
     try:
         fit(stage, tiny.Noise(), Path(job["out"]), {})
     except SystemExit as stopped:
-        assert stopped.code == EXIT_INTERRUPTED
+        if stopped.code != EXIT_INTERRUPTED:
+            raise
         (Path(job["out"]) / f"stopped.{world().rank}").write_text(str(stage.step))
 
+
+def sync_norm_is_batch_norm_of_all_images() -> None:
+    """Output, running statistics and gradients of nn.BatchNorm2d on the whole batch, from a process's share."""
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, 5, 5, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.1])[:, None, None] + 2.0
+    plain = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
+    torch.nn.init.normal_(plain[0].weight)
+    synced = copy.deepcopy(plain)
+    synchronise_batch_norms(synced)
+    share = slice(world().rank * len(images) // world().size, (world().rank + 1) * len(images) // world().size)
+
+    whole_input = images.clone().requires_grad_()
+    whole = plain(whole_input)
+    whole.square().sin().mean().backward()
+    own_input = images[share].clone().requires_grad_()
+    own = synced(own_input)
+    own.square().sin().mean().backward()
+
+    torch.testing.assert_close(own, whole[share])
+    assert whole_input.grad is not None and own_input.grad is not None
+    torch.testing.assert_close(own_input.grad / world().size, whole_input.grad[share])
+    for ours, theirs in zip(synced.parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None
+        torch.testing.assert_close(mean_over_processes(ours.grad), theirs.grad)
+    torch.testing.assert_close(dict(synced.named_buffers()), dict(plain.named_buffers()))
+    torch.testing.assert_close(synced.eval()(images), plain.eval()(images))
+
+
+def gradients_are_averaged_once_per_update() -> None:
+    """Two micro-batches, one exchange; a parameter that nothing reached keeps no gradient."""
+    used, unused = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    reducer = GradientReducer([used, unused], bucket_bytes=1)
+    (used * (world().rank + 1)).sum().backward()
+    assert used.grad is not None
+    assert torch.equal(used.grad, torch.full((3,), float(world().rank + 1))), "accumulating exchanges nothing"
+    with reducer.averaging():
+        (used * 10 * (world().rank + 1)).sum().backward()
+    mean_rank = sum(range(1, world().size + 1)) / world().size
+    torch.testing.assert_close(used.grad, torch.full((3,), 11 * mean_rank))
+    assert unused.grad is None
+
+
+CHECKS = (sync_norm_is_batch_norm_of_all_images, gradients_are_averaged_once_per_update)
 
 if __name__ == "__main__":
     torch.manual_seed(os.getpid())  # whatever a process starts with must not matter
     with process_group(torch.device("cpu")):
         for job in json.loads(Path(sys.argv[1]).read_text()):
-            run(job)
+            if "check" in job:
+                next(check for check in CHECKS if check.__name__ == job["check"])()
+            else:
+                run(job)
