@@ -16,8 +16,9 @@ from gear.cli.base import Group
 from gear.cli.data import data
 from gear.cli.models import convert, info, reconstruct
 from gear.cli.pairs import pairs
+from gear.cli.presets import presets
 from gear.cli.sample import sample
-from gear.cli.train import presets, train
+from gear.cli.train import train
 
 # Read by OpenMP when torch is imported. Threads that wait for each other sleep instead of spinning: on a CPU that is
 # shared with anything else, a step is several times as fast for it.

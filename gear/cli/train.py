@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gear.cli.base import FOLDER, Group, torch_device
-from gear.cli.presets import presets as presets
 from harness.contract.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ authors. Nothing is downloaded here.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from torch import Tensor, nn
 
 from gear.foreign import StateDict, load_exactly, read_state_dict
 
+log = logging.getLogger(__name__)
+
+_HEADS_MD5 = "d507d7349b931f0638a25a48a722f98a"
+"""Of the authors' `vgg.pth`, version 0.1. That of version 0.0 has the same keys and shapes, and other weights."""
 _SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))
 """Ranges of torchvision's VGG16 `features`; each ends behind relu{1_2, 2_2, 3_3, 4_3, 5_3}."""
 _WIDTHS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
@@ -34,6 +40,8 @@ class LPIPS(nn.Module):
     @classmethod
     def from_files(cls, vgg16: Path, heads: Path) -> LPIPS:
         """The distance with the weights of two files, which must hold every key; UserError otherwise."""
+        if heads.is_file() and hashlib.md5(heads.read_bytes(), usedforsecurity=False).hexdigest() != _HEADS_MD5:
+            log.warning("%s is not the vgg.pth of LPIPS 0.1 (md5 %s): distances will be others.", heads, _HEADS_MD5)
         lpips = cls()
         weights = {
             **{f"scaling_layer.{name}": value for name, value in lpips.scaling_layer.state_dict().items()},
