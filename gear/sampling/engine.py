@@ -77,8 +77,8 @@ class Engine:
         self.group = max(1, min(32, pixels // self.native_size**2))
         self.num_tokens = ar.config.block_size
         on_gpu = self.device.type == "cuda"
-        self._ar = for_decoding(ar, dtype=speed.dtype, compiled=speed.compiled and on_gpu)
-        self.dtype = self._ar.tok_embeddings.weight.dtype
+        self.ar = for_decoding(ar, dtype=speed.dtype, compiled=speed.compiled and on_gpu)
+        self.dtype = self.ar.tok_embeddings.weight.dtype
         self._stride = _STRIDE if on_gpu else None
         self._prefixes: OrderedDict[Key, Prefix] = OrderedDict()
         self._draw: PerImageDraw | None = None
@@ -113,7 +113,7 @@ class Engine:
         if self._roll_out is None or self._draw is None:
             self._draw = PerImageDraw(seeds, self.num_tokens, self.device)
             self._roll_out = RollOut(
-                self._ar,
+                self.ar,
                 images=self.tile,
                 num_tokens=self.num_tokens,
                 options=self.options,
@@ -121,15 +121,19 @@ class Engine:
                 stride=self._stride,
             )
         self._draw.reseed(seeds)
-        keys = [self.conditions.key(request) for request in filled]
-        prefixes = self.prefixes([*keys, *[None] * self.options.guides])
-        return self._roll_out(prefixes[: len(keys)], prefixes[len(keys) :])[: len(requests)]
+        return self._roll_out(*self.prefixes_of(filled))[: len(requests)]
 
-    def prefixes(self, keys: Sequence[Key]) -> list[Prefix]:
-        """What each condition leaves behind; the latest are remembered."""
+    def prefixes_of(self, requests: Sequence[Request]) -> tuple[list[Prefix], list[Prefix]]:
+        """What the condition of each request leaves behind; and the null condition, where there is guidance."""
+        keys = [self.conditions.key(request) for request in requests]
+        prefixes = self._prefixes_of([*keys, *[None] * self.options.guides])
+        return prefixes[: len(keys)], prefixes[len(keys) :]
+
+    def _prefixes_of(self, keys: Sequence[Key]) -> list[Prefix]:
+        """One for each key; the latest are remembered."""
         for key in dict.fromkeys(keys):
             if key not in self._prefixes:
-                self._prefixes[key] = prefix_of(self._ar, self.conditions.condition(key))
+                self._prefixes[key] = prefix_of(self.ar, self.conditions.condition(key))
             self._prefixes.move_to_end(key)
         found = [self._prefixes[key] for key in keys]
         held = sum(prefix.num_bytes for prefix in self._prefixes.values())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gear.ar.model import Trunk
 from gear.sampling.behind import Behind
 from gear.sampling.engine import Engine, Speed
+from gear.sampling.parity import Parity, generate_in_parity
 from gear.sampling.pixels import Rounding, Storing
 from gear.sampling.rollout import SamplingOptions
 from gear.sampling.shards import Place, shards_to_draw
@@ -52,6 +53,7 @@ def generate(
     rounding: Rounding = "truncate",
     speed: Speed | None = None,
     place: Place | None = None,
+    parity: Parity | None = None,
 ) -> SampleSet | None:
     """Draw what is missing of `request_set` into `out_dir`, and return the finished sample set.
 
@@ -61,6 +63,7 @@ def generate(
     batch_size: images in the works at once, in whole tiles: it costs memory, and changes no pixel.
     place: which of several processes this is. They share the work through `out_dir`; rank 0 puts the set together and
         returns it, the others return None.
+    parity: draw as the reference does, not from the requests' seeds; in one process.
     Raises UserError when models and requests do not fit together.
     """
     place = place or Place()
@@ -75,6 +78,9 @@ def generate(
         encoder=encoder,
         speed=speed,
     )
+    if parity is not None:
+        with in_eval_mode(tokenizer):
+            return generate_in_parity(engine, request_set, out_dir, parity, generator=generator, form=form)
     engine.check(request_set)
     shard_size = _shard_size(image_size, engine.tile, len(request_set), place.num_ranks)
     identity = {**generator, "draw": DRAW, **engine.identity}

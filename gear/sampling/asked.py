@@ -1,0 +1,56 @@
+"""Request sets from the command line, for images without a benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from harness.contract.errors import UserError
+from harness.contract.requests import Prompt, Protocol, RequestSet, class_requests, prompt_requests
+
+NAME = "gear-sample"
+"""Stands where a benchmark's id would."""
+
+
+def asked_classes(
+    protocol: Protocol, *, count: int | None, per_class: int | None, num_classes: int, labels: Labels, seed: int
+) -> RequestSet:
+    """`per_class` images of every class, or `count` with random (as published) or balanced labels."""
+    if per_class is not None:
+        count, labels = per_class * num_classes, "balanced"
+    if count is None:
+        raise UserError("say what to draw: a request set with --requests DIR, or --count N, or --per-class N.")
+    return class_requests(NAME, 1, protocol, count=count, num_classes=num_classes, labels=labels, run_seed=seed)
+
+
+Labels = Literal["random", "balanced"]
+
+
+def asked_prompts(
+    protocol: Protocol, *, prompts: Sequence[str], file: Path | None, repeats: int, seed: int
+) -> RequestSet:
+    """`repeats` images of each prompt, given one by one or in a file."""
+    texts = [*prompts, *(read_prompts(file) if file else [])]
+    if not texts:
+        raise UserError("say what to draw: a request set with --requests DIR, or --prompt TEXT, or --prompts FILE.")
+    asked = [Prompt(item=f"{index:06d}", text=text) for index, text in enumerate(texts)]
+    return prompt_requests(NAME, 1, protocol, prompts=asked, repeats=repeats, run_seed=seed)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; of a `.jsonl` file the field `caption` or `prompt` of each line."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); give a file of prompts, one a line.") from None
+    if path.suffix != ".jsonl":
+        return [line.strip() for line in lines]
+    try:
+        rows = [json.loads(line) for line in lines]
+        return [str(row["caption"] if "caption" in row else row["prompt"]) for row in rows]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: each line has to be an object with 'caption' or 'prompt'; correct the file."
+        ) from None
