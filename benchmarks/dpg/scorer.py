@@ -1,0 +1,174 @@
+"""DPG-Bench: sample set in, mPLUG's answers per image, score and categories out.
+
+A prompt's images are separate images of the sample set; a folder of 2x2 grids is cut when it is taken in
+(`--layout dpg`), so their size is the sample set's and is never asked for twice. Answers are kept as they come
+(`answers.jsonl`), and results replace those of earlier runs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.dpg.mplug import FILES, WEIGHTS, Answerer
+from benchmarks.dpg.questions import Item, read_questions
+from benchmarks.dpg.record import FULL_COUNT, metrics, score_prompts
+from harness.contract.digest import sha256_file
+from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
+from harness.contract.journal import Journal
+from harness.contract.record import ScoreRecord, Unscored
+from harness.contract.requests import Request, RequestSet, prompt_item
+from harness.contract.samples import SampleSet
+from harness.contract.scorer import ScoreJob, describe_environment, is_environment_error, run_scorer
+from harness.contract.workers import run_on_devices
+
+VERSION = 1
+QUESTIONS = "dpg-questions"
+PACKAGES = ("torch", "torchvision", "transformers", "modelscope")
+
+Row = dict[str, Any]
+
+
+def score(job: ScoreJob) -> ScoreRecord:
+    started = time.monotonic()
+    if job.options:
+        raise UserError(f"dpg has no option {next(iter(job.options))!r}; it has none at all.")
+    requests = prompts_of(job.samples)
+    files = {name: job.assets.file(name) for name in (QUESTIONS, WEIGHTS, *FILES)}
+    digests = {f"asset:{name}": sha256_file(path) for name, path in files.items()}
+    # Every question is asked; which of them the original leaves out is decided when they are added up.
+    items = read_questions(files[QUESTIONS], skip_first_row=False)
+
+    journal = Journal(job.out / "answers.jsonl", {"samples": job.samples.digest, **digests})
+    answer_all(job, requests, journal, items, files)
+    rows = [journal.rows[request.id] for request in requests if request.id in journal]
+    answered = [row for row in rows if "answers" in row]
+    if not answered:
+        problem = rows[0]["error"] if rows else f"the question table has none of the prompts, such as {requests[0].id}"
+        raise EnvironmentFailure(f"no image could be scored; the first: {problem}")
+    job.items.extend(rows)
+    compared = score_prompts(answered, read_questions(files[QUESTIONS]))
+    corrected = score_prompts(answered, items, lenient=True)
+    return ScoreRecord(
+        benchmark="dpg",
+        benchmark_version=VERSION,
+        metrics=metrics(compared, corrected),
+        digests=digests,
+        environment={**describe_environment(PACKAGES), "devices": describe_devices(available_devices())},
+        timings_s={"answer": round(time.monotonic() - started, 3)},
+        unscored=unscored(requests, items, rows),
+        notes=notes(compared.dropped, len(requests), files[WEIGHTS]),
+    )
+
+
+def prompts_of(samples: SampleSet) -> RequestSet:
+    """What the samples were drawn for.
+
+    Raises:
+        BadSamples: nothing says so, or it is another benchmark.
+    """
+    requests = samples.requests
+    if requests is None or (requests.benchmark, requests.version) != ("dpg", VERSION):
+        raise BadSamples(
+            f"{samples.folder}: does not answer DPG-Bench's prompts; draw for them, or take in a folder of grids made "
+            "for the original: harness score dpg --samples DIR --layout dpg"
+        )
+    return requests
+
+
+# --- answering -------------------------------------------------------------------------------------------------------
+
+
+def answer_all(
+    job: ScoreJob, requests: RequestSet, journal: Journal, items: Mapping[str, Item], files: Mapping[str, Path]
+) -> None:
+    """Answer the questions about every image that has any, where they are not answered yet."""
+    wanted = [index for index, request in enumerate(requests) if prompt_item(request) in items]
+    todo = [index for index in wanted if requests[index].id not in journal]
+    progress = job.progress(len(wanted), "images")
+    progress.advance(len(wanted) - len(todo))
+    arguments = (str(job.samples.folder), {name: str(path) for name, path in files.items()})
+    for index, row in run_on_devices(build_answerer, arguments, todo, available_devices()):
+        journal.add(requests[index].id, row)
+        progress.advance()
+    journal.close()
+
+
+def build_answerer(device: str, samples_dir: str, files: Mapping[str, str]) -> Callable[[int], Row]:
+    """A function from the number of an image to its row, with mPLUG on `device`."""
+    samples = SampleSet.open(samples_dir)
+    requests = prompts_of(samples)
+    items = read_questions(Path(files[QUESTIONS]), skip_first_row=False)
+    with tempfile.TemporaryDirectory(prefix="mplug-") as scratch:
+        answerer = Answerer({name: Path(path) for name, path in files.items()}, Path(scratch), device)
+
+    def answer_image(index: int) -> Row:
+        request = requests[index]
+        item = items[prompt_item(request)]
+        image_u8 = samples.images([index])[0]
+        row: Row = {"id": request.id, "key": prompt_item(request), "tile": tile_of(request)}
+        try:
+            texts = answerer.answer(image_u8, [question.text for question in item.questions])
+        except Exception as error:
+            if is_environment_error(error):
+                raise
+            return {**row, "error": f"{type(error).__name__}: {error}"}
+        return {**row, "answers": {str(q.number): text for q, text in zip(item.questions, texts, strict=True)}}
+
+    return answer_image
+
+
+def tile_of(request: Request) -> int:
+    """Which of its prompt's images this is, from 0."""
+    return int(request.id.rpartition("/")[2])
+
+
+# --- the record ------------------------------------------------------------------------------------------------------
+
+
+def unscored(requests: RequestSet, items: Mapping[str, Item], rows: Sequence[Row]) -> list[Unscored]:
+    """Images without answers, and why."""
+    strangers = [request for request in requests if prompt_item(request) not in items]
+    found = [
+        Unscored(id=request.id, reason_class="no-questions", reason="the question table does not have this prompt")
+        for request in strangers
+    ]
+    failed = [row for row in rows if "error" in row]
+    return found + [Unscored(id=row["id"], reason_class="scorer", reason=row["error"]) for row in failed]
+
+
+def notes(dropped: Sequence[str], count: int, weights: Path) -> list[str]:
+    """What a reader of the number must know."""
+    found = []
+    if dropped:
+        found.append(
+            f"Left out of 'dpg', as the original does, because a question depends on one that it never asks: "
+            f"{', '.join(dropped)}. 'dpg_corrected' has them."
+        )
+    if count != FULL_COUNT:
+        found.append(
+            f"Computed from {count:,} images; published numbers use {FULL_COUNT:,}: 1,065 prompts, 4 images each."
+        )
+    if weights.suffix == ".json":
+        found.append("mPLUG has random weights: the numbers mean nothing.")
+    return found
+
+
+def available_devices() -> list[str]:
+    """Every GPU that the step was given, else the CPU."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+
+
+def describe_devices(devices: Sequence[str]) -> str:
+    """Names of the GPUs, or "cpu"."""
+    return ", ".join(torch.cuda.get_device_name(name) if name.startswith("cuda") else name for name in devices)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_scorer(score))

@@ -1,0 +1,155 @@
+"""Serves WISE's judge with vLLM, and knows when it is ready: when it has answered a question about an image.
+
+    python benchmarks/wise/serve.py --model DIR                            on a free port, until it is stopped
+    python benchmarks/wise/serve.py --model DIR -- harness run ...         for one command, which finds the judge
+    python benchmarks/wise/serve.py --probe http://host:8000/v1            is a judge there that can see?
+
+What stands in $JUDGE_FLAGS goes to `vllm serve` as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.wise.judge import Judge, NoAnswer
+from benchmarks.wise.options import Connection, Options
+from harness.contract.errors import EnvironmentFailure, UserError
+from harness.contract.images import encode_png
+
+# The flags of the protocol: one GPU, and kernels that need no tuning when the server starts.
+FLAGS = (
+    *("--tensor-parallel-size", "1"),
+    *("--moe-backend", "triton"),
+    *("--gdn-prefill-backend", "triton"),
+    "--no-enable-flashinfer-autotune",
+    "--enforce-eager",
+)
+READY_WITHIN_S = 1800.0
+_POLL_S = 2.0
+_PROBE_SIDE = 64
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve, or probe; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = words[words.index("--") + 1 :] if "--" in words else []
+    arguments = _parser().parse_args(words[: words.index("--")] if "--" in words else words)
+    try:
+        if arguments.probe:
+            print(f"the judge answers: {probe(arguments.probe, arguments.name)!r}")
+            return 0
+        return serve(arguments, command)
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def probe(url: str, name: str, timeout_s: float = 60.0) -> str:
+    """Ask about one plain picture, as the scorer asks: `/health` says little, a server may die of its first image.
+
+    Raises:
+        EnvironmentFailure: there is no such judge, or it cannot answer.
+    """
+    judge = Judge(Connection(url=url.rstrip("/"), timeout_s=timeout_s, retries=0), Options(judge=name, max_tokens=8))
+    judge.require()
+    picture = np.full((_PROBE_SIDE, _PROBE_SIDE, 3), (255, 0, 0), np.uint8)
+    try:
+        return judge.ask(encode_png(picture), "You look at pictures.", "Which colour is this picture? One word.")
+    except NoAnswer as error:
+        raise EnvironmentFailure(f"{url}: the judge cannot answer about an image ({error}); see its log.") from error
+
+
+def serve(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    """Start vLLM, wait until it can see, then run the command with its address, or wait for its end."""
+    port = arguments.port or free_port()
+    url = f"http://127.0.0.1:{port}/v1"
+    server = subprocess.Popen(server_command(arguments.model, arguments.name, arguments.host, port))
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    try:
+        wait_until_ready(server, url, arguments.name)
+        print(f"HARNESS_JUDGE_URL={url}", flush=True)
+        if not command:
+            return server.wait()
+        return subprocess.run(command, env={**os.environ, "HARNESS_JUDGE_URL": url}, check=False).returncode
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        _end(server)
+
+
+def server_command(model: str, name: str, host: str, port: int) -> list[str]:
+    """The command line of vLLM. JUDGE_FLAGS set takes the place of the protocol's flags."""
+    vllm = os.environ.get("VLLM") or shutil.which("vllm")
+    if vllm is None:
+        raise EnvironmentFailure(
+            "vllm is not installed; pip install vllm, set VLLM to its path, or use the image wise."
+        )
+    given = os.environ.get("JUDGE_FLAGS")
+    flags = shlex.split(given) if given else list(FLAGS)
+    return [vllm, "serve", model, "--served-model-name", name, "--host", host, "--port", str(port), *flags]
+
+
+def wait_until_ready(server: subprocess.Popen[bytes], url: str, name: str) -> None:
+    """Probe until the judge answers.
+
+    Raises:
+        EnvironmentFailure: the server ended, or took too long.
+    """
+    deadline = time.monotonic() + READY_WITHIN_S
+    problem = ""
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise EnvironmentFailure(
+                f"vllm ended with {server.returncode} before the judge was ready; its log is above."
+            )
+        try:
+            probe(url, name)
+            return
+        except EnvironmentFailure as error:
+            problem = str(error)
+        time.sleep(_POLL_S)
+    raise EnvironmentFailure(f"the judge was not ready within {READY_WITHIN_S:.0f} s: {problem}")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        port: int = probe_socket.getsockname()[1]
+    return port
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is None:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="judge", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", metavar="DIR", help="the judge's folder of weights")
+    what.add_argument("--probe", metavar="URL", help="ask a judge that runs already")
+    parser.add_argument("--name", default=Options.judge, help="the name it is served under [%(default)s]")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on [%(default)s]")
+    parser.add_argument("--port", type=int, default=0, help="[a free one]")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
