@@ -19,7 +19,7 @@ import click
 # Read by OpenMP when torch is imported: threads that wait sleep instead of spinning, as under the commands themselves.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_SHARED = {"measure"}
+_SHARED = {"measure", "plain_step"}
 
 
 class Benches(click.Group):

@@ -48,31 +48,64 @@ def side_by_side(
     return {name: Timing(fastest_s=min(times), median_s=statistics.median(times)) for name, times in taken.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """Memory in MiB around one call; NaN where the system ended the process for want of memory."""
+
+    before: float
+    """What `prepare()` had needed at most."""
+    most: float
+    """The most at any time until the call returned."""
+
+    @property
+    def growth(self) -> float:
+        """What the call needed on top."""
+        return max(0.0, self.most - self.before)
+
+
 def peak_growth_mib(prepare: Callable[[], Callable[[], Any]]) -> float:
     """MiB by which one call raises the resident memory of a fresh process above what `prepare()` left there.
 
     `prepare` makes the inputs and returns the call. It must be importable (a module-level function or a partial of
     one), because it runs in a process of its own: the peak of a process never goes down again.
     """
+    return peak_memory(prepare).growth
+
+
+def peak_memory(prepare: Callable[[], Callable[[], Any]], device: str = "cpu") -> Peak:
+    """The resident memory of a fresh process as in `peak_growth_mib`; for `cuda` the memory held by tensors there."""
+    if device != "cpu":
+        return _device_peak(prepare, device)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_report_growth, args=(prepare, sender))
+    process = context.Process(target=_report_peak, args=(prepare, sender))
     process.start()
     sender.close()
     try:
-        growth: float = receiver.recv()
+        before, most = receiver.recv()
     except EOFError:
-        process.join()
-        return float("nan")  # killed: there was not enough memory for this form
+        before = most = float("nan")  # killed: there was not enough memory for this form
     process.join()
-    return growth
+    return Peak(before=before, most=most)
 
 
-def _report_growth(prepare: Callable[[], Callable[[], Any]], sender: Connection) -> None:
+def _report_peak(prepare: Callable[[], Callable[[], Any]], sender: Connection) -> None:
     call = prepare()
     before = _peak_mib()
     call()
-    sender.send(max(0.0, _peak_mib() - before))
+    sender.send((before, _peak_mib()))
+
+
+def _device_peak(prepare: Callable[[], Callable[[], Any]], device: str) -> Peak:
+    import torch
+
+    call = prepare()
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    torch.cuda.synchronize(device)
+    return Peak(before=before / 2**20, most=torch.cuda.max_memory_allocated(device) / 2**20)
 
 
 def _peak_mib() -> float:
