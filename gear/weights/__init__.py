@@ -14,27 +14,17 @@
     model.digest, model.phase, model.steps, model.image_size
 
 `locate` finds the files, `layouts` takes a checkpoint apart, `hub_layout` reads and writes our own folders of
-safetensors, `model_file` puts models together, `pair` says whether two of them match, `describe` is `gear info`.
+safetensors, `model_file` puts models together, `pair` says whether two of them match, `describe` is `gear info`;
+`opening` goes all the way.
 Everything is strict: a key that is missing, left over or of another shape is a UserError that names it.
 """
 
 from __future__ import annotations
 
-from gear.weights.compat import config_of, model_path, read_model
 from gear.weights.describe import describe
 from gear.weights.layouts import PARTS
-from gear.weights.model_file import ModelFile, load_ar, load_tokenizer, open_model
+from gear.weights.model_file import ModelFile
+from gear.weights.opening import load_ar, load_tokenizer, open_model
 from gear.weights.pair import check_pair
 
-__all__ = [
-    "PARTS",
-    "ModelFile",
-    "check_pair",
-    "config_of",
-    "describe",
-    "load_ar",
-    "load_tokenizer",
-    "model_path",
-    "open_model",
-    "read_model",
-]
+__all__ = ["PARTS", "ModelFile", "check_pair", "describe", "load_ar", "load_tokenizer", "open_model"]

@@ -10,18 +10,19 @@ from gear.ar.checkpoints import ar_name, is_text_to_image
 from gear.ar.config import TrunkConfig
 from gear.tokenizers.base import TokenizerConfig
 from gear.tokenizers.recognise import tokenizer_name
-from gear.weights.model_file import ModelFile, open_model
+from gear.weights.hub_layout import ShelvedParts
+from gear.weights.model_file import ModelFile
+from gear.weights.opening import open_model
 from harness.contract.errors import UserError
 
 
 def describe(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
     """What a file, a folder or a hub id holds: layout, architecture, parts, what would be left out, digest."""
     model = open_model(source, revision=revision)
-    files = _files(model)
     return {
         "file": str(model.path),
         "sha256": model.digest,
-        "bytes": sum(path.stat().st_size for path in files),
+        "bytes": _bytes(model),
         "layout": model.layout,
         "stage": model.phase,
         "steps": model.steps,
@@ -61,10 +62,10 @@ def ar_line(config: TrunkConfig) -> str:
     return f"{name + ': ' if name else ''}{kind}, {shape}"
 
 
-def _files(model: ModelFile) -> list[Path]:
-    if model.card is None:
-        return [model.path]
-    return [model.path.parent / entry["file"] for entry in model.card.parts.values()]
+def _bytes(model: ModelFile) -> int:
+    parts = model.parts
+    paths = [parts.path(part) for part in parts] if isinstance(parts, ShelvedParts) else [model.path]
+    return sum(path.stat().st_size for path in paths)
 
 
 def _size(model: ModelFile, part: str) -> dict[str, int]:

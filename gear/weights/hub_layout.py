@@ -101,9 +101,21 @@ class ShelvedParts(Mapping[str, StateDict]):
         self.shelf, self.card = shelf, card
         self._read: dict[str, StateDict] = {}
 
+    def path(self, part: str) -> Path:
+        """The file of a part, fetched if need be."""
+        return self.shelf.path(self.card.parts[part]["file"])
+
     def __getitem__(self, part: str) -> StateDict:
+        """Raises UserError when the file is not the one that the card describes."""
         if part not in self._read:
-            self._read[part] = read_state_dict(self.shelf.path(self.card.parts[part]["file"]))
+            path, expected = self.path(part), self.card.parts[part]["sha256"]
+            digest = sha256_file(path)
+            if digest != expected:
+                raise UserError(
+                    f"{path.name} of {self.shelf.name} is not the file that {CARD_FILE} describes (sha256 "
+                    f"{digest[:12]}, expected {expected[:12]}); fetch or convert it again."
+                )
+            self._read[part] = read_state_dict(path)
         return self._read[part]
 
     def __contains__(self, part: object) -> bool:
@@ -114,16 +126,3 @@ class ShelvedParts(Mapping[str, StateDict]):
 
     def __len__(self) -> int:
         return len(self.card.parts)
-
-    def digests(self) -> list[str]:
-        """sha256 of every part, in the card's order; raises UserError when one is not what the card says."""
-        found = []
-        for part, entry in self.card.parts.items():
-            digest = sha256_file(self.shelf.path(entry["file"]))
-            if digest != entry["sha256"]:
-                raise UserError(
-                    f"{entry['file']} of {self.shelf.name} is not the file that {CARD_FILE} describes ({part}: "
-                    f"sha256 {digest[:12]}, expected {entry['sha256'][:12]}); fetch or convert it again."
-                )
-            found.append(digest)
-        return found

@@ -17,13 +17,11 @@ from gear.ar.config import TrunkConfig
 from gear.ar.model import ClassConditionalAR
 from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.config import RunConfig
-from gear.foreign import StateDict, load_exactly, read_weights
+from gear.foreign import StateDict, load_exactly
 from gear.tokenizers import TOKENIZERS, IBQConfig, Tokenizer, TokenizerConfig, VQConfig, build_tokenizer
 from gear.tokenizers.lfq import SignCodeConfig, SignQuantizer
 from gear.tokenizers.recognise import recognise_tokenizer
-from gear.weights.hub_layout import Card, ShelvedParts
-from gear.weights.layouts import contents_of
-from gear.weights.locate import CARD_FILE, Shelf, locate
+from gear.weights.hub_layout import Card
 from harness.contract.digest import digest_sequence, sha256_file
 from harness.contract.errors import UserError
 
@@ -79,8 +77,8 @@ class ModelFile:
     @cached_property
     def digest(self) -> str:
         """sha256 of the file; of its parts' sha256, one a line, for a folder of safetensors."""
-        if isinstance(self.parts, ShelvedParts):
-            return digest_sequence(self.parts.digests())
+        if self.card is not None:
+            return digest_sequence(entry["sha256"] for entry in self.card.parts.values())
         return sha256_file(self.path)
 
     def has(self, kind: Kind) -> bool:
@@ -254,94 +252,3 @@ class ModelFile:
 _CODEBOOK = ("codebook_size", "codebook_embed_dim")
 _SETTINGS = ("cls_token_num", "text_attn", "drop_path_rate", "token_dropout_p")
 """Settings of the reference's training that are fields of the AR configuration under the same name."""
-
-
-def open_model(source: str | Path, *, revision: str | None = None, preset: RunConfig | None = None) -> ModelFile:
-    """Open a checkpoint, a run folder, a folder of safetensors or a hub id (`org/name`, `hf://org/name/file@revision`).
-
-    preset: the configuration of a file that carries none, where its tensors do not tell enough.
-    Raises UserError when there is nothing, or nothing known; MissingAsset when the hub does not answer.
-    """
-    where = locate(source, revision)
-    if isinstance(where, Shelf):
-        return _from_shelf(str(source), where)
-    return from_content(str(source), where, read_weights(where), preset)
-
-
-def from_content(source: str, path: Path, content: Any, preset: RunConfig | None = None) -> ModelFile:
-    """A model file from what `read_weights` returned for it."""
-    found = contents_of(content, path)
-    facts = found.facts
-    steps = facts.get("steps", facts.get("global_step"))
-    return ModelFile(
-        source=source,
-        path=path,
-        layout=found.layout,
-        parts=found.parts,
-        original=found.original,
-        dropped=found.dropped,
-        phase=facts.get("phase"),
-        steps=steps if isinstance(steps, int) else None,
-        settings=_plain(facts.get("args")),
-        run=facts.get("config") if isinstance(facts.get("config"), dict) else None,
-        preset=preset,
-    )
-
-
-def _from_shelf(source: str, shelf: Shelf) -> ModelFile:
-    card = Card.read(shelf.path(CARD_FILE))
-    parts = ShelvedParts(shelf, card)
-    return ModelFile(
-        source=source,
-        path=shelf.path(CARD_FILE),
-        layout="safetensors",
-        parts=parts,
-        original=parts,
-        phase=card.phase,
-        steps=card.steps,
-        settings=card.settings,
-        run=card.run,
-        card=card,
-    )
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    if not isinstance(settings, Mapping):
-        return {}
-    plain = (str, int, float, bool, type(None))
-    return {str(key): value for key, value in settings.items() if isinstance(value, plain)}
-
-
-def load_tokenizer(
-    source: str | Path | ModelFile | Mapping[str, Any],
-    *,
-    ema: bool = True,
-    config: TokenizerConfig | None = None,
-    preset: RunConfig | None = None,
-    revision: str | None = None,
-) -> Tokenizer:
-    """The tokenizer of any public checkpoint, in eval mode; see `open_model` and `ModelFile.tokenizer`."""
-    return _opened(source, revision, preset).tokenizer(ema=ema, config=config)
-
-
-def load_ar(
-    source: str | Path | ModelFile | Mapping[str, Any],
-    *,
-    ema: bool = True,
-    image_size: int | None = None,
-    config: TrunkConfig | None = None,
-    preset: RunConfig | None = None,
-    revision: str | None = None,
-) -> ClassConditionalAR | TextToImageAR:
-    """The AR model of any public checkpoint, in eval mode; see `open_model` and `ModelFile.ar`."""
-    return _opened(source, revision, preset).ar(ema=ema, image_size=image_size, config=config)
-
-
-def _opened(
-    source: str | Path | ModelFile | Mapping[str, Any], revision: str | None, preset: RunConfig | None
-) -> ModelFile:
-    if isinstance(source, ModelFile):
-        return source
-    if isinstance(source, Mapping):
-        return from_content("the model file", Path("model.pt"), source, preset)
-    return open_model(source, revision=revision, preset=preset)

@@ -14,11 +14,11 @@ import safetensors.torch
 import torch
 
 import gear
-from gear.ar import ARConfig
 from gear.tokenizers import VQConfig
 from gear.weights import describe, load_ar, load_tokenizer, open_model
 from harness.contract.errors import UserError
 from tests.gear import tiny
+from tests.gear.published import build, shapes_of, weightless
 from tests.gear.small_models import ARS, TOKENIZERS, gear_content, preset, weights
 
 
@@ -109,7 +109,7 @@ def test_live_weights_are_not_taken_from_a_file_of_averages(content, tmp_path):
 
 
 def test_a_384_px_model_is_not_taken_for_256_px(tmp_path):
-    state = weights(ARConfig(dim=384, n_layer=12, n_head=12, vocab_size=64), 1)
+    state = weightless(shapes_of(build("c2i-LlamaGen-S")))
     for name, content in {
         "by its settings.pt": {"model": state, "args": {"image_size": 384}},
         "c2i_S_384.pt": {"model": state},
@@ -130,7 +130,7 @@ def test_a_preset_of_another_image_size_is_refused(content, tmp_path):
 
 
 def test_an_image_size_that_nobody_tells_is_assumed_aloud(tmp_path, caplog):
-    path = save({"ar": weights(ARConfig(dim=384, n_layer=12, n_head=12, vocab_size=64), 1)}, tmp_path / "ar.pt")
+    path = save({"ar": weightless(shapes_of(build("c2i-LlamaGen-S")))}, tmp_path / "ar.pt")
     assert load_ar(path).config.block_size == 256
     assert "does not say its image size; 256 px is assumed" in caplog.text
 
