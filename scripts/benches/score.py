@@ -1,0 +1,166 @@
+"""Scoring: the metrics against a plain transcription of the published procedure, on the same features.
+
+Features are Gaussian with a falling spectrum, as pooled Inception features have; both forms get the same arrays, and
+every number is printed beside the other form's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from benches.measure import peak_growth_mib, print_comparison, side_by_side
+from harness.metrics.distances import half_precision_squared_distances
+from harness.metrics.frechet import frechet_distance, statistics
+from harness.metrics.prdc import adm_precision_recall, adm_radii, exact_precision_recall
+
+Array = npt.NDArray[Any]
+NEIGHBOUR = 3
+SPATIAL_WIDTH = 2_023
+
+
+# --- the published procedure, transcribed ----------------------------------------------------------------------------
+
+
+def published_distance(reference: Array, sample: Array) -> float:
+    """Means in the features' dtype, `numpy.cov`, SciPy's root of the product, nudged where that is not finite."""
+    means, covariances = zip(*((x.mean(axis=0), np.cov(x, rowvar=False)) for x in (reference, sample)), strict=True)
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
+    if not np.isfinite(root).all():
+        nudge = 1e-6 * np.eye(len(root))
+        root = scipy.linalg.sqrtm((covariances[0] + nudge) @ (covariances[1] + nudge))
+    difference = means[0] - means[1]
+    traces = np.trace(covariances[0]) + np.trace(covariances[1]) - 2.0 * np.trace(np.real(root))
+    return float(difference @ difference + traces)
+
+
+def published_pairwise(rows: Array, columns: Array) -> Array:
+    """The expression of the evaluator in the dtype of its arguments, then float32."""
+    row_norms = np.sum(np.square(rows), axis=1).reshape(-1, 1)
+    column_norms = np.sum(np.square(columns), axis=1).reshape(1, -1)
+    return np.maximum(row_norms - 2 * np.matmul(rows, columns.T) + column_norms, 0.0).astype(np.float32)
+
+
+def published_precision_recall(reference: Array, sample: Array, dtype: Any = np.float32) -> tuple[float, float]:
+    """One block per pair of sets, as at 10,000 images: radii by partition, then both memberships."""
+    reference, sample = reference.astype(dtype), sample.astype(dtype)
+    radii = []
+    for features in (reference, sample):
+        distances = published_pairwise(features, features)
+        radii.append(np.partition(distances, NEIGHBOUR, axis=1)[:, NEIGHBOUR])
+    distances = published_pairwise(reference, sample)
+    precision = (distances[..., None] <= radii[0][:, None, None]).any(axis=0).mean()
+    recall = (distances[..., None] <= radii[1][None, :, None]).any(axis=1).mean()
+    return float(precision), float(recall)
+
+
+# --- ours ------------------------------------------------------------------------------------------------------------
+
+
+def our_distance(reference: Array, sample: Array) -> float:
+    fitted = (statistics(features, mean_dtype=np.float32) for features in (reference, sample))
+    return frechet_distance(*fitted).value
+
+
+def our_exact(reference: Array, sample: Array) -> tuple[float, float]:
+    inside = exact_precision_recall(reference, sample, k=NEIGHBOUR)
+    return inside.precision, inside.recall
+
+
+def our_half(reference: Array, sample: Array) -> tuple[float, float]:
+    inside = adm_precision_recall(reference, sample, k=NEIGHBOUR)
+    return inside.precision, inside.recall
+
+
+# --- the comparison --------------------------------------------------------------------------------------------------
+
+
+@cache
+def made_features(count: int, width: int) -> tuple[Array, Array]:
+    """(count, width) float32 twice: ReLU-like positive means, variances that fall as 1 / index^1.2."""
+    generator = np.random.default_rng(0)
+    scale = (np.arange(1, width + 1, dtype=np.float32) ** -0.6)[generator.permutation(width)]
+    mean = generator.uniform(0.2, 0.6, width).astype(np.float32)
+    reference, sample = (generator.standard_normal((count, width), dtype=np.float32) for _ in range(2))
+    for features, spread, shift in ((reference, 1.0, 1.0), (sample, 1.05, 1.01)):
+        features *= np.float32(spread) * scale  # in place: what is made here must not hide what the forms need
+        features += np.float32(shift) * mean
+    return reference, sample
+
+
+def prepared(form: Callable[..., Any], count: int, width: int) -> Callable[[], Any]:
+    """For `peak_growth_mib`: the features are there before the measurement begins."""
+    return partial(form, *made_features(count, width))
+
+
+def both_distances(form: Callable[[Array, Array], float], count: int, width: int) -> tuple[float, ...]:
+    """FID and sFID."""
+    return tuple(form(*made_features(count, features)) for features in (width, min(width, SPATIAL_WIDTH)))
+
+
+def compare(title: str, forms: dict[str, Callable[[], Any]], repeats: int, memory: dict[str, float] | None) -> None:
+    """Time the forms alternately, print the table, and what each of them gave."""
+    results: dict[str, Any] = {}
+
+    def keeping(name: str, run: Callable[[], Any]) -> Callable[[], None]:
+        return lambda: results.update({name: run()})
+
+    timings = side_by_side({name: keeping(name, run) for name, run in forms.items()}, repeats=repeats, warmup=0)
+    print_comparison(title, timings, baseline=next(iter(forms)), memory_mib=memory)
+    for name, values in results.items():
+        click.echo(f"  {name}: {', '.join(f'{value:.6f}' for value in values)}")
+    click.echo()
+
+
+@click.command()
+@click.option("--count", default=10_000, show_default=True, help="Images in each set.")
+@click.option("--width", default=2_048, show_default=True, help="Pooled features; the spatial ones are 2,023.")
+@click.option("--half-count", default=200, show_default=True, help="Images for NumPy's float16 product, which is slow.")
+@click.option("--repeats", default=1, show_default=True)
+@click.option("--memory/--no-memory", default=True, show_default=True, help="Peak memory, each form in a new process.")
+def bench(count: int, width: int, half_count: int, repeats: int, memory: bool) -> None:
+    """FID + sFID, precision + recall in float32 and float16, and a second score against a known reference."""
+    made_features(count, width)
+    compare(
+        f"FID + sFID, {count:,} x {width:,}",
+        {"published": partial(both_distances, published_distance, count, width),
+         "ours": partial(both_distances, our_distance, count, width)},
+        repeats, None,
+    )  # fmt: skip
+    forms = {"published": published_precision_recall, "ours": our_exact}
+    grown = {name: peak_growth_mib(partial(prepared, form, count, width)) for name, form in forms.items() if memory}
+    compare(
+        f"precision + recall in float32, {count:,} x {width:,}",
+        {name: prepared(form, count, width) for name, form in forms.items()},
+        repeats, grown or None,
+    )  # fmt: skip
+    compare(
+        f"precision + recall in float16, {half_count:,} x {width:,} (time grows with the square of the count)",
+        {"published": partial(published_precision_recall, *made_features(half_count, width), np.float16),
+         "ours": prepared(our_half, half_count, width)},
+        repeats, None,
+    )  # fmt: skip
+    second_score(count, width, repeats)
+
+
+def second_score(count: int, width: int, repeats: int) -> None:
+    """The arithmetic of a whole score, and of the next one: the reference's statistics and radii are then known."""
+    reference, sample = made_features(count, width)
+    known = statistics(reference, mean_dtype=np.float32), adm_radii(reference, k=NEIGHBOUR)
+
+    def score(of_reference: Any, radii: Array | None) -> tuple[float, float, float]:
+        fitted = of_reference or statistics(reference, mean_dtype=np.float32)
+        distance = frechet_distance(fitted, statistics(sample, mean_dtype=np.float32)).value
+        inside = adm_precision_recall(
+            reference, sample, k=NEIGHBOUR, distance=half_precision_squared_distances, reference_radii=radii
+        )
+        return distance, inside.precision, inside.recall
+
+    forms = {"first": lambda: score(None, None), "second": lambda: score(*known)}
+    compare(f"arithmetic of one score, {count:,} x {width:,}, features given", forms, repeats, None)
