@@ -22,9 +22,14 @@ class RememberingEncoder:
     uninterrupted one, and an image from the same image drawn in another batch.
     """
 
-    def __init__(self, encoder: TextEncoder, max_bytes: int = _DEFAULT_BYTES) -> None:
-        """max_bytes: memory for features, on the encoder's device; the captions longest unused are forgotten."""
-        self.encoder, self.max_bytes = encoder, max_bytes
+    def __init__(
+        self, encoder: TextEncoder, *, null: TextCondition | None = None, max_bytes: int = _DEFAULT_BYTES
+    ) -> None:
+        """null: the empty caption as a finished run stored it, instead of what this encoder makes of it.
+
+        max_bytes: memory for features, on the encoder's device; the captions longest unused are forgotten.
+        """
+        self.encoder, self.max_bytes, self._null = encoder, max_bytes, null
         self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
     @property
@@ -43,7 +48,7 @@ class RememberingEncoder:
         )
 
     def null(self) -> TextCondition:
-        return self.encode([""])
+        return self.encode([""]) if self._null is None else self._null
 
     def _row(self, caption: str) -> tuple[Tensor, Tensor]:
         """(T, C) and (T,) of one caption."""

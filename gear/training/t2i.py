@@ -22,6 +22,7 @@ from gear.teachers import Targets
 from gear.text.base import TextEncoder
 from gear.tokenizers.base import Tokenizer
 from gear.training.ar import ARStage
+from gear.training.stage import Logs
 from harness.contract.errors import UserError
 
 _TEXT_INPUT = "cls_embedding.cap_proj."
@@ -51,6 +52,12 @@ class TextToImageStage(ARStage):
         self.null_caption = NullCaption(text_encoder.null()).to(device)
         # What an encoder gives at fully masked positions depends on its attention kernel: a constant of the run.
         self.modules["null_caption"] = self.null_caption
+
+    def micro_step(self, batch: Batch, *, last: bool, diagnose: bool) -> Logs:
+        return {
+            **super().micro_step(batch, last=last, diagnose=diagnose),
+            "captions_cut": float(self.text_encoder.num_cut),
+        }
 
     def condition(self, batch: Batch) -> TextCondition:
         """Encode the captions, and drop some of them so that the model also learns to draw without one."""

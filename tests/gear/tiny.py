@@ -74,14 +74,15 @@ class Noise:
 
     def item(self, index: int, rng: np.random.Generator) -> Sample:
         pixels = np.random.default_rng(index).integers(0, 256, (3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
-        return Sample(pixels, index % NUM_CLASSES)
+        return Sample(pixels, index % NUM_CLASSES, f"{index % NUM_CLASSES} of {index}")
 
 
 def batch(count: int = 4) -> Batch:
     source, rng = Noise(), np.random.default_rng(0)
     items = [source.item(index, rng) for index in range(count)]
     images = torch.from_numpy(np.stack([item.image_u8 for item in items]))
-    return Batch(images, torch.tensor([item.label for item in items]), torch.arange(count))
+    captions = tuple(item.caption for item in items)
+    return Batch(images, torch.tensor([item.label for item in items]), torch.arange(count), captions)
 
 
 class FixedTargets:
@@ -96,6 +97,10 @@ class FixedTargets:
 def stage(phase: str, run_config: RunConfig | None = None) -> TokenizerStage | GearStage | ARStage:
     """A freshly built stage, the same weights each time."""
     run_config = run_config or config()
+    if phase == "t2i":
+        from tests.gear import tiny_text  # which needs transformers
+
+        return tiny_text.stage(tiny_text.config(run_config))
     torch.manual_seed(0)
     device = torch.device("cpu")
     tokenizer = build_tokenizer(run_config.tokenizer)
@@ -103,7 +108,7 @@ def stage(phase: str, run_config: RunConfig | None = None) -> TokenizerStage | G
     losses = LossHead(run_config.loss, PatchDiscriminator(ndf=critic.ndf, n_layers=critic.n_layers), None)
     if phase == "tokenizer":
         return TokenizerStage(run_config, device, tokenizer=tokenizer, losses=losses)
-    ar = ClassConditionalAR(run_config.ar)
+    ar = ClassConditionalAR(run_config.class_ar)
     torch.nn.init.normal_(ar.output.weight, std=0.02)  # a zero head would keep the first gradients from the trunk
     projectors = Projectors(run_config.ar.dim, run_config.gear.projector_dim, [TEACHER_DIM])
     parts: dict[str, Any] = {"tokenizer": tokenizer, "ar": ar, "projectors": projectors, "targets": FixedTargets()}

@@ -14,7 +14,7 @@ from gear.training.stopping import EXIT_INTERRUPTED
 from harness.contract.errors import EnvironmentFailure, UserError
 from tests.gear import tiny
 
-PHASES = ("tokenizer", "e2e", "ar")
+PHASES = ("tokenizer", "e2e", "ar", "t2i")
 
 
 def model(path: Path) -> dict[str, object]:

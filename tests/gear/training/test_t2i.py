@@ -1,24 +1,25 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from gear.ar.model import ClassConditionalAR
 from gear.ar.t2i import TextCondition, TextToImageAR
-from gear.config import RunConfig
 from gear.training.loop import fit
-from gear.training.stopping import EXIT_INTERRUPTED
-from gear.training.t2i import TextToImageStage, drop_captions, warm_start
+from gear.training.t2i import drop_captions, warm_start
 from gear.weights import open_model
 from harness.contract.errors import UserError
 from tests.gear import tiny, tiny_text
+from tests.gear.training import processes
 from tests.gear.training.test_loop import assert_same, model
+
+CAPTION_MLP = "cls_embedding.cap_proj.fc1.weight"
+TEXT_STREAM = "layers.0.attention.wqkv_text.weight"
 
 
 def test_one_update_moves_the_ar_and_the_projectors_and_nothing_else() -> None:
@@ -66,7 +67,7 @@ def test_data_without_captions_is_refused() -> None:
         tiny_text.stage().condition(dataclasses.replace(tiny.batch(), captions=(None,) * 4))
 
 
-def class_conditional(config: RunConfig) -> ClassConditionalAR:
+def class_conditional() -> ClassConditionalAR:
     ar = ClassConditionalAR(tiny.config().class_ar)
     for parameter in ar.parameters():
         torch.nn.init.normal_(parameter)
@@ -75,23 +76,23 @@ def class_conditional(config: RunConfig) -> ClassConditionalAR:
 
 def test_a_class_conditional_model_gives_its_trunk_and_starts_the_text_stream() -> None:
     config = tiny_text.config()
-    theirs = class_conditional(config)
-    ours = TextToImageAR(config.text_ar)
-    fresh = ours.cls_embedding.cap_proj.fc1.weight.clone()
-    warm_start(ours, theirs.state_dict(), copy_image_stream=True)
-    block = ours.layers[0]
-    assert torch.equal(block.attention.wqkv.weight, theirs.layers[0].attention.wqkv.weight)
-    assert torch.equal(block.attention.wqkv_text.weight, theirs.layers[0].attention.wqkv.weight)
-    assert torch.equal(block.attention_norm_text.weight, theirs.layers[0].attention_norm.weight)
-    assert torch.equal(ours.cls_embedding.cap_proj.fc1.weight, fresh)
+    theirs, ours = class_conditional().state_dict(), TextToImageAR(config.text_ar)
+    fresh = {key: value.clone() for key, value in ours.state_dict().items()}
+    warm_start(ours, theirs, copy_image_stream=True)
+    now = ours.state_dict()
+    assert torch.equal(now["layers.1.attention.wqkv.weight"], theirs["layers.1.attention.wqkv.weight"])
+    for part in ("attention.wqkv{}.weight", "attention.wo{}.weight", "attention_norm{}.weight"):
+        key = "layers.0." + part
+        assert torch.equal(now[key.format("_text")], theirs[key.format("")])
+    assert torch.equal(now[CAPTION_MLP], fresh[CAPTION_MLP])
 
 
 def test_the_text_stream_may_stay_fresh() -> None:
     config = tiny_text.config()
     ours = TextToImageAR(config.text_ar)
-    before = ours.layers[0].attention.wqkv_text.weight.clone()
-    warm_start(ours, class_conditional(config).state_dict(), copy_image_stream=False)
-    assert torch.equal(ours.layers[0].attention.wqkv_text.weight, before)
+    before = ours.state_dict()[TEXT_STREAM].clone()
+    warm_start(ours, class_conditional().state_dict(), copy_image_stream=False)
+    assert torch.equal(ours.state_dict()[TEXT_STREAM], before)
 
 
 def test_a_text_to_image_model_keeps_its_trained_text_stream() -> None:
@@ -99,57 +100,30 @@ def test_a_text_to_image_model_keeps_its_trained_text_stream() -> None:
     trained, ours = TextToImageAR(config.text_ar), TextToImageAR(config.text_ar)
     warm_start(ours, trained.state_dict(), copy_image_stream=True)
     assert_same(dict(trained.state_dict()), dict(ours.state_dict()))
-    assert not torch.equal(ours.layers[0].attention.wqkv_text.weight, ours.layers[0].attention.wqkv.weight)
+    assert not torch.equal(ours.state_dict()[TEXT_STREAM], ours.state_dict()[TEXT_STREAM.replace("_text", "")])
 
 
 def test_a_model_of_another_size_is_refused_key_by_key() -> None:
     config = tiny_text.config()
-    wrong = {key: value for key, value in class_conditional(config).state_dict().items() if "layers.1" not in key}
+    wrong = {key: value for key, value in class_conditional().state_dict().items() if "layers.1" not in key}
     with pytest.raises(UserError, match=r"layers\.1"):
         warm_start(TextToImageAR(config.text_ar), wrong, copy_image_stream=True)
 
 
-def interrupted(stage: TextToImageStage, at: int, how: Callable[[], None]) -> TextToImageStage:
-    finish = stage.finish_update
+@pytest.mark.slow
+def test_a_stopped_and_a_killed_run_continue_to_the_same_bits(tmp_path: Path) -> None:
+    """SIGUSR1 after one update and kill -9 after another, then the same command again."""
 
-    def finish_then() -> None:
-        finish()
-        if stage.step == at:
-            how()
+    def job(name: str, **how: int) -> dict[str, Any]:
+        return {"phase": "t2i", "out": tmp_path / name, **how}
 
-    stage.finish_update = finish_then  # type: ignore[method-assign]
-    return stage
-
-
-def test_a_stopped_run_continues_to_the_same_bits(tmp_path: Path) -> None:
-    whole = fit(tiny_text.stage(), tiny.Noise(), tmp_path / "whole", {})
-    stage = interrupted(tiny_text.stage(), 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SystemExit) as stopped:
-        fit(stage, tiny.Noise(), tmp_path / "stopped", {})
-    assert stopped.value.code == EXIT_INTERRUPTED
-    torch.manual_seed(12345)  # whatever the new process's random state is, it must not matter
-    continued = fit(tiny_text.stage(), tiny.Noise(), tmp_path / "stopped", {})
-    assert_same(model(whole), model(continued))
-
-
-def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path) -> None:
-    """kill -9 after the third update: the checkpoint of the second one is all that is left."""
-    whole = fit(tiny_text.stage(), tiny.Noise(), tmp_path / "whole", {})
-    child = os.fork()
-    if child == 0:
-        try:
-            fit(
-                interrupted(tiny_text.stage(), 3, lambda: os.kill(os.getpid(), signal.SIGKILL)),
-                tiny.Noise(),
-                tmp_path / "killed",
-                {},
-            )
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    processes.run([job("whole"), job("stopped", stop_at=3), job("stopped")], 1, tmp_path)
+    (killed,) = processes.start([job("killed", kill_at=3)], 1, tmp_path)
+    assert killed.wait(timeout=300) == -signal.SIGKILL
     assert not (tmp_path / "killed" / "model.pt").exists()
-    continued = fit(tiny_text.stage(), tiny.Noise(), tmp_path / "killed", {})
-    assert_same(model(whole), model(continued))
+    processes.run([job("killed")], 1, tmp_path)
+    for name in ("stopped", "killed"):
+        assert_same(model(tmp_path / "whole" / "model.pt"), model(tmp_path / name / "model.pt"))
 
 
 def test_a_finished_run_is_all_that_sampling_needs(tmp_path: Path) -> None:
