@@ -71,8 +71,9 @@ def option(command: list[str], name: str) -> str | None:
             "imagenet-l-vq-dinov2-256px-llamagen-repa",
             "stage2-llamagen-repa-vq-dinov2-l-4m",
         ),
-        ("train_t2i_gpic.sh", {}, "t2i-gpic-gear", "t2i-gpic-gear-1b"),
-        ("train_t2i_gpic.sh", {"RECIPE": "llamagen-repa"}, "t2i-gpic-llamagen-repa", "t2i-gpic-llamagen-repa-1b"),
+        ("train_t2i_gpic.sh", {}, "t2i-gpic-gear-1b", "t2i-gpic-gear-1b"),
+        ("train_t2i_gpic.sh", {"T2I_SIZE": "b"}, "t2i-gpic-gear-b", "t2i-gpic-gear-b"),
+        ("train_t2i_gpic.sh", {"RECIPE": "llamagen-repa"}, "t2i-gpic-llamagen-repa-1b", "t2i-gpic-llamagen-repa-1b"),
     ],
 )
 def test_settings_become_a_preset_and_the_published_name_of_the_run(
@@ -152,18 +153,13 @@ def test_numbers_become_fields_of_the_configuration() -> None:
     assert option(command, "--device") == "cuda"
 
 
-@pytest.mark.parametrize(
-    ("settings", "steps"),
-    [
-        ({}, None),  # the preset's
-        ({"EPOCHS": 1, "SAMPLES_PER_EPOCH": 100_000_000}, "390625"),
-        ({"EPOCHS": 2, "SAMPLES_PER_EPOCH": 257}, "4"),
-        ({"EPOCHS": 2, "MAX_TRAIN_STEPS": 1000}, "1000"),
-    ],
-)
-def test_the_shortest_of_epochs_and_steps_counts(settings: dict[str, object], steps: str | None) -> None:
-    command = words("train_t2i_gpic.sh", DATA_DIR="/data", **settings)
-    assert option(command, "--set") == (f"stages.t2i.steps={steps}" if steps else None)
+def test_epochs_and_steps_of_text_to_image_are_fields_too() -> None:
+    command = words("train_t2i_gpic.sh", DATA_DIR="/data", EPOCHS=2, SAMPLES_PER_EPOCH=257, MAX_TRAIN_STEPS=9)
+    assert [word for before, word in itertools.pairwise(command) if before == "--set"] == [
+        "stages.t2i.epochs=2",
+        "stages.t2i.samples_per_epoch=257",
+        "stages.t2i.steps=9",
+    ]
 
 
 def test_the_command_can_be_read_back_by_a_shell() -> None:
@@ -219,6 +215,13 @@ def test_the_choices_of_the_scripts_are_those_of_the_presets() -> None:
     assert offered("ENCODER") == axes["teacher"]
     assert {f"{size}px" for size in offered("IMAGE_SIZE")} == axes["image_size"]
     assert offered("GEAR_MODE") | {"llamagen-repa"} == axes["recipe"]
+
+
+@pytest.mark.parametrize("script", STAGE_SCRIPTS)
+def test_the_preset_that_a_script_spells_exists(script: str) -> None:
+    preset = option(words(script, DATA_DIR="/data"), "--preset")
+    assert preset is not None
+    assert read_preset(preset)["name"] == preset
 
 
 def test_the_values_in_the_names_of_runs_are_the_presets_own() -> None:
