@@ -17,8 +17,9 @@ from typing import Any
 from gear.ar.config import ARConfig, TextARConfig, TrunkConfig
 from gear.foreign import StateDict, read_state_dict
 from gear.tokenizers.base import TokenizerConfig
+from gear.weights.layouts import PARTS
 from gear.weights.locate import CARD_FILE, Shelf
-from harness.contract.digest import sha256_file
+from harness.contract.digest import is_digest, sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, relative_path_problem, write_json
 
@@ -80,10 +81,12 @@ class Card:
         try:
             card = Card(**values)
             _ = card.tokenizer_config, card.ar_config
-            for entry in card.parts.values():
+            for part, entry in card.parts.items():
+                if part not in PARTS or not is_digest(entry["sha256"]):
+                    raise ValueError(f"the entry of part {part!r}")
                 if relative_path_problem(entry["file"]) or not entry["file"].endswith(".safetensors"):
                     raise ValueError(f"{entry['file']!r} is no safetensors file of this folder")
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); fetch or convert it again.") from None
         return card
 
