@@ -24,26 +24,29 @@ FORMS = ("lines", "list", "map")
 
 
 def read_prompts(
-    assets: Assets, *, form: str, count: int, prompt: str = "prompt", item: str | None = None, **rest: Any
+    folder: Assets,
+    *,
+    assets: Sequence[str],
+    form: str,
+    count: int,
+    prompt: str = "prompt",
+    item: str | None = None,
 ) -> list[Prompt]:
     """The prompts of a benchmark, in the order of its files; a record's fields become `meta`.
 
     Args:
-        assets: where the files are.
+        folder: where the files are.
+        assets: their names, in order.
         form: see the module.
         count: how many there must be.
         prompt: the field with the text.
         item: the field with the name.
-        rest: `assets`, the names of the files; anything else raises TypeError.
     Raises:
         MissingAsset: a file is not there, or is not what it should be.
     """
-    names: Sequence[str] = rest.pop("assets")
-    if rest:
-        raise TypeError(f"requests has no field {sorted(rest)[0]!r}")
     prompts: list[Prompt] = []
-    for name in names:
-        file = assets.file(name)
+    for name in assets:
+        file = folder.file(name)
         for number, row in enumerate(_records(file, form)):
             try:
                 text = str(row[prompt]) if form != "map" else row["prompt"]
@@ -52,7 +55,7 @@ def read_prompts(
                 raise MissingAsset(f"{file}, prompt {number}: has no {error}; {_again(name)}") from error
             prompts.append(Prompt(item=label, text=text, meta={} if form == "map" else row))
     if len(prompts) != count:
-        raise MissingAsset(f"{file}: {len(prompts)} prompts were read where there are {count}; {_again(names[-1])}")
+        raise MissingAsset(f"{file}: {len(prompts)} prompts were read where there are {count}; {_again(assets[-1])}")
     return prompts
 
 

@@ -1,6 +1,6 @@
 """A judge that answers from a script, over real HTTP: for the gold check, and for tests of what servers do wrong.
 
-It serves one model, `replay`. Which script applies is told by "case NAME" in the question; each further question about
+It serves one model, `replay` unless told otherwise. Which script applies is told by "case NAME" in the question; each further question about
 the same case gets the next line of its script, the last one again and again.
 """
 
@@ -51,9 +51,9 @@ GOLD: Script = {
 
 
 @contextmanager
-def serve(script: Script) -> Iterator[str]:
+def serve(script: Script, model: str = MODEL) -> Iterator[str]:
     """Run the judge on a free port of this machine; yields its address."""
-    server = _Server(script)
+    server = _Server(script, model)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -66,8 +66,9 @@ def serve(script: Script) -> Iterator[str]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, model: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.model = model
         self.script = script
         self.asked: dict[str, int] = {}
         self.lock = threading.Lock()
@@ -87,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        self._send(200, json.dumps({"data": [{"id": MODEL, "object": "model", "root": "a script"}]}))
+        self._send(200, json.dumps({"data": [{"id": self.server.model, "object": "model", "root": "a script"}]}))
 
     def do_POST(self) -> None:
         body: Any = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

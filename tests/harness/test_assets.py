@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.assets import Asset, AssetStore, _fetch, read_assets
+from harness.assets import Asset, AssetStore, _fetch, git_blob_id, read_assets
 from harness.contract.digest import sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
 from harness.digests import DigestMemo
@@ -180,3 +180,24 @@ def test_a_broken_list_is_an_error_that_names_the_file(tmp_path, text: str):
     write_list(tmp_path, "a", text)
     with pytest.raises(UserError, match=r"assets\.yaml|path"):
         read_assets(tmp_path)
+
+
+def test_a_file_known_by_its_git_id_or_the_beginning_of_its_digest_is_checked_when_it_comes_in(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_bytes(b"a,b\n1,2\n")
+    git_id = "9f4a5a4a2f8a4c4bd9f3e2bb9a35cbf3d5cb53b3"
+    assert len(git_blob_id(file)) == 40
+    for known in ({"git_blob": git_id}, {"sha256_prefix": "00000000"}):
+        asset = Asset(name="table", file="table.csv", **known)
+        store = AssetStore(tmp_path / "store", {"table": asset}, DigestMemo(tmp_path / "memo"))
+        with pytest.raises(MissingAsset, match="was not taken in"):
+            store.bring(asset, file)
+    right = Asset(name="table", file="table.csv", git_blob=git_blob_id(file), sha256_prefix=sha256_file(file)[:8])
+    store = AssetStore(tmp_path / "store", {"table": right}, DigestMemo(tmp_path / "memo"))
+    assert store.bring(right, file).read_bytes() == file.read_bytes()
+
+
+def test_the_git_id_is_what_git_says(tmp_path):
+    file = tmp_path / "empty"
+    file.write_bytes(b"")
+    assert git_blob_id(file) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # the id of the empty file, everywhere
