@@ -1,0 +1,244 @@
+"""The scorer against servers over real HTTP: good ones, bad ones, and one that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.wise import replay
+from benchmarks.wise.judge import Judge, NoAnswer
+from benchmarks.wise.options import Connection, Options
+from benchmarks.wise.replay import Line, serve
+from benchmarks.wise.scorer import score
+from harness.contract import (
+    EnvironmentFailure,
+    Prompt,
+    Protocol,
+    SampleSet,
+    SampleSetWriter,
+    ScoreRecord,
+    UserError,
+    prompt_requests,
+    read_items,
+    run_scorer,
+)
+
+ROOT = Path(__file__).parents[3]
+MODEL = "Qwen3.5-35B-A3B"
+PNG = b"not looked at"
+ONE_PER_CATEGORY = (1, 401, 521, 641, 761, 881)
+
+
+def samples_of(folder: Path, cases: dict[int, str], benchmark: str = "wise") -> SampleSet:
+    """A sample set whose prompts name the script of `replay` that answers them."""
+    prompts = [
+        Prompt(item=str(i), text=f"case {case}", meta={"prompt_id": i, "Explanation": "x", "Subcategory": "y"})
+        for i, case in cases.items()
+    ]
+    requests = prompt_requests(benchmark, 1, Protocol(image_size=8), prompts=prompts, layout="{item}.png")
+    writer = SampleSetWriter(folder, requests, {"name": "black"}, form="png")
+    for shard in writer.missing():
+        writer.write(shard, np.zeros((len(shard.requests), 8, 8, 3), np.uint8))
+    return writer.finish()
+
+
+def run(samples: SampleSet, out: Path, **options: object) -> int:
+    (out.parent / "assets").mkdir(exist_ok=True)
+    (out.parent / "options.json").write_text(json.dumps(options))
+    words = ["--samples", samples.folder, "--assets", out.parent / "assets", "--out", out]
+    return run_scorer(score, [*map(str, words), "--options", str(out.parent / "options.json")])
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name, value in {"RETRIES": "1", "BACKOFF_S": "0.01", "TIMEOUT_S": "5", "CONCURRENCY": "3"}.items():
+        monkeypatch.setenv(f"HARNESS_JUDGE_{name}", value)
+    return monkeypatch
+
+
+def ask(script: replay.Script, case: str, **connection: float) -> str:
+    with serve(script, MODEL) as url:
+        settings = {"retries": 1, "backoff_s": 0.001, "timeout_s": 5.0, **connection}
+        return Judge(Connection(url=url, **settings), Options()).ask(PNG, "system", f"case {case}")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason_class"),
+    [
+        (Line(status=500), "server-error"),
+        (Line(status=429), "server-error"),
+        (Line(status=400, body="too long"), "refused"),
+        (Line(body='{"choices": ['), "malformed"),
+        (Line(body='{"choices": []}'), "malformed"),
+        (Line(hang_up=True), "connection"),
+    ],
+)
+def test_a_server_that_keeps_failing_costs_one_image_its_answer(line: Line, reason_class: str) -> None:
+    with pytest.raises(NoAnswer) as caught:
+        ask({"bad": [line]}, "bad")
+    assert caught.value.reason_class == reason_class
+
+
+def test_a_server_that_takes_too_long_is_not_asked_again_at_once() -> None:
+    script = {"slow": [Line(delay_s=1.0, text="Score: 1")]}
+    started = time.monotonic()
+    with pytest.raises(NoAnswer) as caught:
+        ask(script, "slow", timeout_s=0.2, retries=9)
+    assert caught.value.reason_class == "timeout" and time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("line", [Line(status=503), Line(status=429), Line(hang_up=True)])
+def test_a_hitch_is_tried_again(line: Line) -> None:
+    assert ask({"hitch": [line, Line(text="Score: 1")]}, "hitch") == "Score: 1"
+
+
+def test_a_wrong_key_stops_everything() -> None:
+    with pytest.raises(EnvironmentFailure, match="HARNESS_JUDGE_API_KEY"):
+        ask({"key": [Line(status=401, body="no")]}, "key")
+
+
+def test_pauses_double_and_have_an_end() -> None:
+    pauses: list[float] = []
+    with serve({"down": [Line(status=503)]}, MODEL) as url:
+        judge = Judge(Connection(url=url, retries=9, backoff_s=1.0), Options(), sleep=pauses.append)
+        with pytest.raises(NoAnswer):
+            judge.ask(PNG, "system", "case down")
+    assert len(pauses) == 9 and all(0.5 * 2**i <= pause <= 1.5 * 2**i for i, pause in enumerate(pauses[:6]))
+    assert max(pauses) <= 90
+
+
+def test_a_server_with_another_model_is_named_with_what_it_has() -> None:
+    with serve({}, "llama") as url, pytest.raises(EnvironmentFailure, match=r"serves llama, not Qwen"):
+        Judge(Connection(url=url), Options()).require()
+
+
+def test_a_server_that_is_not_there_says_what_to_do() -> None:
+    with pytest.raises(EnvironmentFailure, match="run the same command again"):
+        Judge(Connection(url="http://127.0.0.1:9/v1"), Options()).require()
+    with pytest.raises(UserError, match="HARNESS_JUDGE_URL"):
+        Connection.from_environment({})
+
+
+# --- the scorer ------------------------------------------------------------------------------------------------------
+
+
+def test_unreadable_replies_are_asked_for_again_and_then_kept_unscored(patient, tmp_path: Path) -> None:
+    cases = dict(zip(ONE_PER_CATEGORY, ["good"] * 4 + ["second", "never"], strict=True))
+    script = {
+        "good": [Line(text="Score: 1")],
+        "second": [Line(text=""), Line(text="<think>Score: 1</think>Score: 0")],
+        "never": [Line(text="Hm."), Line(body="{"), Line(text="Well.")],
+    }
+    samples = samples_of(tmp_path / "samples", {**cases, 2: "never", 882: "good"})
+    with serve(script, MODEL) as url:
+        patient.setenv("HARNESS_JUDGE_URL", url)
+        assert run(samples, tmp_path / "out") == 5
+    record = ScoreRecord.read(tmp_path / "out")
+    assert {item.id: item.reason_class for item in record.unscored} == {
+        "wise/881/0#0": "unreadable-reply",
+        "wise/2/0#0": "unreadable-reply",
+    }
+    items = {row["prompt_id"]: row for row in read_items(tmp_path / "out")}
+    assert items[761]["score"] == 0 and items[761]["replies"] == ["", "<think>Score: 1</think>Score: 0"]
+    assert items[881]["score"] is None and items[881]["replies"]
+    assert record.metric("wiscore").value == pytest.approx(0.4 + 0.12 * 4) and record.metric("wiscore").n == 6
+    assert any("Incomplete: 2 of 8" in note for note in record.notes)
+
+
+def test_a_category_without_a_score_leaves_no_overall_score(patient, tmp_path: Path) -> None:
+    with serve({"good": [Line(text="1")]}, MODEL) as url:
+        patient.setenv("HARNESS_JUDGE_URL", url)
+        assert run(samples_of(tmp_path / "samples", {1: "good"}), tmp_path / "out") == 0
+    record = ScoreRecord.read(tmp_path / "out")
+    assert record.metric("wiscore").value is None and record.metric("category_score", "CULTURE").value == 1
+    assert any("no overall score" in note for note in record.notes)
+
+
+def test_when_no_reply_can_be_read_it_is_the_environments_fault_and_no_zero(patient, tmp_path: Path) -> None:
+    with serve({"never": [Line(text="?")]}, MODEL) as url:
+        patient.setenv("HARNESS_JUDGE_URL", url)
+        assert run(samples_of(tmp_path / "samples", {1: "never"}), tmp_path / "out") == 6
+    assert not (tmp_path / "out" / "score.json").exists()
+
+
+def test_rounds_differ_and_the_spread_is_reported(patient, tmp_path: Path) -> None:
+    cases = {i: f"id {i}" for i in ONE_PER_CATEGORY}
+    script = {name: [Line(text="Score: 1")] for name in cases.values()} | {"id 1": [Line(text="1"), Line(text="0")]}
+    with serve(script, MODEL) as url:
+        patient.setenv("HARNESS_JUDGE_URL", url)
+        assert run(samples_of(tmp_path / "samples", cases), tmp_path / "out", repeats=2) == 0
+    record = ScoreRecord.read(tmp_path / "out")
+    found = [record.metric(name).value for name in ("wiscore_lowest", "wiscore", "wiscore_highest")]
+    assert found == pytest.approx([0.6, 0.8, 1.0])
+
+
+def test_the_older_protocol_reads_three_scores(patient, tmp_path: Path) -> None:
+    cases = dict.fromkeys((1, 401, 568, 701, 801, 901), "three")
+    reply = "**Consistency: 2**\nRealism: 1\nAesthetic Quality: 0"
+    with serve({"three": [Line(text=reply)]}, MODEL) as url:
+        patient.setenv("HARNESS_JUDGE_URL", url)
+        assert run(samples_of(tmp_path / "samples", cases, "wise_legacy"), tmp_path / "out") == 0
+    assert ScoreRecord.read(tmp_path / "out").metric("wiscore").value == pytest.approx((0.7 * 2 + 0.2) / 2)
+
+
+def test_the_record_says_who_judged_and_never_the_key(patient, tmp_path: Path) -> None:
+    patient.setenv("HARNESS_JUDGE_API_KEY", "sk-secret")
+    with serve({"good": [Line(text="1")]}, MODEL) as url:
+        patient.setenv("HARNESS_JUDGE_URL", url)
+        run(samples_of(tmp_path / "samples", {1: "good"}), tmp_path / "out", judge_revision="abc123")
+    record = ScoreRecord.read(tmp_path / "out")
+    assert record.environment["judge"]["id"] == MODEL and record.environment["judge"]["revision"] == "abc123"
+    assert record.options["temperature"] == 0.0 and "judge_wording" in record.digests
+    assert all("sk-secret" not in path.read_text() for path in (tmp_path / "out").iterdir())
+
+
+SERVER = """
+import sys, time
+from benchmarks.wise.replay import Line, serve
+with serve({"slow": [Line(text="Score: 1", delay_s=0.15)]}, "Qwen3.5-35B-A3B") as url:
+    print(url, flush=True)
+    time.sleep(60)
+"""
+
+
+def start_server() -> tuple[subprocess.Popen[str], str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdout is not None
+    return server, server.stdout.readline().strip()
+
+
+@pytest.mark.slow
+def test_a_judge_that_is_killed_in_the_middle_costs_no_answer(patient, tmp_path: Path) -> None:
+    samples = samples_of(tmp_path / "samples", dict.fromkeys(range(1, 31), "slow"))
+    server, url = start_server()
+    patient.setenv("HARNESS_JUDGE_URL", url)
+    (tmp_path / "assets").mkdir()
+    words = ["--samples", samples.folder, "--assets", tmp_path / "assets", "--out", tmp_path / "out"]
+    argv = [sys.executable, str(ROOT / "benchmarks" / "wise" / "scorer.py"), *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    scorer = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True)
+    journal = tmp_path / "out" / "answers.jsonl"
+    while not journal.exists() or len(journal.read_text().splitlines()) < 6:
+        time.sleep(0.05)
+        assert scorer.poll() is None
+    server.send_signal(signal.SIGKILL)
+    _, said = scorer.communicate(timeout=60)
+    assert scorer.returncode == 6 and "run the same command again" in said
+    answered = len(journal.read_text().splitlines()) - 1
+    assert 5 <= answered < 30 and not (tmp_path / "out" / "score.json").exists()
+
+    server, url = start_server()
+    environment["HARNESS_JUDGE_URL"] = url
+    outcome = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    server.kill()
+    assert outcome.returncode == 0, outcome.stderr
+    assert len(journal.read_text().splitlines()) == 31  # nothing was asked twice
