@@ -52,7 +52,7 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, started_from: dict[str
         return model_path
 
     recorder = Recorder(stage.device)
-    with noted_signals() as asked_to_stop, Watch(stage, out_dir) as watch:
+    with noted_signals() as asked_to_stop, Watch(stage, source, out_dir) as watch:
         for micro_batches in _updates(stage, source, out_dir, watch):
             _train_one(stage, micro_batches, recorder, watch, stop=bool(asked_to_stop))
             stopping = _look(recorder.rows(keep=1), watch, out_dir)

@@ -10,20 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from gear.data.base import ImageSource
+from gear.training.album import Album
 from gear.training.distributed import world
 from gear.training.flops import flops_per_image
 from gear.training.recorder import Row
 from gear.training.stage import Stage
 from gear.training.throughput import Throughput, peak_tflops
-from gear.training.trackers import Image, Tracker, open_trackers
+from gear.training.trackers import Tracker, open_trackers
 from gear.training.tracking import JsonlLog, Meter
 
 
 class Watch:
     """Opened for a run at the step it goes on from; a context manager."""
 
-    def __init__(self, stage: Stage, out_dir: Path) -> None:
+    def __init__(self, stage: Stage, source: ImageSource, out_dir: Path) -> None:
         self.stage, self.out_dir = stage, out_dir
+        self.album = Album(stage, source, out_dir)
         self._trackers: list[Tracker] = []
         self._journal: JsonlLog | None = None
         self._meter: Meter | None = None
@@ -55,12 +58,15 @@ class Watch:
             tracker.log(step, values)
 
     def pictures(self) -> None:
-        """Grids and monitors that are due at this step."""
-
-    def image(self, step: int, name: str, image: Image) -> None:
-        """A picture to the trackers."""
-        for tracker in self._trackers:
-            tracker.image(step, name, image)
+        """Grids and monitors that are due at this step, to files, log and trackers; called by all processes."""
+        step = self.stage.step
+        with self.throughput.away():
+            for name, image in self.album.grids().items():
+                for tracker in self._trackers:
+                    tracker.image(step, name, image)
+            figures = self.album.measurements()
+            if figures:
+                self.write(step, figures)
 
     def __enter__(self) -> Watch:
         return self
