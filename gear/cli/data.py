@@ -1,7 +1,8 @@
-"""`gear data`: data sets that come with packages."""
+"""`gear data`: look at training data before a run, and data sets that come with packages."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from gear.cli.base import FOLDER, Group
 
 @click.group(cls=Group)
 def data() -> None:
-    """Data sets that come with packages."""
+    """Look at training data, and write the demo's."""
 
 
 @data.command()
@@ -21,3 +22,52 @@ def digits(out_dir: Path) -> None:
     from gear.data.digits import write_digits
 
     click.echo(f"{write_digits(out_dir)}")
+
+
+@data.command()
+@click.argument("place")
+@click.option("--workers", type=click.IntRange(min=0), help="Helper processes; default: up to 16, for many shards.")
+def index(place: str, workers: int | None) -> None:
+    """Index the tar shards at PLACE (a folder, a .tar, or a quoted pattern), as the first run on them would.
+
+    Prints what they hold. The index is kept in $GEAR_CACHE (default ~/.cache/gear) until a shard changes.
+    """
+    from gear.data.shard_index import Problem, build_indices, load_index
+    from gear.data.shards import find_shards
+
+    shards = find_shards(place)
+    build_indices(shards, workers)
+    found: Counter[int] = Counter()
+    for shard in shards:
+        found.update(load_index(shard)["problem"].tolist())
+    click.echo(f"{len(shards)} shards, {found.pop(Problem.NONE, 0)} usable samples")
+    for problem, count in sorted(found.items()):
+        click.echo(f"{count} samples cannot be used: {Problem(problem).sentence}")
+
+
+@data.command()
+@click.argument("place")
+@click.option("--kind", default="auto", show_default=True, help="As data.kind; auto finds it out.")
+@click.option("--count", default=3, show_default=True, help="Samples to show.")
+def look(place: str, kind: str, count: int) -> None:
+    """Say what kind of training data is at PLACE, how much, and show some labels and captions."""
+    import dataclasses
+
+    import numpy as np
+
+    from gear.data.base import BadSample
+    from gear.data.detect import detect_kind
+    from gear.data.sources import DataConfig, open_source
+
+    config = DataConfig(data_dir=place, image_size=32, num_classes=1_000_000, kind=kind)  # type: ignore[arg-type]
+    if kind == "auto":
+        config = dataclasses.replace(config, kind=detect_kind(place))
+    source = open_source(config)
+    click.echo(f"{config.kind}: {len(source)} samples")
+    for number in np.linspace(0, len(source) - 1, min(count, len(source)), dtype=int):
+        try:
+            sample = source.item(int(number), np.random.default_rng(0))
+            shown = f"class {sample.label}" if sample.caption is None else repr(sample.caption[:100])
+        except BadSample as problem:
+            shown = f"cannot be used: {problem}"
+        click.echo(f"  {number}: {shown}")

@@ -34,7 +34,9 @@ def build_text_encoder(
 def _pretrained(source: str, revision: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """Model and tokenizer from a folder or the hub's cache; no code of theirs is run."""
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     options = {"revision": revision, "local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
