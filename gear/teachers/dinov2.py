@@ -14,6 +14,8 @@ from gear.teachers.layers import resample_position_table
 _DIMS = {"s": ("small", 384), "b": ("base", 768), "l": ("large", 1024), "g": ("giant", 1536)}
 _URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size}14/dinov2_vit{size}14{suffix}_pretrain.pth"
 
+_QKV = ("query", "key", "value")
+
 _AUTHORS = Layout(
     marker="mask_token",
     keys=KeyTable(
@@ -26,6 +28,29 @@ _AUTHORS = Layout(
     ),
 )
 """Files of facebookresearch/dinov2; all other keys are timm's as well."""
+
+_LAYER = "encoder.layer.*"
+_HUB = Layout(
+    marker="embeddings.position_embeddings",
+    keys=KeyTable(
+        {
+            "embeddings.mask_token": Dropped("stands for masked patches in training"),
+            "embeddings.cls_token": "cls_token",
+            "embeddings.register_tokens": "reg_token",
+            "embeddings.position_embeddings": "pos_embed",
+            "embeddings.patch_embeddings.projection.*": "patch_embed.proj.*",
+            tuple(f"{_LAYER}.attention.attention.{name}.*" for name in _QKV): "blocks.*.attn.qkv.*",
+            f"{_LAYER}.attention.output.dense.*": "blocks.*.attn.proj.*",
+            f"{_LAYER}.layer_scale1.lambda1": "blocks.*.ls1.gamma",
+            f"{_LAYER}.layer_scale2.lambda1": "blocks.*.ls2.gamma",
+            f"{_LAYER}.mlp.weights_in.*": "blocks.*.mlp.fc1.*",  # SwiGLU of size g
+            f"{_LAYER}.mlp.weights_out.*": "blocks.*.mlp.fc2.*",
+            f"{_LAYER}.*": "blocks.*.*",  # norm1, norm2, mlp.fc1, mlp.fc2
+            "layernorm.*": "norm.*",
+        }
+    ),
+)
+"""model.safetensors of the hub's facebook/dinov2-*."""
 
 
 def _fit(weights: StateDict, network: nn.Module) -> StateDict:
@@ -56,7 +81,7 @@ def _family(name: str, registers: str, suffix: str) -> Family:
             for size, (word, dim) in _DIMS.items()
         },
         build=timm_vit,
-        layouts=(_AUTHORS,),
+        layouts=(_AUTHORS, _HUB),
         fit=_fit,
     )
 

@@ -107,6 +107,19 @@ def test_dinov2_as_its_authors_publish_it(registers: int, gated: bool, tmp_path:
     same(loaded(teacher, dinov2_file(model, table, gated), tmp_path / "dinov2.pth"), want)
 
 
+@pytest.mark.parametrize("gated", [False, True], ids=["mlp", "swiglu"])
+@pytest.mark.parametrize("registers", [0, 4])
+def test_dinov2_as_the_hub_has_it(registers: int, gated: bool, tmp_path: Path) -> None:
+    model = dinov2_model(registers, gated)
+    with torch.no_grad():
+        want = model(preprocess(IMAGE, "dinov2")).last_hidden_state[:, 1 + registers :]
+    model.save_pretrained(tmp_path)
+    assert "encoder.layer.0.attention.attention.query.weight" in hub_file(tmp_path), "the names of the hub's files"
+    teacher = shallow("dinov2_reg" if registers else "dinov2", depth=2, size="g" if gated else "b")
+    teacher.load(tmp_path)
+    same(teacher, want)
+
+
 @pytest.mark.parametrize("family", ["dinov2", "dinov2_reg"])
 def test_timms_own_file_of_dinov2_is_resampled_too(family: str, tmp_path: Path) -> None:
     teacher = shallow(family, depth=1)
