@@ -48,7 +48,7 @@ def backend_in_force(wanted: Backend, device: str) -> str:
     Raises:
         EnvironmentFailure: the compiled one is wanted and mmcv has none.
     """
-    compiled = importlib.util.find_spec("mmcv._ext") is not None
+    compiled = _has_compiled_operators()
     if wanted == "compiled" and not compiled:
         raise EnvironmentFailure(
             "mmcv has no compiled operators here (mmcv-lite); use --set geneval.backend=pytorch, or an image with full "
@@ -140,6 +140,13 @@ class _NoOperators(types.ModuleType):
         return missing
 
 
+def _has_compiled_operators() -> bool:
+    loaded = sys.modules.get("mmcv._ext")
+    if loaded is not None:
+        return not isinstance(loaded, _NoOperators)
+    return importlib.util.find_spec("mmcv") is not None and importlib.util.find_spec("mmcv._ext") is not None
+
+
 def _stand_in_for_compiled_operators() -> None:
-    if "mmcv._ext" not in sys.modules and importlib.util.find_spec("mmcv._ext") is None:
-        sys.modules["mmcv._ext"] = _NoOperators("mmcv._ext")
+    if not _has_compiled_operators():
+        sys.modules.setdefault("mmcv._ext", _NoOperators("mmcv._ext"))

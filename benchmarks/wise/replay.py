@@ -1,7 +1,7 @@
 """A judge that answers from a script, over real HTTP: for the gold check, and for tests of what servers do wrong.
 
-It serves one model, `replay` unless told otherwise. Which script applies is told by "case NAME" in the question; each further question about
-the same case gets the next line of its script, the last one again and again.
+It serves one model, `replay` unless told otherwise. Which script applies is told by "case NAME" in the question; each
+further question about the same case gets the next line of its script, the last one again and again.
 """
 
 from __future__ import annotations
