@@ -15,7 +15,9 @@ from gear.data.digits import COLOURS, NUM_CLASSES, caption, is_unseen, load_digi
 from gear.sampling.draws import PerImageDraw
 from gear.sampling.pixels import to_u8
 from gear.sampling.rollout import SamplingOptions, roll_out
+from gear.training.build import build_stage
 from gear.training.t2i import TextToImageStage
+from gear.weights import open_model
 
 _INK = 0.5
 """Pixels with at least this share of the image's darkest ink tell the colour."""
@@ -73,13 +75,10 @@ def accuracies(images_u8: npt.NDArray[np.uint8], wanted: npt.NDArray[np.int64]) 
     }
 
 
-def load_stage(model_file: Path) -> TextToImageStage:
+def load_stage(run: Path) -> TextToImageStage:
     """A finished run, for drawing."""
-    from gear.training.build import build_stage
-    from gear.weights import open_model
-
-    model = open_model(model_file)
-    assert model.config is not None
-    stage, _ = build_stage("t2i", model.config, torch.device("cpu"), init=model)
+    opened = open_model(run)
+    assert opened.config is not None
+    stage, _ = build_stage("t2i", opened.config, torch.device("cpu"), init=opened)
     assert isinstance(stage, TextToImageStage)
     return stage

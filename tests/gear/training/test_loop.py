@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from gear.data.base import BadSample, Sample
+from gear.training.checkpoint import load_tensors
 from gear.training.loop import fit
 from gear.training.stage import Stage
 from gear.training.stopping import EXIT_INTERRUPTED
-from harness.contract.errors import EnvironmentFailure, UserError
+from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from tests.gear import tiny
 
 PHASES = ("tokenizer", "e2e", "ar", "t2i")
@@ -109,18 +114,68 @@ def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
         fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {"init": "0" * 64})
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Path) -> None:
-    stage: Stage = tiny.stage("tokenizer")
-    step = stage.micro_step
+def poison_after(stage: Stage, step: int) -> None:
+    """From that update on the forward pass gives NaN, as a diverged run's does; the weights themselves are fine."""
+    finish = stage.finish_update
 
-    def broken(*args: object, **kwargs: object) -> object:
-        logs = step(*args, **kwargs)  # type: ignore[arg-type]
-        if stage.step == 3:
-            logs["vq_total"] = torch.tensor(float("nan"))
-        return logs
+    def finish_and_poison() -> None:
+        finish()
+        if stage.step == step:
+            stage.modules["vq"].register_forward_hook(lambda _, __, code: replace(code, recon=code.recon * math.nan))
 
-    stage.micro_step = broken  # type: ignore[method-assign,assignment]
-    with pytest.raises(EnvironmentFailure, match="vq_total is nan at step 4"):
+    stage.finish_update = finish_and_poison  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_ruined(log_every: int, tmp_path: Path) -> None:
+    """Also on a step that is not logged: weights, averages and moments stay finite, and nothing of it is saved."""
+    stage: Stage = tiny.stage("e2e", tiny.config(checkpoint_every=4, log_every=log_every, steps=12))
+    poison_after(stage, 5)
+    with pytest.raises(EnvironmentFailure, match="is nan at step 6"):
         fit(stage, tiny.Noise(), tmp_path, {})
-    assert [path.name for path in (tmp_path / "checkpoints").glob("*.pt")] == ["0000002.pt"]
+    trouble = json.loads((tmp_path / "nonfinite.json").read_text())
+    assert trouble["step"] == 6
+    assert {"reconstruction_loss", "vq_total", "grad_norm_vq"} <= set(trouble["terms"])
+    assert "ce_loss" not in trouble["terms"], "the AR model had nothing to do with it"
+    assert len(trouble["batch_ids"]) == 4
+
+    held = [*stage.modules["vq"].parameters(), *stage.averages["vq_ema"].module.parameters()]
+    held += [value for state in stage.optimizations["tokenizer"].optimizer.state.values() for value in state.values()]
+    assert all(tensor.isfinite().all() for tensor in held)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*.pt")] == ["0000004.pt"]
     assert not (tmp_path / "model.pt").exists()
+
+
+class HalfBroken(tiny.Noise):
+    """Odd samples cannot be used."""
+
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
+        if index % 2:
+            raise BadSample(f"sample {index} is torn")
+        return super().item(index, rng)
+
+
+def test_bad_samples_are_named_once_and_end_the_run_beyond_the_limit(tmp_path: Path) -> None:
+    fit(tiny.stage("tokenizer"), HalfBroken(), tmp_path / "patient", {})
+    lines = (tmp_path / "patient/bad_samples.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["problem"] for line in lines) == [f"sample {n} is torn" for n in (1, 3, 5, 7, 9)]
+
+    values = tiny.config().to_dict()
+    values["data"]["max_bad_samples"] = 2
+    with pytest.raises(BadSamples, match=r"data\.max_bad_samples = 2"):
+        fit(tiny.stage("tokenizer", tiny.RunConfig.from_dict(values)), HalfBroken(), tmp_path / "strict", {})
+
+
+def test_lecam_statistics_are_part_of_a_checkpoint(tmp_path: Path) -> None:
+    values = tiny.config().to_dict()
+    values["loss"]["lecam_regularization_weight"] = 0.1
+    config = tiny.RunConfig.from_dict(values)
+    stage = tiny.stage("e2e", config)
+    fit(stage, tiny.Noise(), tmp_path, {})
+    fresh = tiny.stage("e2e", config)
+    fresh.load_state_dict(load_tensors(tmp_path / "checkpoints/0000006.pt"))
+    for name in ("ema_real_logits_mean", "ema_fake_logits_mean"):
+        restored = getattr(fresh.losses, name)
+        assert restored != 0
+        assert torch.equal(restored, getattr(stage.losses, name))
+    assert "running" not in load_tensors(tmp_path / "model.pt")

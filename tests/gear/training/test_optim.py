@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gear.config import OptimizerConfig
+from gear.training.optim import Optimization
+
+
+def optimization(module: nn.Module, **settings: object) -> Optimization:
+    return Optimization(
+        "ar", [module], OptimizerConfig(**{"lr": 0.1, "warmup_steps": 0, **settings}), max_grad_norm=1.0, total_steps=10
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_update_with_a_norm_that_is_not_finite_touches_nothing(value: float) -> None:
+    """Neither weights nor moments nor their counters; the next good update is as if it had not been."""
+    layer = nn.Linear(3, 2)
+    opt = optimization(layer)
+    opt.step(layer(torch.ones(1, 3)).sum())
+    before = copy.deepcopy((layer.state_dict(), opt.optimizer.state_dict()["state"]))
+    norm = opt.step(layer(torch.ones(1, 3)).sum() * value)
+    assert norm is not None
+    assert not norm.isfinite()
+    torch.testing.assert_close((layer.state_dict(), opt.optimizer.state_dict()["state"]), before, rtol=0, atol=0)
+    opt.step(layer(torch.ones(1, 3)).sum())
+    assert all(parameter.isfinite().all() for parameter in layer.parameters())
+    assert not torch.equal(layer.weight, before[0]["weight"])
+
+
+def test_warm_up_is_linear_and_the_cosine_ends_at_its_floor() -> None:
+    layer = nn.Linear(1, 1)
+    opt = optimization(layer, lr=0.5, warmup_steps=2, schedule="cosine", lr_min=0.1)
+    rates = []
+    for _ in range(11):
+        rates.append(opt.lr)
+        opt.step(layer(torch.ones(1, 1)).sum())
+    halfway = 0.1 + 0.4 * (1 + math.cos(math.pi / 2)) / 2
+    assert rates[:3] == [0.0, 0.25, 0.5]
+    assert rates[6] == pytest.approx(halfway)
+    assert rates[10] == pytest.approx(0.1)
+
+
+def test_gradients_are_clipped_to_the_norm_and_the_norm_is_that_before() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    opt = optimization(layer)
+    seen = []
+    opt.optimizer.register_step_pre_hook(lambda *_: seen.append(layer.weight.grad.clone()))
+    norm = opt.step(layer(torch.tensor([[30.0, 40.0]])).sum())
+    assert norm == pytest.approx(50.0)
+    assert seen[0].norm().item() == pytest.approx(1.0, rel=1e-5)
