@@ -54,31 +54,26 @@ class Repository(Shelf):
 
     def names(self) -> list[str]:
         from huggingface_hub import HfApi, snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+        from huggingface_hub.errors import HFValidationError
 
         try:
             return sorted(HfApi().list_repo_files(self.repo, revision=self.revision))
         except HFValidationError as error:
             raise UserError(f"{self.name} is neither a path that exists nor a name on the hub ({error}).") from None
-        except (OfflineModeIsEnabled, OSError) as error:  # what the hub client raises for anything between here and it
-            reason = _first_line(error)
-        except Exception as error:
-            if type(error).__module__.split(".")[0] not in ("httpx", "httpcore"):
-                raise
+        except _no_answer() as error:
             reason = _first_line(error)
         try:
             folder = Path(snapshot_download(self.repo, revision=self.revision, local_files_only=True))
-        except (LocalEntryNotFoundError, OSError):
+        except OSError:
             raise self._missing(reason) from None
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
     def path(self, name: str) -> Path:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
 
         try:
             return Path(hf_hub_download(self.repo, name, revision=self.revision))
-        except (LocalEntryNotFoundError, OSError) as error:
+        except _no_answer() as error:
             raise self._missing(_first_line(error)) from None
 
     def _missing(self, reason: str) -> MissingAsset:
@@ -126,6 +121,17 @@ def _only_file(shelf: Shelf) -> Path | Shelf:
         f"{shelf.name} holds {len(weights)} weights files ({', '.join(weights[:8])}); "
         f"name one, such as {shelf.name}/{weights[0]}"
     )
+
+
+def _no_answer() -> tuple[type[Exception], ...]:
+    """What the hub client raises when it is offline, or the hub unreachable, or the file not there or not for us.
+
+    Connection errors come as they are from its HTTP library, which is another one from version to version; the client's
+    own error has that library's as a base.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, *(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,14 +1,21 @@
-"""Files, folders and hub ids; the hub is its local cache here, laid out as the client lays it out."""
+"""Files, folders and hub ids; the hub is its cache here, or a server on this machine that the real client asks."""
 
 from __future__ import annotations
 
+import hashlib
+import http.server
+import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gear.convert import to_hub
 from gear.weights import describe, load_ar, load_tokenizer, open_model
@@ -86,6 +93,79 @@ def test_the_offline_switch_of_the_hub_client_is_respected(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == MissingAsset.exit_code
     assert "hf download org/absent" in done.stderr and "Traceback" not in done.stderr
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The addresses of the hub that the client asks for: a repository's files, and one file."""
+
+    files: dict[str, bytes]
+    asked: list[str]
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/models/org/gear"):
+            files = [{"type": "file", "path": name, "size": len(body), "oid": ""} for name, body in self.files.items()]
+            self._answer(json.dumps(files if "/tree/" in self.path else {"id": "org/gear", "sha": COMMIT}).encode())
+        elif (name := self.path.rpartition("/")[2]) in self.files and "/resolve/" in self.path:
+            if self.command == "GET":
+                self.asked.append(name)
+            self._answer(self.files[name])
+        else:
+            self.send_error(404)
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def hub(content, tmp_path) -> Iterator[tuple[str, list[str]]]:
+    """The address of a hub on this machine with one repository in our layout, and the files it was asked for."""
+    torch.save(content, tmp_path / "gear.pt")
+    folder = to_hub(open_model(tmp_path / "gear.pt", preset=preset()), tmp_path / "folder")
+    asked: list[str] = []
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("OurHub", (Hub,), {"files": files, "asked": asked}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def gear_with(endpoint: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A gear command whose hub is at `endpoint`; the client reads its environment once, so in another process."""
+    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PATH": "/usr/bin:/bin", "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-m", "gear", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.mark.slow
+def test_of_a_repository_only_what_is_used_is_fetched_and_then_kept(hub, tmp_path):
+    """The real client against a hub on this machine; without it, what was fetched is still there."""
+    endpoint, asked = hub
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    arguments = ("reconstruct", str(tmp_path / "a.png"), "--tokenizer", "hf://org/gear", "--out", str(tmp_path / "out"))
+    done = gear_with(endpoint, tmp_path / "home", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert sorted(asked) == ["config.json", "vq_ema.safetensors"]
+
+    unreachable = "http://127.0.0.1:9"
+    again = gear_with(unreachable, tmp_path / "home", *arguments)
+    assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    missing = gear_with(unreachable, tmp_path / "home", "info", "org/absent")
+    assert missing.returncode == MissingAsset.exit_code
+    assert "the hub does not give it" in missing.stderr and "Traceback" not in missing.stderr
 
 
 @pytest.mark.parametrize("source", ["weights/absent.pt", "a/b/c", "absent", "org/name.safetensors"])
