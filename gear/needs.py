@@ -30,6 +30,9 @@ def needed_files(config: RunConfig) -> list[Need]:
         source = weights_of(config.teacher, name, config.data.image_size)
         if source is not None:
             needs.append(Need(purpose=f"teacher {name}", source=source))
+    watch = config.watch
+    if watch.features_weights is not None and (watch.generation_every or watch.reconstruction_every):
+        needs.append(Need(purpose="Frechet distances while training", source=watch.features_weights))
     starts = ((phase, stage.init) for phase, stage in config.stages.items())
     needs += [Need(purpose=f"start of stage {phase} without --init", source=init) for phase, init in starts if init]
     return needs

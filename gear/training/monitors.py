@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from gear.assets import find_asset
 from gear.data.base import ImageSource
 from gear.training.distributed import rows_of_all, world
 from gear.training.drawing import ImagesU8, Weights, images_of, models_of, requests_for
@@ -33,11 +34,9 @@ WEIGHTS: tuple[Weights, ...] = ("live", "ema")
 
 def build_extractor(config: WatchConfig, device: torch.device) -> Extractor:
     """The network whose features are compared."""
-    network = (
-        _inception(Path(config.features_weights or ""), device)
-        if config.features == "inception"
-        else _lite0(config, device)
-    )
+    source = config.features_weights
+    path = find_asset(source, purpose="a Frechet distance", setting="watch.features_weights") if source else None
+    network = _lite0(path, device) if path is None or config.features == "lite0" else _inception(path, device)
 
     @torch.inference_mode()
     def extract(images_u8: ImagesU8) -> npt.NDArray[np.float32]:
@@ -54,11 +53,11 @@ def _inception(weights: Path, device: torch.device) -> Callable[[torch.Tensor], 
     return InceptionV3.from_file(weights).to(device)
 
 
-def _lite0(config: WatchConfig, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def _lite0(weights: Path | None, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """Pooled features (1,280) of EfficientNet-Lite0 at 128 px."""
     from gear.teachers.lite0 import load_lite0
 
-    network = load_lite0(Path(config.features_weights) if config.features_weights else None).float().to(device)
+    network = load_lite0(weights).float().to(device)
 
     def features(images_01: torch.Tensor) -> torch.Tensor:
         resized = F.interpolate(images_01, size=(128, 128), mode="bicubic", align_corners=False)

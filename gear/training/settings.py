@@ -56,7 +56,7 @@ class WatchConfig:
     features: Literal["lite0", "inception"] = "lite0"
     """Network whose features the Frechet distances compare. Only `inception` with its official weights gives FIDs."""
     features_weights: str | None = None
-    """Weights of that network; lite0 has them in its package."""
+    """Weights of that network: a path, or an address that `gear.assets` finds; lite0 has them in its package."""
     reference: str | None = None
     """Statistics (.npz with mu and sigma) to compare drawn images with; None computes them from the training images."""
     batch_size: int = 32

@@ -102,6 +102,15 @@ def test_the_recipe_without_files_from_outside_needs_none() -> None:
     assert needed_files(load_config("demo")) == []
 
 
+def test_the_monitors_network_is_needed_when_they_are_on() -> None:
+    assert "Frechet distances while training" not in {
+        need.purpose for need in needed_files(load_config("imagenet-b-vq"))
+    }
+    on = needed_files(load_config("imagenet-b-vq", ["watch.generation_every=50000"]))
+    (source,) = (need.source for need in on if need.purpose == "Frechet distances while training")
+    assert source.endswith("/pt_inception-2015-12-05-6726825d.pth")
+
+
 def test_the_files_that_a_recipe_needs_are_listed_with_their_purpose() -> None:
     needs = {need.purpose: need.source for need in needed_files(load_config("imagenet-xl-ibq-siglip2-512px"))}
     assert needs["teacher siglip2-vit-b"] == "hf://google/siglip2-base-patch16-512/model.safetensors"
