@@ -1,4 +1,8 @@
-"""What a family of published vision transformers brings: its sizes, its network, and its weights' layouts."""
+"""What a family of published vision transformers brings: its sizes, its network, and its weights' layouts.
+
+None of the published files could be opened while this was written: names and shapes are those of their authors' code,
+and files made up after them give what the independent models of the transformers library compute.
+"""
 
 from __future__ import annotations
 
