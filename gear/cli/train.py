@@ -87,7 +87,15 @@ def tokenizer(init: str | None, **options: Any) -> None:
 @stage_options
 @click.option("--init", metavar="SOURCE", help="Model of stage `tokenizer`; default: what the preset names.")
 def e2e(init: str | None, **options: Any) -> None:
-    """GEAR: train the tokenizer and the AR model together, each with its own loss."""
+    """GEAR: train the tokenizer and the AR model together, each with its own loss.
+
+    \b
+      gear train e2e --preset demo --init exps/demo/tokenizer --out exps/demo/e2e
+      gear train e2e --preset imagenet-xl-vq --data-dir imagenet/train --out exps/stage1
+      gear train e2e --preset imagenet-l-ibq-dinov3 --set gear.temperature=0.05 --init ibq-with-gan.pt ...
+
+    `gear presets NAME` lists the files from outside that a preset needs, and how to get them.
+    """
     _train("e2e", init=init, tokenizer=None, **options)
 
 

@@ -23,7 +23,7 @@ class TeacherConfig:
     separated by commas, have a projector each and count the same."""
     weights: str | None = None
     """File, hub folder or address (`gear.assets`) of its weights, one per teacher and separated by commas; an empty one
-    or None takes the published weights. `random` leaves the network untrained: for tests and measuring speed."""
+    or None takes the published weights. `random` leaves a transformer untrained: for tests and measuring speed."""
     layer: int = -1
     """-1: the network's output after its final norm; n: the output of block n, counted from 1, before that norm."""
     spatial_norm: SpatialNorm = "none"
