@@ -1,4 +1,4 @@
-"""Choices of precision and of chunk size that several modules share."""
+"""Choices of precision, memory layout and chunk size that several modules share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ Results do not depend on it beyond rounding.
 def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32, or as it is when it is wider (float64 is how the conformance cases are judged)."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def in_layout(maps: Tensor, layout: torch.memory_format | None) -> Tensor:
+    """Maps (B, channels, height, width) in a memory layout; None chooses it: channels last on a GPU.
+
+    Tensor cores read channels last without a transposition. On a CPU the backward pass was slower that way (1.6 times,
+    VQ-16 at 256 pixels). What a convolution gives has the layout of what it gets, so that one call in front of a
+    network is enough; weights, and with them optimizers and checkpoints, keep theirs.
+    """
+    if layout is None:
+        layout = torch.channels_last if maps.is_cuda else torch.contiguous_format
+    return maps.contiguous(memory_format=layout)
 
 
 def row_chunks(num_rows: int, row_elements: int, device: torch.device, *, multiple: int = 1) -> Iterator[slice]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+
+from gear.numerics import in_layout
 
 Norm = Literal["batch", "group"]
 
@@ -28,10 +31,12 @@ class PatchDiscriminator(nn.Module):
             layers += [_conv(before, after, stride=stride, bias=False), _norm(norm, after), _leaky_relu()]
         layers.append(_conv(widths[-1], 1, stride=1))
         self.main = nn.Sequential(*layers)
+        self.layout: torch.memory_format | None = None
+        """Memory layout of all maps; None = channels last on a GPU, rows on a CPU."""
         self.apply(_initialise)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.main(pixels)
+        return self.main(in_layout(pixels, self.layout))
 
 
 def _conv(in_channels: int, out_channels: int, *, stride: int, bias: bool = True) -> nn.Conv2d:

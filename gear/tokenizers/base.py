@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from gear.numerics import at_least_float32
+from gear.numerics import at_least_float32, in_layout
 from gear.tokenizers.distances import Distances
 
 
@@ -179,6 +179,8 @@ class Tokenizer(nn.Module):
         self.quantize = quantize
         self.quant_conv = quant_conv or nn.Identity()
         self.post_quant_conv = post_quant_conv or nn.Identity()
+        self.layout: torch.memory_format | None = None
+        """Memory layout of all maps; None = channels last on a GPU, rows on a CPU."""
 
     def pre_quant(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w): what enters the quantiser."""
@@ -186,7 +188,7 @@ class Tokenizer(nn.Module):
         if pixels.ndim != 4 or pixels.shape[2] % factor or pixels.shape[3] % factor:
             shape = tuple(pixels.shape)
             raise ValueError(f"pixels must be (B, 3, H, W) with H and W multiples of {factor}, got {shape}")
-        return self.quant_conv(self.encoder(pixels))
+        return self.quant_conv(self.encoder(in_layout(pixels, self.layout)))
 
     def encode(self, pixels: Tensor) -> Code:
         """The code of a batch of images, without a reconstruction."""
@@ -202,7 +204,7 @@ class Tokenizer(nn.Module):
 
     def decode(self, quant: Tensor) -> Tensor:
         """(B, C, h, w) -> pixels (B, 3, H, W)."""
-        return self.decoder(self.post_quant_conv(quant))
+        return self.decoder(self.post_quant_conv(in_layout(quant, self.layout)))
 
     def lookup(self, code_ids: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Code vectors (B, C, h, w) of ids in raster order; `grid` is (B, h, w), the ids may have any shape."""

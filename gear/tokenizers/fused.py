@@ -3,6 +3,8 @@
 Written as three modules, autograd keeps the input of each: three maps per convolution, which at 256 pixels are most of
 the memory of tokenizer training. Norm and SiLU cost little beside the convolution, so here only their input is kept,
 and the two are computed again on the way back; the convolution is not.
+
+The layout of the input, channels last or not, is that of the output: see `gear.numerics.in_layout`.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class _NormSiluConv(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             h = _norm_silu(x, norm_weight, norm_bias, norm)
             in_type = None if bias is None else bias.to(x.dtype)
-            return F.conv2d(h, weight.to(x.dtype), in_type, conv.stride, conv.padding)
+            out = F.conv2d(h, _cast(weight, like=x), in_type, conv.stride, conv.padding)
+            return out.contiguous(memory_format=_layout(x))
 
     @staticmethod
     @once_differentiable
@@ -57,7 +60,7 @@ class _NormSiluConv(torch.autograd.Function):
         of_h, of_weight, of_bias = torch.ops.aten.convolution_backward(
             grad,
             h.detach(),
-            weight.to(x.dtype),
+            _cast(weight, like=x),
             None if conv.bias is None else list(conv.bias.shape),
             conv.stride,
             conv.padding,
@@ -74,4 +77,15 @@ class _NormSiluConv(torch.autograd.Function):
 
 def _norm_silu(x: Tensor, weight: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Statistics and arithmetic are in float32 inside the kernel also where the maps are bfloat16."""
-    return F.silu(F.group_norm(x, norm.num_groups, weight.to(x.dtype), bias.to(x.dtype), norm.eps))
+    h = F.silu(F.group_norm(x, norm.num_groups, weight.to(x.dtype), bias.to(x.dtype), norm.eps))
+    return h.contiguous(memory_format=_layout(x))  # the norm's kernel for GPUs gives rows whatever it gets
+
+
+def _cast(weight: Tensor, like: Tensor) -> Tensor:
+    """The weight in the type and layout of a map: one copy, or none where both are its own."""
+    return weight.to(like.dtype, memory_format=_layout(like))
+
+
+def _layout(maps: Tensor) -> torch.memory_format:
+    last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format

@@ -36,3 +36,28 @@ def test_widths_stop_growing_at_eight_times_the_first():
 def test_arguments_without_sense_are_refused(arguments):
     with pytest.raises(ValueError, match="must be"):
         PatchDiscriminator(**arguments)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_in_channels_last_the_logits_and_gradients_are_the_same(norm):
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(ndf=8, n_layers=2, norm=norm).double()
+    pixels = torch.rand(2, 3, 32, 32, dtype=torch.float64) * 2 - 1
+
+    def results() -> list[torch.Tensor]:
+        logits = discriminator(pixels)
+        return [logits, *torch.autograd.grad(logits.square().sum(), list(discriminator.parameters()))]
+
+    rows = results()
+    discriminator.layout = torch.channels_last
+    torch.testing.assert_close(results(), rows)
+
+
+def test_under_autocast_the_logits_stay_within_bfloat16_of_float32():
+    torch.manual_seed(0)
+    discriminator, pixels = PatchDiscriminator(ndf=8), torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = discriminator(pixels)
+    assert logits.dtype == torch.bfloat16
+    wanted = discriminator(pixels)
+    assert (logits - wanted).norm() < 0.05 * wanted.norm()

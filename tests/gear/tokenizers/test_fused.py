@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -52,12 +50,11 @@ def test_frozen_parameters_get_no_gradient(pair) -> None:
 
 
 def test_in_channels_last_the_numbers_are_the_same_and_so_is_the_layout(pair) -> None:
-    norm, conv = pair
-    x = torch.randn(2, 32, 4, 6)
-    last = copy.deepcopy(conv).to(memory_format=torch.channels_last)
-    out = norm_silu_conv(x.contiguous(memory_format=torch.channels_last), norm, last)
-    assert out.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(results(norm_silu_conv, x, norm, last), results(plain, x, norm, conv))
+    norm, conv = (module.double() for module in pair)
+    x = torch.randn(2, 32, 4, 6, dtype=torch.float64)
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert norm_silu_conv(last, norm, conv).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(results(norm_silu_conv, last, norm, conv), results(plain, x, norm, conv))
 
 
 def test_under_autocast_it_is_bfloat16_within_its_precision(pair) -> None:

