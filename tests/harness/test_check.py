@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from harness.check import check_plan, compare_with_expected
+from harness.assets import Asset, AssetStore
+from harness.check import check_plan, compare_with_expected, full_check_plan
 from harness.contract.errors import UserError
 from harness.contract.record import Metric, ScoreRecord
 
@@ -54,3 +55,21 @@ def test_the_shipped_assets_take_the_place_of_the_real_ones(toy):
 def test_a_benchmark_without_a_case_says_so(toy):
     with pytest.raises(UserError, match="has no 'check:'"):
         check_plan(dataclasses.replace(toy.catalog.benchmark("toy"), check={}))
+
+
+def test_the_full_check_scores_the_public_batch_that_the_benchmark_names(toy):
+    (toy.root / "batch.npz").touch()
+    case = {"full": {"samples": "toy-batch", "expected": {"m": {"value": 1.0, "abs": 0.1}}}}
+    benchmark = dataclasses.replace(toy.catalog.benchmark("toy"), check=case)
+    listed = {"toy-batch": Asset(name="toy-batch", file="batch.npz")}
+    store = AssetStore(toy.root / "assets", listed, toy.setting().memo, {"toy-batch": toy.root / "batch.npz"})
+    plan = full_check_plan(benchmark, store)
+    assert plan.name == "check-toy-full"
+    assert [step.name for step in plan.steps] == ["samples", "score-toy"]
+    (row,) = compare_with_expected(benchmark, record(1.05), full=True)
+    assert row.passed
+
+
+def test_the_full_check_needs_a_batch_and_says_which(toy):
+    with pytest.raises(UserError, match="has no public batch"):
+        full_check_plan(toy.catalog.benchmark("toy"), toy.setting().assets)

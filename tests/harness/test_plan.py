@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.catalog import Catalog, StageSpec
 from harness.contract.errors import UserError
 from harness.execute import describe
 from harness.generators import existing_samples
 from harness.plan import AssetInput, Document, Environment, FileInput, OutputOf, Plan, Request, Step, make_plan
+from harness.reconstructions import TokenizerGenerator
 
 
 def step(**changes) -> Step:
@@ -132,3 +134,73 @@ def test_a_name_that_cannot_be_a_folder_is_refused():
     for name in ("", "a/b", "a b", "ü"):
         with pytest.raises(UserError, match="step name"):
             Plan(name="p", steps=(step(name=name, inputs={}),))
+
+
+def staged(toy, **stage) -> Catalog:
+    """The toy with one feature stage."""
+    benchmark = toy.catalog.benchmark("toy")
+    spec = StageSpec(name="reference", assets=("toy-reference",), options=("scale",), **stage)
+    return Catalog([dataclasses.replace(benchmark, scorer=dataclasses.replace(benchmark.scorer, stages=(spec,)))], {})
+
+
+def test_a_feature_stage_is_a_step_that_knows_only_what_it_reads(toy):
+    plan = make_plan(Request(benchmarks=("toy",), generator=toy.command()), staged(toy))
+    stage, score = plan.step("features-toy-reference"), plan.step("score-toy")
+    assert set(stage.inputs) == {"options.json", "assets/toy-reference"}
+    assert stage.inputs["options.json"] == Document({"scale": 1.0})
+    assert stage.argv[-2:] == ("--stage", "reference") and "--samples" not in stage.argv
+    assert stage.needs == () and stage.produces == ("features.json",)
+    assert score.inputs["features/reference"] == OutputOf("features-toy-reference")
+    assert "--features" in score.argv
+
+
+def test_a_stage_that_reads_samples_waits_for_them(toy):
+    plan = make_plan(Request(benchmarks=("toy",), generator=toy.command()), staged(toy, samples=True))
+    assert plan.step("features-toy-reference").needs == ("sample-toy",)
+
+
+def test_other_samples_and_other_options_do_not_change_the_key_of_a_stage(toy):
+    keys = set()
+    for options in ({}, {"toy": {"refuse": 1}}):
+        request = Request(benchmarks=("toy",), generator=toy.command(), options=options)
+        stage = make_plan(request, staged(toy)).step("features-toy-reference")
+        keys.add(stage.key({name: repr(source) for name, source in stage.inputs.items()}, "environment"))
+    assert len(keys) == 1
+
+
+def pairs_benchmark(toy) -> Catalog:
+    benchmark = toy.catalog.benchmark("toy")
+    changes = {"form": "pairs", "requests": {"kind": "pairs", "images": "toy-reference"}}
+    return Catalog([dataclasses.replace(benchmark, options={"resize": "bicubic", "ema": True}, **changes)], {})
+
+
+def tokenizer(toy, **changes) -> TokenizerGenerator:
+    (toy.root / "tokenizer.pt").touch()
+    return TokenizerGenerator(source=toy.root / "tokenizer.pt", code_digest="0", **changes)
+
+
+def test_a_tokenizer_reconstructs_instead_of_drawing(toy):
+    options = {"toy": {"resize": "bilinear", "ema": False}}
+    generator = tokenizer(toy, options=options, limit=7)
+    plan = make_plan(Request(benchmarks=("toy",), generator=generator, options=options), pairs_benchmark(toy))
+    assert [(row.name, row.needs) for row in plan.steps] == [
+        ("reconstruct-toy", ()),
+        ("score-toy", ("reconstruct-toy",)),
+    ]
+    line = " ".join(plan.steps[0].argv)
+    assert "--image-size 8 --resize bilinear --limit 7 --no-ema" in line
+    assert plan.steps[0].inputs["images"] == AssetInput("toy-reference")
+
+
+def test_pairs_of_ones_own_are_scored_as_they_are(toy):
+    (toy.root / "pairs.npz").touch()
+    generator = existing_samples(toy.root / "pairs.npz")
+    (score,) = make_plan(Request(benchmarks=("toy",), generator=generator), pairs_benchmark(toy)).steps
+    assert score.inputs["samples"] == FileInput(toy.root / "pairs.npz")
+
+
+def test_generators_and_tokenizers_are_not_mixed_up(toy):
+    with pytest.raises(UserError, match="judges tokenizers; give --tokenizer"):
+        make_plan(Request(benchmarks=("toy",), generator=toy.command()), pairs_benchmark(toy))
+    with pytest.raises(UserError, match="cannot draw what toy asks for"):
+        make_plan(Request(benchmarks=("toy",), generator=tokenizer(toy)), toy.catalog)

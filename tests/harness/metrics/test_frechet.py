@@ -8,7 +8,14 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.metrics.frechet import Statistics, StatisticsAccumulator, frechet_distance, statistics, statistics_of
+from harness.metrics.frechet import (
+    Statistics,
+    StatisticsAccumulator,
+    frechet_distance,
+    root_trace,
+    statistics,
+    statistics_of,
+)
 
 
 def features(count: int, width: int, seed: int, *, shift: float = 0.0) -> np.ndarray:
@@ -114,3 +121,20 @@ def test_a_nan_in_the_features_is_refused() -> None:
     x[4, 1] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         statistics(x)
+
+
+@pytest.mark.parametrize(
+    ("counts", "decay"),
+    [((300, 250), 0.0), ((300, 250), 1.5), ((300, 250), 6.0), ((30, 250), 0.0), ((30, 20), 0.0)],
+    ids=["full rank", "falling spectrum", "steep spectrum", "one singular", "both singular"],
+)
+def test_every_route_to_the_root_gives_the_trace_of_the_published_one(counts: tuple[int, int], decay: float) -> None:
+    """Eigenvalues, singular values of Cholesky factors, or those of factors of rank r: by what the spectra allow."""
+    scale = np.arange(1.0, 41.0) ** -decay
+    a, b = (np.cov(features(count, 40, seed) * scale, rowvar=False) for seed, count in enumerate(counts))
+    nudge = 1e-14 * np.eye(40) * np.trace(a)
+    published = np.trace(np.real(scipy.linalg.sqrtm((a + nudge) @ (b + nudge))))
+    exact = np.sqrt(np.clip(np.linalg.eigvals(a @ b).real, 0.0, None)).sum()
+    assert root_trace(a, b) == pytest.approx(published, rel=1e-4)
+    assert root_trace(a, b) == pytest.approx(exact, rel=1e-6)
+    assert root_trace(a, b) == pytest.approx(root_trace(b, a), rel=1e-9)

@@ -11,15 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from harness.metrics.prdc import (
-    adm_precision_recall,
-    containment,
-    draw_rows,
+from harness.metrics.distances import (
     euclidean_distances,
     half_precision_squared_distances,
+    single_precision_squared_distances,
+    squared_distances,
+)
+from harness.metrics.prdc import (
+    adm_precision_recall,
+    adm_radii,
+    containment,
+    draw_rows,
+    exact_precision_recall,
     neighbour_radii,
     prdc,
-    squared_distances,
+    prdc_with_counts,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -152,3 +158,51 @@ def test_prdc_meets_the_reference_evaluator() -> None:
         sample = archive["features"]
     assert vars(prdc(reference, sample, k=5)) == pytest.approx(case["extra"]["prdc_all_k5"])
     assert vars(prdc(reference, sample, k=3)) == pytest.approx(case["extra"]["prdc_all_k3"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 40))
+def test_computing_each_pair_once_changes_no_radius(seed: int, block: int) -> None:
+    features = normal(50, 6, seed)
+    blocks = {"distance": squared_distances, "row_block": block, "column_block": block}
+    once, twice = (neighbour_radii(features, 3, symmetric=symmetric, **blocks) for symmetric in (True, False))
+    np.testing.assert_allclose(once, twice, rtol=1e-12)
+
+
+def test_a_symmetric_pass_needs_square_blocks() -> None:
+    with pytest.raises(ValueError, match="square blocks"):
+        neighbour_radii(normal(20, 3, 0), 2, symmetric=True, row_block=5, column_block=7)
+
+
+def test_exact_precision_and_recall_are_those_of_distances_by_subtraction() -> None:
+    reference, sample = normal(150, 20, 0) + 5.0, normal(130, 20, 1, scale=1.1) + 5.0
+    within_reference, within_sample, between = (
+        cdist(reference, reference),
+        cdist(sample, sample),
+        cdist(reference, sample),
+    )
+    radii = np.sort(within_reference, axis=1)[:, 3], np.sort(within_sample, axis=1)[:, 3]
+    inside = exact_precision_recall(reference, sample)
+    assert inside.precision == (between <= radii[0][:, None]).any(axis=0).mean()
+    assert inside.recall == (between <= radii[1][None]).any(axis=1).mean()
+
+
+def test_single_precision_is_near_double() -> None:
+    a, b = normal(40, 300, 0), normal(30, 300, 1)
+    got = single_precision_squared_distances(a, b)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, squared_distances(a, b), rtol=1e-5)
+
+
+def test_a_reference_whose_radii_are_known_is_not_computed_again() -> None:
+    reference, sample = normal(150, 20, 0), normal(130, 20, 1)
+    kept = adm_precision_recall(reference, sample, reference_radii=adm_radii(reference))
+    fresh = adm_precision_recall(reference, sample)
+    assert (kept.precision, kept.recall) == (fresh.precision, fresh.recall)
+    assert adm_precision_recall(reference, sample, reference_radii=np.zeros(150)).precision == 0.0
+
+
+def test_the_counts_behind_prdc_are_its_means() -> None:
+    manifold, inside = prdc_with_counts(normal(90, 5, 0), normal(80, 5, 1))
+    assert manifold.density == inside.reference_balls.mean() / 5
+    assert manifold.precision == (inside.reference_balls > 0).mean()

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks.coco.evaluation import Options, clip_score, fid
+from benchmarks.coco.scorer import CLIP, requests_of
+from harness.contract.adopt import sample_set_from_npz
+from harness.contract.errors import BadSamples, UserError
+from harness.contract.samples import SampleSet
+from harness.contract.scorer import Assets
+
+FOLDER = Path(__file__).parents[3] / "benchmarks" / "coco"
+DECLARED = yaml.safe_load((FOLDER / "benchmark.yaml").read_text())
+
+
+def test_benchmark_yaml_declares_the_defaults_of_the_code() -> None:
+    assert DECLARED["options"] == Options().as_mapping()
+    for name in ("num_samples", "selection_seed"):
+        assert DECLARED["requests"][name] == getattr(Options(), name)
+    assert set(CLIP) <= set(DECLARED["assets"])
+
+
+def test_equal_sets_are_at_distance_zero_and_a_score_is_a_hundredfold_mean() -> None:
+    features = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    assert fid(features, features) == pytest.approx(0.0, abs=1e-9)
+    assert clip_score(np.array([0.5, -0.1])) == pytest.approx(20.0)
+
+
+def test_samples_of_the_shipped_case_answer_the_selection() -> None:
+    samples = SampleSet.open(FOLDER / "check" / "samples")
+    assert len(requests_of(samples, Assets(FOLDER / "check" / "assets"), Options())) == 12
+    with pytest.raises(BadSamples, match="not the first 12 of the selection"):
+        requests_of(samples, Assets(FOLDER / "check" / "assets"), Options(selection_seed=1))
+
+
+def test_images_without_captions_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "drawn.npz", arr_0=np.zeros((3, 8, 8, 3), np.uint8))
+    samples = sample_set_from_npz(tmp_path / "drawn.npz", tmp_path / "samples")
+    with pytest.raises(BadSamples, match="nothing says which caption"):
+        requests_of(samples, None, Options())
+
+
+def test_a_wrong_option_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="no option 'num_sample'"):
+        Options.from_mapping({"num_sample": 3})

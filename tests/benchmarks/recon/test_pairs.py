@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.recon.pairs import PairSet
+from harness.contract.errors import BadSamples
+
+
+def images(count: int = 5) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+
+
+def recon(count: int = 5) -> np.ndarray:
+    return np.random.default_rng(1).uniform(0.0, 1.0, (count, 8, 8, 3)).astype(np.float32)
+
+
+def saved(folder: Path, originals: np.ndarray, reconstructions: np.ndarray) -> Path:
+    np.savez(folder / "pairs.npz", originals=originals, reconstructions=reconstructions)
+    return folder / "pairs.npz"
+
+
+def test_an_archive_and_a_folder_of_two_are_read_alike(tmp_path: Path) -> None:
+    archive = saved(tmp_path, images(), recon())
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    np.savez(folder / "originals.npz", arr_0=images())
+    np.savez_compressed(folder / "reconstructions.npz", arr_0=recon())
+    for path in (archive, folder):
+        pairs = PairSet.open(path)
+        assert len(pairs) == 5
+        ours, theirs = (np.concatenate(side) for side in zip(*pairs.batches(2), strict=True))
+        np.testing.assert_array_equal(ours, images().astype(np.float32) / np.float32(255))
+        np.testing.assert_array_equal(theirs, recon())
+
+
+def test_rounded_reconstructions_are_read_as_fractions(tmp_path: Path) -> None:
+    ((_, theirs),) = PairSet.open(saved(tmp_path, images(), images())).batches(9)
+    assert theirs.max() <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("originals", "reconstructions", "sentence"),
+    [
+        (images(), recon().transpose(0, 3, 1, 2), "channels first; save x.transpose"),
+        (images(), recon(4), "one reconstruction per original"),
+        (images(), recon().astype(np.float64), "is float64; save float32 within 0..1"),
+        (images().astype(np.float32), recon(), "not uint8"),
+        (images().transpose(0, 3, 1, 2), recon(), "channels first"),
+        (images(), recon().astype(object), "Python objects"),
+    ],
+)
+def test_sides_that_do_not_go_together_are_refused(
+    tmp_path: Path, originals: np.ndarray, reconstructions: np.ndarray, sentence: str
+) -> None:
+    with pytest.raises(BadSamples, match=sentence):
+        PairSet.open(saved(tmp_path, originals, reconstructions))
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"), [(np.nan, "image 3 .* holds NaN"), (-0.5, "image 3 .* goes from -0.5"), (1.5, "to 1.5")]
+)
+def test_values_that_are_no_image_are_refused_with_their_row(tmp_path: Path, value: float, sentence: str) -> None:
+    broken = recon()
+    broken[3, 0, 0, 0] = value
+    with pytest.raises(BadSamples, match=sentence):
+        list(PairSet.open(saved(tmp_path, images(), broken)).batches(2))
+
+
+def test_a_truncated_archive_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadSamples, match="holds no pairs"):
+        PairSet.open(tmp_path)
+    path = saved(tmp_path, images(), recon())
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(BadSamples, match="not a whole NPZ archive"):
+        PairSet.open(path)
+
+
+def test_other_bytes_are_another_digest(tmp_path: Path) -> None:
+    first = PairSet.open(saved(tmp_path, images(), recon())).digest
+    assert PairSet.open(saved(tmp_path, images(), recon() / 2)).digest != first
