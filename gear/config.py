@@ -168,7 +168,10 @@ class RunConfig:
 
     def stage(self, phase: str) -> StageConfig:
         if phase not in self.stages:
-            raise UserError(f"the configuration {self.name!r} says nothing about the stage {phase!r} (stages.{phase}).")
+            raise UserError(
+                f"the configuration {self.name!r} says nothing about the stage {phase!r} (stages.{phase}); it is for "
+                f"{', '.join(self.stages) or 'no stage at all'}. `gear presets` lists others."
+            )
         return self.stages[phase]
 
     @property

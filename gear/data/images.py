@@ -37,7 +37,9 @@ def open_rgb(content: Path | bytes, *, accept_truncated: bool = False) -> Image.
             if opened.width * opened.height > MAX_PIXELS:
                 raise BadSample(f"{opened.width} x {opened.height} pixels are more than the {MAX_PIXELS:,} allowed")
             return opened.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:  # whose own words hold a memory address: the same problem would look new each time
+        raise BadSample("it cannot be read as an image (its format is not known)") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadSample(f"it cannot be read as an image ({error})") from None
 
 

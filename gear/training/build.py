@@ -75,9 +75,10 @@ def _ar_stage(config: RunConfig, device: torch.device, init: ModelFile | None, t
 
 
 def _t2i_stage(config: RunConfig, device: torch.device, init: ModelFile | None, tokenizer: ModelFile | None) -> Stage:
-    frozen = frozen_tokenizer("t2i", config, tokenizer or init)
-    ar, projectors, targets = _ar_parts(config, device, lambda: TextToImageAR(config.text_ar))
+    text_ar = config.text_ar
     assert config.text is not None  # or text_ar would have said so
+    frozen = frozen_tokenizer("t2i", config, tokenizer or init)
+    ar, projectors, targets = _ar_parts(config, device, lambda: TextToImageAR(text_ar))
     if init is not None:
         warm_start(ar, averaged_ar("t2i", init), copy_image_stream=config.text.copy_image_stream)
         start_projectors(projectors, init)

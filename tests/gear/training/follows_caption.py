@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.demo.digit_classifier import DigitClassifier
-from gear.ar.t2i import TextCondition
+from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.data.digits import COLOURS, NUM_CLASSES, caption, is_unseen, load_digits
 from gear.sampling.draws import PerImageDraw
 from gear.sampling.pixels import to_u8
@@ -50,7 +50,8 @@ def draw(
 ) -> npt.NDArray[np.uint8]:
     """One image per row of `wanted` (digit, colour id), (N, 32, 32, 3) uint8, from the averaged weights."""
     ar = stage.averages["ema"].module
-    images = []
+    assert isinstance(ar, TextToImageAR)
+    images: list[npt.NDArray[np.uint8]] = []
     for part in np.array_split(wanted, max(1, len(wanted) // 80)):
         encoded = stage.text_encoder.encode([caption(int(digit), int(colour)) for digit, colour in part])
         condition = TextCondition(features=encoded.features, mask=encoded.mask, null=stage.null_caption())
