@@ -9,7 +9,7 @@ import json
 import shlex
 import sys
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from harness.cli_base import (
 )
 from harness.cli_layout import layout_command
 from harness.console import TerminalReporter
-from harness.contract.errors import UserError
+from harness.contract.errors import EXIT_PARTLY_SCORED, UserError
 from harness.contract.record import ScoreRecord
 from harness.execute import Setting, command_lines, describe, exit_code, preview, run_plan
 from harness.generators import Generator, command_generator, existing_samples, gear_generator
@@ -43,6 +43,7 @@ from harness.plan import Plan, Request, make_plan
 from harness.project import Project, find_project, home_dir
 from harness.reconstructions import tokenizer_generator
 from harness.record import RECORD_FILE, RunRecord, find_runs
+from harness.spread import spreads
 
 EXIT_CODES = """\b
 Exit status: 0 done   2 usage or input   3 samples not as needed   4 asset missing
@@ -124,7 +125,13 @@ def run(dry_run: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("benchmark")
-@click.option("--samples", type=click.Path(path_type=Path), required=True, help="Sample set, NPZ or image folder.")
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    help="Sample set, NPZ or image folder; several: mean and spread too.",
+)
 @click.option("--set", "options", multiple=True, callback=assignment, metavar="KEY=VALUE", help="Scorer option.")
 @click.option("--layout", metavar="NAME", help="The folder is laid out for the original scorer, such as geneval's.")
 @click.option("--name", help="Name of the run folder.  [default: from the plan]")
@@ -132,13 +139,19 @@ def run(dry_run: bool, **options: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Print one command line per step; nothing runs.")
 @setting_options
 def score(
-    benchmark: str, samples: Path, options: dict[str, str], layout: str | None, name: str | None, **rest: Any
+    benchmark: str,
+    samples: tuple[Path, ...],
+    options: dict[str, str],
+    layout: str | None,
+    name: str | None,
+    **rest: Any,
 ) -> None:
     """Score samples that exist already, of any generator.
 
     \b
       harness score adm --samples samples.npz
       harness score adm --samples folder/ --asset adm-imagenet256-reference=my_reference.npz
+      harness score adm --samples seed0.npz --samples seed1.npz --samples seed2.npz
       harness score geneval --samples folder/ --layout geneval    a folder made for the original scorer
     """
     force, dry_run = rest.pop("force"), rest.pop("dry_run")
@@ -146,12 +159,18 @@ def score(
     catalog = Catalog.load(project)
     values = {benchmark: {key: yaml.safe_load(value) for key, value in options.items()}} if options else {}
     taken_as = catalog.benchmark(benchmark).layout(layout) if layout else None
-    request = Request(benchmarks=(benchmark,), generator=existing_samples(samples, taken_as), options=values)
-    plan, setting = make_plan(request, catalog), make_setting(project, **rest)
+    plans = [
+        make_plan(Request(benchmarks=(benchmark,), generator=existing_samples(path, taken_as), options=values), catalog)
+        for path in samples
+    ]
+    setting = make_setting(project, **rest)
     if dry_run:
-        _print_command_lines(plan, setting)
+        for plan in plans:
+            _print_command_lines(plan, setting)
+    elif len(plans) == 1:
+        _execute(plans[0], setting, catalog, force=force, run_id=name)
     else:
-        _execute(plan, setting, catalog, force=force, run_id=name)
+        _execute_several(plans, setting, catalog, benchmark, force=force, run_id=name)
 
 
 @main.command()
@@ -201,6 +220,32 @@ def _execute(plan: Plan, setting: Setting, catalog: Catalog, *, force: bool, run
     _print_scores(record, run_dir, catalog)
     out.print(Text(f"{_report(run_dir, catalog)}"), soft_wrap=True)
     sys.exit(exit_code(record))
+
+
+def _execute_several(
+    plans: Sequence[Plan], setting: Setting, catalog: Catalog, benchmark: str, *, force: bool, run_id: str | None
+) -> None:
+    """Score sample sets of one model one after the other, each a run of its own, and print how far they spread."""
+    scored = []
+    for number, plan in enumerate(plans, start=1):
+        name = f"{run_id}-{number}" if run_id else None
+        with TerminalReporter(err) as reporter:
+            record, run_dir = run_plan(
+                plan, setting, force=force, run_id=name, reporter=reporter, command=command_line()
+            )
+        _print_scores(record, run_dir, catalog)
+        out.print(Text(f"{_report(run_dir, catalog)}"), soft_wrap=True)
+        if exit_code(record) not in (0, EXIT_PARTLY_SCORED):
+            sys.exit(exit_code(record))
+        scored.append(record.scores(run_dir)[benchmark])
+    table = plain_table("metric", "mean", "one score's deviation", "95 % interval of the mean", "sample sets")
+    for row in spreads(scored):
+        low, high = row.spread.interval
+        label = row.metric.label or row.metric.name
+        name = f"{label} ({row.metric.category})" if row.metric.category else label
+        mean, std = f"{row.spread.mean:.6g}", f"{row.spread.std:.3g}"
+        table.add_row(name, mean, std, f"{low:.6g} .. {high:.6g}", str(row.spread.n))
+    out.print(table)
 
 
 # --- looking at things -----------------------------------------------------------------------------------------------
