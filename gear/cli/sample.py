@@ -229,9 +229,12 @@ def _encoder(model: ModelFile, source: Path | None, device: Any) -> TextEncoder:
     """The text encoder that the model was trained with."""
     from dataclasses import replace
 
-    from gear.text import TextConfig, build_text_encoder
+    from gear.text import RememberingEncoder, TextConfig, build_text_encoder
 
     config = model.config.text if model.config is not None else None
     config = config or TextConfig()
     precision = "fp32" if model.config is None else model.config.precision
-    return build_text_encoder(replace(config, source=str(source)) if source else config, device, precision=precision)
+    config = replace(config, source=str(source)) if source else config
+    encoder = build_text_encoder(config, device, precision=precision)
+    stored = model.null_caption() if "null_caption" in model.parts else None
+    return RememberingEncoder(encoder, null=stored)

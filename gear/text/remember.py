@@ -48,7 +48,7 @@ class RememberingEncoder:
         )
 
     def null(self) -> TextCondition:
-        return self.encode([""]) if self._null is None else self._null
+        return self.encoder.null() if self._null is None else self._null
 
     def _row(self, caption: str) -> tuple[Tensor, Tensor]:
         """(T, C) and (T,) of one caption."""
