@@ -184,18 +184,18 @@ def test_a_class_conditional_configuration_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_samples_follow_their_captions_also_for_pairs_that_training_never_showed(tmp_path: Path) -> None:
-    """The preset for real, shortened. By chance one colour in eight is right, one digit in ten, one pair in eighty."""
-    steps = {"tokenizer": 400, "e2e": 300, "t2i": 800}
-    overrides = [f"--set=stages.{phase}.steps={count}" for phase, count in steps.items()]
-    command("tokenizer", "--preset", "demo", "--out", tmp_path / "vq", *overrides[:1])
-    command("e2e", "--preset", "demo", "--init", tmp_path / "vq", "--out", tmp_path / "e2e", *overrides[1:2])
-    run = tmp_path / "t2i"
-    command("t2i", "--preset", "digits-t2i", "--tokenizer", tmp_path / "e2e", "--out", run, *overrides[2:])
-    stage = follows_caption.load_stage(run)
+    """The presets for real, as they are. By chance one colour in eight is right, one digit in ten, one pair in eighty.
+
+    Measured once: colour 0.98, digit 0.70 and both 0.69 for pairs that training showed; 0.98, 0.56, 0.54 for others.
+    """
+    command("tokenizer", "--preset", "demo", "--out", tmp_path / "vq")
+    command("e2e", "--preset", "demo", "--init", tmp_path / "vq", "--out", tmp_path / "e2e")
+    command("t2i", "--preset", "digits-t2i", "--tokenizer", tmp_path / "e2e", "--out", tmp_path / "t2i")
+    stage = follows_caption.load_stage(tmp_path / "t2i")
     options = SamplingOptions(cfg_scale=2.0, temperature=0.9)
-    for unseen in (False, True):
-        wanted = np.repeat(follows_caption.pairs(unseen=unseen), 2 if not unseen else 10, axis=0)
+    for unseen, repeats in ((False, 3), (True, 20)):
+        wanted = np.repeat(follows_caption.pairs(unseen=unseen), repeats, axis=0)
         shares = follows_caption.accuracies(follows_caption.draw(stage, wanted, options), wanted)
-        assert shares["colour"] > 0.6, (unseen, shares)
-        assert shares["digit"] > 0.25, (unseen, shares)
-        assert shares["both"] > 0.15, (unseen, shares)
+        assert shares["colour"] > 0.8, (unseen, shares)
+        assert shares["digit"] > 0.35, (unseen, shares)
+        assert shares["both"] > 0.3, (unseen, shares)
