@@ -58,6 +58,7 @@ class GearGenerator:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Flags of `gear sample` that decide the pixels, such as {"no-ema": True}."""
     gpus: int = 1
+    """GPUs that draw side by side, a process on each; which images come out does not depend on it."""
     name: str = "gear"
     draws_nothing: bool = False
 
@@ -209,7 +210,11 @@ def gear_code_digest(project: Project, *, training: bool = False) -> str:
 
 
 def gear_generator(
-    project: Project, ckpt: Path, vq_ckpt: Path | None = None, options: Mapping[str, Any] | None = None
+    project: Project,
+    ckpt: Path,
+    vq_ckpt: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    gpus: int = 1,
 ) -> GearGenerator:
     """A GearGenerator for checkpoint files, or the run folders they are in.
 
@@ -221,6 +226,7 @@ def gear_generator(
         vq_ckpt=_model_file(vq_ckpt) if vq_ckpt else None,
         code_digest=gear_code_digest(project),
         options=dict(options or {}),
+        gpus=gpus,
     )
 
 
