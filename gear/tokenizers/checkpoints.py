@@ -1,4 +1,4 @@
-"""Where the tokenizer is in every public checkpoint layout, and what its keys are called there.
+"""Where the tokenizer is in every public checkpoint layout (`gear.weights.layouts` finds it), and its keys there.
 
     layout                     where the tokenizer is
     GEAR, any stage            `vq` (live) and `vq_ema` (averaged)
@@ -16,9 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gear.foreign import StateDict, is_state_dict, outline
-from gear.keytable import Dropped, KeyTable, unwrapped
-from harness.contract.errors import UserError
+from gear.keytable import Dropped, KeyTable
 
 TOKENIZER_KEYS = KeyTable(
     {
@@ -40,42 +38,6 @@ TOKENIZER_KEYS = KeyTable(
 
 SHADOW = "model_ema."
 """Lightning's averages: this and the live key without its dots."""
-
-
-def select_weights(content: Any, *, ema: bool, lightning_ema: bool = True, source: str = "the file") -> StateDict:
-    """The tokenizer's state dict out of a checkpoint's content, under the keys it has there.
-
-    Args:
-        content: what `read_weights` returned.
-        ema: take GEAR's averaged weights where there are some; live ones are taken where there are only those, and
-            the other way round.
-        lightning_ema: the same for Lightning files. Apart, because the reference reads their averaged weights even
-            where it reads GEAR's live ones.
-
-    Raises:
-        UserError: there is no state dict where the layout has one.
-    """
-    weights = _find(content, ema=ema, lightning_ema=lightning_ema)
-    if not is_state_dict(weights):
-        raise UserError(
-            f"{source} holds no tokenizer weights in a known layout (found: {outline(content)}); "
-            "give a GEAR, LlamaGen, Open-MAGVIT2 or IBQ tokenizer file, or a plain state dict"
-        )
-    return unwrapped(weights)
-
-
-def _find(content: Any, *, ema: bool, lightning_ema: bool) -> Any:
-    """The first layout that matches; the order is the reference's."""
-    if not isinstance(content, Mapping):
-        return None
-    if isinstance(lightning := content.get("state_dict"), Mapping):
-        return from_lightning(lightning, ema=lightning_ema)
-    for key in ("vq_ema", "vq") if ema else ("vq", "vq_ema"):
-        if isinstance(content.get(key), Mapping):
-            return content[key]
-    if isinstance(content.get("model"), Mapping):
-        return content["model"]
-    return content
 
 
 def from_lightning(state_dict: Mapping[str, Any], *, ema: bool) -> Mapping[str, Any]:

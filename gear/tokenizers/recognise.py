@@ -31,8 +31,8 @@ _ENTROPY = TOKENIZERS["VQ-16"].entropy_loss_ratio
 
 
 def is_tokenizer(state: Mapping[str, object]) -> bool:
-    """Whether these are the weights of an image tokenizer (of any family)."""
-    return "encoder.conv_in.weight" in state and "decoder.conv_in.weight" in state
+    """Whether these look like the weights of an image tokenizer; `recognise_tokenizer` then looks closer."""
+    return any(key.startswith("encoder.") for key in state)
 
 
 def recognise_tokenizer(state: State, *, num_codebooks: int | None = None) -> TokenizerConfig:

@@ -37,10 +37,16 @@ _KINDS: dict[Kind, tuple[str, ...]] = {
 }
 """Where a model is: averaged first, live last."""
 
+_MISSING: dict[Kind, tuple[str, str]] = {
+    "tokenizer": ("tokenizer", "name its file as well (--vq-ckpt when sampling, --tokenizer when training)."),
+    "ar": ("AR model", "give the file of a stage that trains one, or the published one."),
+}
+"""How it is called, and what to do when there is none."""
+
 _DEFAULT_DOWNSAMPLE = 16
 _DEFAULT_IMAGE_SIZE = 256
-_SIZE_IN_NAME = re.compile(r"_(256|384|512|1024)(?=_|$)")
-"""As in `c2i_B_384.pt`: the published AR files carry their image size nowhere else."""
+_SIZE_IN_NAME = re.compile(r"[ct]2i_(?:S|B|L|XL|XXL|XXXL|3B)_(?:stage\d_)?(256|384|512)")
+"""LlamaGen's names (c2i_B_384.pt, t2i_XL_stage2_512.pt): its files carry their image size nowhere else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +106,8 @@ class ModelFile:
                 f"{self.source} holds averaged weights only ({averaged!r}), and live ones were asked for; "
                 "leave out --no-ema (ema=False), or give the training checkpoint."
             )
-        wanted = {"ar": "AR model"}.get(kind, kind)
-        raise UserError(
-            f"{self.source} holds no {wanted} (it has {', '.join(self.parts)}); give the file of a stage that trains "
-            "one, or the published one."
-        )
+        wanted, fix = _MISSING.get(kind, (kind, "give the file of a stage that trains one."))
+        raise UserError(f"{self.source} holds no {wanted} (it has {', '.join(self.parts)}); {fix}")
 
     # -- which architecture --
 
@@ -117,7 +120,7 @@ class ModelFile:
         groups = self.settings.get("entropy_num_groups")
         try:
             return recognise_tokenizer(self.original[part], num_codebooks=groups if isinstance(groups, int) else None)
-        except ValueError as error:
+        except _NO_SIZE as error:
             raise UserError(f"{self.source} holds a tokenizer that is not known here: {error}.") from None
 
     @cached_property
@@ -169,7 +172,7 @@ class ModelFile:
             if (length := table_length(state)) is not None:
                 cond = recognise_ar(state, num_tokens=1).cls_token_num
                 return round((length - cond) ** 0.5) * self.downsample
-            if named := _SIZE_IN_NAME.search(self.path.stem):
+            if named := _SIZE_IN_NAME.fullmatch(self.path.stem):
                 return int(named[1])
         return None if self.preset is None else self.preset.data.image_size
 
@@ -197,7 +200,7 @@ class ModelFile:
         known = {name: self.settings[name] for name in _SETTINGS if name in self.settings}
         try:
             return recognise_ar(self.original[part], num_tokens=(size // self.downsample) ** 2, **known)
-        except (TypeError, ValueError) as error:
+        except _NO_SIZE as error:
             raise UserError(f"{self.source} holds an AR model that is not known here: {error}.") from None
 
     # -- models --
@@ -249,6 +252,8 @@ class ModelFile:
         log.info("%r of %s (%s)%s", part, self.source, self.layout, f"; left out: {left_out}" if left_out else "")
 
 
+_NO_SIZE = (ArithmeticError, LookupError, TypeError, ValueError)
+"""As what tensors of unexpected shapes are no known architecture."""
 _CODEBOOK = ("codebook_size", "codebook_embed_dim")
 _SETTINGS = ("cls_token_num", "text_attn", "drop_path_rate", "token_dropout_p")
 """Settings of the reference's training that are fields of the AR configuration under the same name."""

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from gear.tokenizers.checkpoints import select_weights
+from gear.tokenizers.checkpoints import from_lightning
 from gear.weights import load_tokenizer
 from harness.contract.errors import UserError
 
@@ -79,19 +79,13 @@ def test_safetensors_files_are_read_too(tiny_tokenizer, tmp_path):
     assert torch.equal(loaded.quantize.embedding.weight, tokenizer.quantize.embedding.weight)
 
 
-def test_a_file_with_averaged_weights_only_never_loads_nothing():
-    """The reference, asked for live weights, hands the whole file to a lenient load, which then finds no key."""
-    weights = {"encoder.conv_in.weight": torch.ones(2)}
-    assert select_weights({"vq_ema": weights}, ema=False) == weights
-
-
 def test_a_live_key_without_shadow_keeps_its_value():
     state_dict = {
         "encoder.a.weight": torch.zeros(1),
         "encoder.b.weight": torch.zeros(1),
         "model_ema.encoderaweight": torch.ones(1),
     }
-    selected = select_weights({"state_dict": state_dict}, ema=True)
+    selected = from_lightning(state_dict, ema=True)
     assert {key: value.item() for key, value in selected.items()} == {"encoder.a.weight": 1, "encoder.b.weight": 0}
 
 

@@ -138,7 +138,7 @@ def test_an_image_size_that_nobody_tells_is_assumed_aloud(tmp_path, caplog):
 def test_an_ar_file_is_no_tokenizer_and_the_other_way_round(content, tmp_path):
     ar = save({"ar": content["ar"]}, tmp_path / "ar.pt")
     vq = save({"vq": content["vq"]}, tmp_path / "vq.pt")
-    assert "ar.pt holds no tokenizer (it has ar)" in refusal_of(load_tokenizer, ar)
+    assert "ar.pt holds no tokenizer (it has ar); name its file as well (--vq-ckpt" in refusal_of(load_tokenizer, ar)
     assert "vq.pt holds no AR model (it has vq)" in refusal_of(load_ar, vq)
 
 
@@ -155,6 +155,26 @@ def test_unknown_keys_beside_lightning_averages_are_named(tmp_path):
     shadows = {"model_ema." + key.replace(".", ""): value for key, value in live.items()}
     path = save({"state_dict": {**live, **shadows, "adapter.weight": torch.ones(1)}}, tmp_path / "t.ckpt")
     assert "1 left over (adapter.weight)" in refusal_of(load_tokenizer, path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("encoder.conv_in.weight", torch.zeros(())),
+        ("encoder.conv_in.weight", torch.zeros(0, 3, 3, 3)),
+        ("quantize.embedding.weight", torch.zeros(4)),
+        ("encoder.conv_out.weight", torch.zeros(())),
+    ],
+)
+@pytest.mark.parametrize("family", ["vq", "lfq", "ibq"])
+def test_tensors_of_impossible_shapes_are_no_known_tokenizer(family, key, value, tmp_path):
+    message = refusal_of(load_tokenizer, save({**weights(TOKENIZERS[family], 1), key: value}, tmp_path / "t.pt"))
+    assert "t.pt" in message
+
+
+def test_another_kind_of_model_with_an_encoder_is_no_known_tokenizer(tmp_path):
+    path = save({"encoder.layer.0.weight": torch.ones(2)}, tmp_path / "bert.pt")
+    assert "no known tokenizer family: encoder.conv_in.weight is missing" in refusal_of(load_tokenizer, path)
 
 
 def test_a_part_that_is_no_state_dict_is_named(tmp_path):
