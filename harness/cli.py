@@ -383,7 +383,7 @@ def _generator(project: Project, options: Mapping[str, Any]) -> Generator:
         problem = "Who draws? Give one of" if not given else "Give only one of"
         raise UserError(f"{problem} --ckpt FILE, --tokenizer FILE, --generator COMMAND, --samples PATH.")
     if given == ["ckpt"]:
-        return gear_generator(project, options["ckpt"], options["vq_ckpt"])
+        return gear_generator(project, options["ckpt"], options["vq_ckpt"], gpus=options["gpus"])
     if given == ["tokenizer"]:
         return tokenizer_generator(
             project,

@@ -100,6 +100,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--benchmark", "benchmarks", multiple=True, help="One benchmark; may be repeated."),
         click.option("--ckpt", type=existing, help="GEAR model to draw with: file or run folder."),
         click.option("--vq-ckpt", type=existing, help="Its tokenizer, when that is another file."),
+        click.option("--gpus", default=1, show_default=True, help="With --ckpt: GPUs that draw side by side."),
         click.option("--tokenizer", type=existing, help="Tokenizer to judge by its reconstructions: file or folder."),
         click.option("--generator", metavar="COMMAND", help="Any program: COMMAND --requests DIR --out DIR."),
         click.option("--generator-version", default="", help="Say that something the command imports has changed."),
