@@ -85,7 +85,12 @@ def projector_flops(projectors: nn.Module, num_tokens: int) -> float:
 
 
 def _matrix_sizes(module: nn.Module) -> int:
-    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+    """Weights that a slot is multiplied with: text slots have their own in place of the image's, not besides."""
+    return sum(
+        part.weight.numel()
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear) and not name.endswith("_text")
+    )
 
 
 @torch.no_grad()
