@@ -38,9 +38,9 @@ class ClipCosines:
 
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with tempfile.TemporaryDirectory(prefix="clip-") as folder:
-            for name, filename in FILES.items():
-                shutil.copyfile(files[name], Path(folder) / filename)
             try:
+                for name, filename in FILES.items():
+                    shutil.copyfile(files[name], Path(folder) / filename)
                 self.model = CLIPModel.from_pretrained(folder, local_files_only=True).float().eval().to(self.device)
                 self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
             except Exception as error:  # the library raises many kinds for files that are not a model's
