@@ -89,9 +89,9 @@ def gathered(values: Tensor) -> Tensor:
     size = world().size
     if size == 1:
         return values
-    everything = values.new_empty(size * values.shape[0], *values.shape[1:])
-    dist.all_gather_into_tensor(everything, values.contiguous())
-    return everything
+    parts = [torch.empty_like(values) for _ in range(size)]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
 
 
 def from_main(value: T) -> T:

@@ -74,7 +74,7 @@ def _global_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
     local = torch.stack([mean, variance])  # (2, C)
     of_all = local.new_empty(world().size, *local.shape)
-    dist.all_gather_into_tensor(of_all.view(-1, local.shape[1]), local)
+    dist.all_gather(list(of_all), local)  # into its rows
     means, variances = of_all.unbind(1)  # (processes, C)
     mean = means.mean(0)
     return mean, (variances + (means - mean).square()).mean(0)
