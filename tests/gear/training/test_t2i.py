@@ -149,6 +149,7 @@ def command(*arguments: object) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_any_data_with_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tokenizer on a folder of images, then t2i on shards with a bad sample; nothing but --data-dir is said."""
     monkeypatch.setenv("GEAR_CACHE", str(tmp_path / "cache"))
