@@ -83,6 +83,22 @@ def test_a_model_that_does_not_fit_is_one_sentence_and_its_status_from_all_proce
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_status_6_and_finished_shards_are_kept(model_file, tmp_path):
+    toy_requests(400).write(tmp_path / "requests")
+    out = tmp_path / "out"
+    command = sample_command(model_file, tmp_path / "requests", out)
+    # No file may grow beyond 40 kB: the shards (18 kB) fit, the finished set (77 kB) does not.
+    limited = ["bash", "-c", 'ulimit -f 40; exec "$@"', "bash", *command]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 6, done.stderr
+    assert "the disk or quota is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(list(out.glob("work/shard-*.npz"))) == 5
+    run(command)
+    SampleSet.open(out).validate()
+
+
 def _children(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in listed.read_text().split()] if listed.exists() else []
