@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gear.ar.cache import LayerCache
 from gear.ar.config import TrunkConfig
+from gear.ar.gated import gated_linear
 from gear.ar.rope import rotate
 
 
@@ -72,7 +73,7 @@ class SwiGLU(nn.Module):
         self.dropout = nn.Dropout(config.ffn_dropout_p)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))
+        return self.dropout(gated_linear(self.w1(x), self.w3(x), self.w2))
 
 
 class Attention(nn.Module):
