@@ -445,7 +445,7 @@ def _stage_step(benchmark: Benchmark, stage: StageSpec, samples: Source, options
 
 
 def _scorer_command(benchmark: Benchmark) -> tuple[str, ...]:
-    script = f"{{code}}/benchmarks/{benchmark.id}/{benchmark.scorer.script}"
+    script = f"{{code}}/benchmarks/{benchmark.scorer.of or benchmark.id}/{benchmark.scorer.script}"
     return ("{python}", script, "--assets", "{in}/assets", "--out", "{out}", "--options", "{in}/options.json")
 
 

@@ -14,7 +14,7 @@ from harness.contract.files import read_json_lines
 from harness.metrics.distances import euclidean_distances
 from harness.metrics.mmd import mmd_of, polynomial_mmd
 from harness.metrics.prdc import neighbour_radii, prdc
-from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_case, load_json
+from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_case
 
 AREA = "gpic"
 

@@ -4,6 +4,8 @@ import pytest
 
 from harness.catalog import Catalog
 from harness.contract.errors import UserError
+from harness.generators import command_generator, existing_samples
+from harness.plan import Request, make_plan
 from harness.project import find_project
 
 
@@ -44,3 +46,18 @@ def test_every_shipped_benchmark_is_well_formed(monkeypatch):
             assert catalog.asset(name).file
         assert benchmark.metrics, f"{benchmark.id} declares no metrics"
         assert (benchmark.folder / "README.md").is_file()
+
+
+def test_every_shipped_scorer_is_part_of_the_code_it_is_given(monkeypatch):
+    """Also where a benchmark is scored by another one's program (`scorer.of`)."""
+    monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)
+    project = find_project()
+    catalog = Catalog.load(project)
+    for benchmark in catalog.benchmarks.values():
+        pairs = benchmark.form == "pairs"  # not drawn by a generator
+        generator = existing_samples(benchmark.folder / "check" / "samples") if pairs else command_generator("draw")
+        plan = make_plan(Request(benchmarks=(benchmark.id,), generator=generator), catalog)
+        for step in plan.steps:
+            scripts = [word.removeprefix("{code}/") for word in step.argv if word.startswith("{code}/")]
+            assert set(scripts) <= set(project.code_files(step.environment.code)), (benchmark.id, step.name)
+            assert scripts or step.kind in ("requests", "sample"), (benchmark.id, step.name)
