@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gear.assets import state_of
 from gear.config import RunConfig
+from gear.features.clip import clip_files
 from gear.teachers import weights_of
 
 
@@ -31,8 +32,12 @@ def needed_files(config: RunConfig) -> list[Need]:
         if source is not None:
             needs.append(Need(purpose=f"teacher {name}", source=source))
     watch = config.watch
-    if watch.features_weights is not None and (watch.generation_every or watch.reconstruction_every):
+    if watch.features_weights is not None and (
+        watch.generation_every or watch.reconstruction_every or watch.coco_every
+    ):
         needs.append(Need(purpose="Frechet distances while training", source=watch.features_weights))
+    if watch.coco_every:
+        needs += [Need(purpose="CLIPScores while training", source=file) for file in clip_files(watch.coco_clip)]
     starts = ((phase, stage.init) for phase, stage in config.stages.items())
     needs += [Need(purpose=f"start of stage {phase} without --init", source=init) for phase, init in starts if init]
     return needs

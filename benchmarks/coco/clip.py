@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from harness.contract.errors import MissingAsset
+from harness.metrics.clip_score import cosines
 
 Array = npt.NDArray[Any]
 
@@ -66,11 +67,3 @@ def transform(image_u8: Array) -> Array:
     scaled = np.asarray(resized, dtype=np.float32) / np.float32(255.0)
     normalised = (scaled - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))
-
-
-def cosines(image_embeds: Array, text_embeds: Array) -> Array:
-    """(n, D) and (n, D) -> (n,) float64, row by row."""
-    image, text = image_embeds.astype(np.float64), text_embeds.astype(np.float64)
-    products = np.einsum("nd,nd->n", image, text)
-    result: Array = products / (np.linalg.norm(image, axis=1) * np.linalg.norm(text, axis=1))
-    return result

@@ -1,4 +1,4 @@
-"""COCO FID and CLIPScore from features and cosines. Pure: no network, no images, no parquet."""
+"""Options, and COCO FID from features. Pure: no network, no images, no parquet."""
 
 from __future__ import annotations
 
@@ -60,8 +60,3 @@ def fid(reference: Array, sample: Array) -> float:
         raise BadSamples(f"coco needs at least 2 images, the sample set has {len(sample)}; draw more.")
     fitted = (statistics(features, mean_dtype=np.float32) for features in (reference, sample))
     return frechet_distance(*fitted).value
-
-
-def clip_score(cosines: Array) -> float:
-    """100 times the mean cosine: not clamped at 0, no factor 2.5."""
-    return 100.0 * float(np.mean(cosines))

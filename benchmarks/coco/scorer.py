@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.coco.dataset import CocoParquet, selection, to_square
-from benchmarks.coco.evaluation import Options, clip_score, fid
+from benchmarks.coco.evaluation import Options, fid
 from benchmarks.coco.fid_inception import WEIGHTS, FIDFeatures
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples
@@ -23,6 +23,7 @@ from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
 from harness.contract.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
 from harness.contract.screen import screen_samples
+from harness.metrics.clip_score import clip_score
 from harness.metrics.interval import bootstrap_interval
 
 VERSION = 1

@@ -45,6 +45,7 @@ def train() -> None:
       watch.grids_every=5000             sample and reconstruction grids in OUT/images
       watch.generation_every=50000       Frechet distance of drawn images, live and averaged weights
       watch.reconstruction_every=25000   L1, PSNR, SSIM and Frechet distance of reconstructions, live and averaged
+      watch.coco_every=50000 watch.coco_dir=DIR   FID and CLIPScore of COCO captions (t2i), averaged weights
 
     SIGTERM, SIGINT and SIGUSR1 save a checkpoint and exit with status 75. After that, or a kill, the same command goes
     on; on a CPU with the same number of processes it ends with the same bits. A loss that is not finite ends the run

@@ -8,6 +8,7 @@ from pathlib import Path
 from gear.config import RunConfig
 from gear.data.base import ImageSource
 from gear.data.sources import open_source
+from gear.training.coco import CocoMonitor
 from gear.training.grids import reconstruction_grid, sample_grid, save_png
 from gear.training.monitors import GenerationMonitor, ReconstructionMonitor, build_extractor
 from gear.training.stage import Stage
@@ -30,12 +31,15 @@ class Album:
             )
         watches_samples = self.config.generation_every > 0 and "ar" in stage.modules
         extract = (
-            build_extractor(self.config, stage.device) if watches_samples or self.config.reconstruction_every else None
+            build_extractor(self.config, stage.device)
+            if watches_samples or self.config.reconstruction_every or self.config.coco_every
+            else None
         )
         self._generation = GenerationMonitor(stage, source, extract) if extract and watches_samples else None
         self._reconstruction = (
             ReconstructionMonitor(stage, self.validation, extract) if extract and self.validation is not None else None
         )
+        self._coco = CocoMonitor(stage, extract) if extract and self.config.coco_every else None
 
     def grids(self) -> dict[str, Image]:
         """The grids that are due, by name; they are also written to `images/` in the run folder."""
@@ -57,6 +61,8 @@ class Album:
             figures |= self._generation.measure()
         if self._reconstruction is not None and self._due(self.config.reconstruction_every):
             figures |= self._reconstruction.measure()
+        if self._coco is not None and self._due(self.config.coco_every):
+            figures |= self._coco.measure()
         return figures
 
     def _due(self, every: int) -> bool:

@@ -20,7 +20,7 @@ from gear.ar.model import ClassConditionalAR, Trunk
 from gear.ar.t2i import TextToImageAR
 from gear.data.base import BadSample, ImageSource
 from gear.sampling.engine import Engine, Speed
-from gear.sampling.pixels import Storing
+from gear.sampling.pixels import Rounding, Storing
 from gear.sampling.rollout import SamplingOptions
 from gear.tokenizers.base import Tokenizer
 from gear.training.engine import uncompiled
@@ -38,14 +38,14 @@ class Models:
     def __init__(self, tokenizer: Tokenizer, ar: Trunk | None, encoder: Any) -> None:
         self.tokenizer, self.ar, self.encoder = tokenizer, ar, encoder
 
-    def draw(self, requests: Sequence[Request], protocol: Protocol) -> ImagesU8:
+    def draw(self, requests: Sequence[Request], protocol: Protocol, *, rounding: Rounding = "truncate") -> ImagesU8:
         """Images of `requests`, in order."""
         assert self.ar is not None
         engine = Engine(
             self.ar,
             self.tokenizer,
             options=SamplingOptions.of(protocol),
-            storing=Storing(image_size=protocol.image_size),
+            storing=Storing(image_size=protocol.image_size, rounding=rounding),
             encoder=self.encoder,
             speed=Speed(compiled=False),
         )

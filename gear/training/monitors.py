@@ -85,7 +85,7 @@ class GenerationMonitor:
         figures = {}
         for weights in WEIGHTS:
             with models_of(self.stage, weights) as models:
-                features = _of_all(self.extract(models.draw(own, protocol)))
+                features = of_all(self.extract(models.draw(own, protocol)))
             distance = frechet_distance(statistics(features), reference).value
             figures[f"generation/frechet_{self.config.features}/{weights}"] = distance
         return figures
@@ -95,7 +95,7 @@ class GenerationMonitor:
             return read_reference(Path(self.config.reference))
         count = min(self.config.generation_images, len(self.source))
         images = images_of(self.source, world().rank, count, world().size)
-        return statistics(_of_all(self.extract(images)))
+        return statistics(of_all(self.extract(images)))
 
 
 def read_reference(path: Path) -> Statistics:
@@ -120,7 +120,7 @@ class ReconstructionMonitor:
         """`vq_val/*` for the live tokenizer, `vq_val_ema/*` for the averaged one; called by all processes."""
         count = min(self.config.reconstruction_images, len(self.source))
         originals = images_of(self.source, world().rank, count, world().size)
-        reference = statistics(_of_all(self.extract(originals)))
+        reference = statistics(of_all(self.extract(originals)))
         prefixes: dict[Weights, str] = {"live": "vq_val", "ema": "vq_val_ema"}
         figures: dict[str, float] = {}
         for weights, prefix in prefixes.items():
@@ -136,12 +136,13 @@ class ReconstructionMonitor:
             recon = models.reconstruct(originals, self.config.batch_size)
         truth = originals.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255.0)
         per_image = np.stack([metric(truth, recon) for metric in (l1, psnr, ssim)], axis=1)  # (n, 3)
-        means = _of_all(per_image.astype(np.float64)).mean(axis=0)
+        means = of_all(per_image.astype(np.float64)).mean(axis=0)
         rebuilt_u8 = np.rint(recon.transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)
-        distance = frechet_distance(statistics(_of_all(self.extract(rebuilt_u8))), reference).value
+        distance = frechet_distance(statistics(of_all(self.extract(rebuilt_u8))), reference).value
         names = ("l1", "psnr", "ssim")
         return dict(zip(names, map(float, means), strict=True)) | {f"frechet_{self.config.features}": distance}
 
 
-def _of_all(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+def of_all(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """The rows of all processes in the order of ranks, of the dtype they had; called by all."""
     return rows_of_all(torch.from_numpy(np.ascontiguousarray(rows))).numpy()

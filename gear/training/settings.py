@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,6 +60,24 @@ class WatchConfig:
     """Weights of that network: a path, or an address that `gear.assets` finds; lite0 has them in its package."""
     reference: str | None = None
     """Statistics (.npz with mu and sigma) to compare drawn images with; None computes them from the training images."""
+    coco_every: int = 0
+    """Stage t2i: updates between FIDs and CLIPScores of drawn COCO captions, averaged weights, without and with
+    guidance."""
+    coco_dir: str | None = None
+    """Folder of parquet files with the columns image and caption."""
+    coco_images: int = 1_000
+    """Captions at most, over all processes."""
+    coco_seed: int = 42
+    """Of the permutation of all rows that the captions are the first of."""
+    coco_image_size: int = 256
+    """Side to which real and drawn images are brought."""
+    coco_cfg_scale: float = 1.5
+    """Guidance scale of the second drawing; 1 leaves it out."""
+    coco_top_k: int = 2_000
+    """Drawn from the k likeliest tokens; 0 takes all."""
+    coco_clip: str = "hf://openai/clip-vit-base-patch32"
+    """CLIP of the CLIPScore: hf://owner/name, or a folder with config.json, model.safetensors, vocab.json and
+    merges.txt."""
     batch_size: int = 32
     """Images of one process at a time in grids and monitors."""
 
@@ -66,14 +85,29 @@ class WatchConfig:
         unknown = [name for name in self.trackers if name not in TRACKERS]
         if unknown:
             raise ValueError(f"track names {unknown[0]!r}; there are {' and '.join(TRACKERS)}")
-        for name in ("grids_every", "generation_every", "reconstruction_every"):
+        for name in (
+            "grids_every",
+            "generation_every",
+            "reconstruction_every",
+            "coco_every",
+            "coco_seed",
+            "coco_top_k",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("grid_images", "generation_images", "reconstruction_images", "batch_size"):
+        for name in ("grid_images", "generation_images", "reconstruction_images", "coco_images", "batch_size"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
         if self.features == "inception" and self.features_weights is None:
             raise ValueError("features = inception needs features_weights, the file pt_inception-2015-12-05-*.pth")
+        if self.coco_every and self.coco_dir is None:
+            raise ValueError("coco_every needs coco_dir, the folder of COCO's parquet files")
+        if self.coco_every and self.features != "inception":
+            raise ValueError("coco_every gives FIDs; it needs features = inception and features_weights")
+        if self.coco_image_size < 1 or not math.isfinite(self.coco_cfg_scale) or self.coco_cfg_scale < 1.0:
+            raise ValueError(
+                f"coco_image_size is {self.coco_image_size} and coco_cfg_scale {self.coco_cfg_scale}; at least 1"
+            )
 
     @property
     def trackers(self) -> tuple[str, ...]:

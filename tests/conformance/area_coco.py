@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.coco.clip import cosines
 from benchmarks.coco.dataset import CocoParquet, selection, to_square
-from benchmarks.coco.evaluation import Options, clip_score, fid
+from benchmarks.coco.evaluation import Options, fid
 from benchmarks.coco.scorer import real_batches
+from gear.data.coco import CocoSelection
+from harness.metrics.clip_score import clip_score, cosines
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_case
 
 AREA = "coco"
@@ -71,6 +72,9 @@ def check_selection(meta: Meta, arrays: Arrays, folder: Path) -> Iterator[Result
         real[places] = images_u8
     drawn = np.stack([brought_to_size(arrays[f"generated_raw_{i}"], size) for i in range(len(rows))])
     yield check_equal("real images", real, arrays["gt_processed"])
+    online = CocoSelection(folder / meta["parquet_dir"], meta["num_samples"], meta["seed"])
+    yield check_equal("captions of the online monitor", online.captions, expected["captions"])
+    yield check_equal("real images of the online monitor", online.images(0, len(rows), size), arrays["gt_processed"])
     yield check_equal("drawn images", drawn, arrays["generated_processed"])
     features = [stub_features(images, arrays["projection"]) for images in (real, drawn)]
     yield check("features of the real", features[0], arrays["gt_features"], atol=1e-5)

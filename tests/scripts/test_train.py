@@ -162,6 +162,15 @@ def test_epochs_and_steps_of_text_to_image_are_fields_too() -> None:
     ]
 
 
+def test_coco_is_watched_where_its_data_are_named() -> None:
+    for steps, every in (({}, "50000"), ({"COCO_STEPS": 100}, "100")):
+        command = words("train_t2i_gpic.sh", DATA_DIR="/data", COCO_DIR="/coco", **steps)
+        assert [word for before, word in itertools.pairwise(command) if before == "--set"] == [
+            "watch.coco_dir=/coco",
+            f"watch.coco_every={every}",
+        ]
+
+
 def test_the_command_can_be_read_back_by_a_shell() -> None:
     command = words("train_gear.sh", DATA_DIR="/data/it's here", SET="name=$(reboot)")
     assert option(command, "--data-dir") == "/data/it's here"
@@ -179,6 +188,7 @@ def test_the_command_can_be_read_back_by_a_shell() -> None:
         ("train_gear.sh", {"NPROC_PER_NODE": "two"}, "NPROC_PER_NODE is 'two'; it must be a number."),
         ("train_ar_gear.sh", {"GEAR_MODE": "both"}, "GEAR_MODE is 'both'; choose one of ar-init, vq-only."),
         ("train_t2i_gpic.sh", {"RECIPE": "repa"}, "RECIPE is 'repa'; choose one of gear, llamagen-repa."),
+        ("train_t2i_gpic.sh", {"COCO_STEPS": 100}, "COCO_STEPS is set and COCO_DIR is not; name the folder"),
         ("train_e2e.sh", {"TOKENIZER": "vqgan"}, "TOKENIZER is 'vqgan'"),
     ],
 )

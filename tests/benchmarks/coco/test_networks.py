@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.coco.clip import cosines, transform
+from benchmarks.coco.clip import transform
 from benchmarks.coco.fid_inception import FIDFeatures, FIDInception
 from gear.features.inception import InceptionV3
 from harness.contract.errors import MissingAsset
@@ -47,8 +47,3 @@ def test_clips_transform_is_the_librarys() -> None:
     theirs = CLIPImageProcessor()(images=Image.fromarray(image_u8), return_tensors="np")["pixel_values"][0]
     # The library rounds and resizes with torchvision nowadays, which differs by a level here and there.
     assert np.abs(transform(image_u8) - theirs).max() < 0.03
-
-
-def test_a_cosine_does_not_depend_on_lengths() -> None:
-    images, texts = np.eye(3)[:2], np.array([[2.0, 0.0, 0.0], [0.0, -5.0, 0.0]])
-    np.testing.assert_allclose(cosines(images, texts), [1.0, -1.0])
