@@ -7,15 +7,13 @@ prompt are GenEval's.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.files import read_json
-from harness.contract.requests import Prompt, Protocol, RequestSet, prompt_requests
+from harness.contract.request_script import Spec, requests_for, run_request_script
+from harness.contract.requests import Prompt, RequestSet
 from harness.contract.scorer import Assets
 
 ASSET = "demo-digits"
@@ -25,18 +23,10 @@ SEEN, UNSEEN = "seen pairs", "unseen pairs"
 """The tasks."""
 
 
-def make_requests(spec: Mapping[str, Any], assets: Assets) -> RequestSet:
+def make_requests(spec: Spec, assets: Assets) -> RequestSet:
     """The request set: the prompts in the order of the asset, `repeats` images of each."""
-    requests = prompt_requests(
-        spec["benchmark"],
-        spec["version"],
-        Protocol(**spec["protocol"]),
-        prompts=[prompt_of(row) for row in read_prompts(assets)],
-        repeats=spec["requests"]["repeats"],
-        layout=LAYOUT,
-        run_seed=spec["run_seed"],
-    )
-    return requests if spec["limit"] is None else requests.limit(spec["limit"])
+    prompts = [prompt_of(row) for row in read_prompts(assets)]
+    return requests_for(spec, prompts, layout=LAYOUT, repeats=spec["requests"]["repeats"])
 
 
 def read_prompts(assets: Assets) -> list[dict[str, Any]]:
@@ -62,18 +52,5 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="request_set.py")
-    for name in ("--spec", "--assets", "--out"):
-        parser.add_argument(name, type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    try:
-        make_requests(read_json(arguments.spec), Assets(arguments.assets)).write(arguments.out)
-    except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(run_request_script(make_requests))

@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from benchmarks.gpic.prompts import read_prompts
-from harness.contract.errors import UserError
-from harness.contract.files import read_json
-from harness.contract.requests import Prompt, Protocol, RequestSet, prompt_requests
+from harness.contract.request_script import Spec, requests_for, run_request_script
+from harness.contract.requests import Prompt, RequestSet
 from harness.contract.scorer import Assets
 
 PROMPTS = "gpic-prompts"
 REFERENCE = "gpic-reference"
 
 
-def make_requests(spec: Mapping[str, Any], assets: Assets) -> RequestSet:
+def make_requests(spec: Spec, assets: Assets) -> RequestSet:
     """The request set; image i goes to `<i:06d>.png`."""
-    captions = read_prompts(assets.path(PROMPTS), assets.file(REFERENCE))
-    requests = prompt_requests(
-        spec["benchmark"],
-        spec["version"],
-        Protocol(**spec["protocol"]),
-        prompts=(
-            Prompt(item=caption.key, text=caption.caption, meta={"caption_type": caption.caption_type})
-            for caption in captions
-        ),
-        layout="{index:06d}.png",
-        run_seed=spec["run_seed"],
-    )
-    return requests if spec["limit"] is None else requests.limit(spec["limit"])
+    prompts = [
+        Prompt(item=caption.key, text=caption.caption, meta={"caption_type": caption.caption_type})
+        for caption in read_prompts(assets.path(PROMPTS), assets.file(REFERENCE))
+    ]
+    return requests_for(spec, prompts, layout="{index:06d}.png")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="request_set.py")
-    for name in ("--spec", "--assets", "--out"):
-        parser.add_argument(name, type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    try:
-        make_requests(read_json(arguments.spec), Assets(arguments.assets)).write(arguments.out)
-    except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
+main = partial(run_request_script, make_requests)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

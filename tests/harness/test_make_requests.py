@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.contract.errors import UserError
 from harness.contract.files import write_json
+from harness.contract.request_script import limited
 from harness.contract.requests import RequestSet
+from harness.contract.scorer import Assets
 from harness.make_requests import main, make_requests
 
+NO_ASSETS = Assets(Path())
 SPEC = {
     "benchmark": "toy",
     "version": 1,
@@ -25,15 +30,15 @@ def test_classes_become_a_request_set_on_disk(tmp_path):
 
 
 def test_a_limit_keeps_the_first_and_another_seed_draws_others():
-    whole, part = make_requests(SPEC), make_requests({**SPEC, "limit": 2})
+    whole, part = (limited(make_requests, {**SPEC, "limit": limit}, NO_ASSETS) for limit in (None, 2))
     assert [r.seed for r in part] == [r.seed for r in whole][:2]
-    assert make_requests({**SPEC, "run_seed": 1})[0].seed != whole[0].seed
+    assert make_requests({**SPEC, "run_seed": 1}, NO_ASSETS)[0].seed != whole[0].seed
 
 
 @pytest.mark.parametrize("change", [{"requests": {"kind": "songs"}}, {"protocol": {"image_size": 8, "cgf_scale": 2}}])
 def test_a_wrong_specification_names_the_field(change):
     with pytest.raises(UserError, match=r"songs|cgf_scale"):
-        make_requests({**SPEC, **change})
+        make_requests({**SPEC, **change}, NO_ASSETS)
 
 
 def test_a_user_error_becomes_an_exit_code(tmp_path, capsys):

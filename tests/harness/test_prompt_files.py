@@ -92,7 +92,7 @@ def test_the_published_files_become_the_layout_of_the_original(name: str, tmp_pa
         "limit": None,
         "run_seed": 0,
     }
-    requests = make_requests(spec, tmp_path)
+    requests = make_requests(spec, Assets(tmp_path))
     assert len(requests) == count and len({request.seed for request in requests}) == count
     assert last is None or requests[-1].path == last
 
