@@ -21,7 +21,7 @@ STRIP_ROWS = 1_024
 
 def squared_distances(rows: Array, columns: Array) -> Array:
     """max(|u|^2 - 2 u.v + |v|^2, 0) in float64."""
-    return _expanded_squares(rows.astype(np.float64), columns.astype(np.float64))
+    return _expanded_squares(rows.astype(np.float64, copy=False), columns.astype(np.float64, copy=False))
 
 
 def euclidean_distances(rows: Array, columns: Array) -> Array:

@@ -141,10 +141,11 @@ def root_trace(covariance_a: Array, covariance_b: Array) -> float:
     factor_a, factor_b = _cholesky(covariance_a), _cholesky(covariance_b)
     if factor_a is None or factor_b is None:
         return float(np.linalg.svd(_factor(covariance_a).T @ _factor(covariance_b), compute_uv=False).sum())
-    values = np.linalg.eigvalsh(factor_a.T @ covariance_b @ factor_a)
+    between = factor_a.T @ factor_b
+    values = np.linalg.eigvalsh(between @ between.T)  # A^T S_b A; a matrix times its own transpose is half a product
     if _is_accurate(values):
         return float(np.sqrt(values).sum())
-    return float(np.linalg.svd(factor_a.T @ factor_b, compute_uv=False).sum())
+    return float(np.linalg.svd(between, compute_uv=False).sum())
 
 
 def _cholesky(covariance: Array) -> Array | None:

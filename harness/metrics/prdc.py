@@ -32,6 +32,8 @@ ADM_BLOCK = 10_000
 """Side of the ADM evaluator's distance blocks; each block chooses its float16 or float32 path on its own."""
 SQUARE_BLOCK = 1_000
 """Side of the blocks where nothing depends on it: large enough for a fast matrix product, small for the cache."""
+SINGLE_BLOCK = 2_000
+"""The same for float32, whose product reaches its full rate later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,11 +216,21 @@ def exact_precision_recall(reference: Array, sample: Array, *, k: int = 3) -> Co
     """
     _same_width(reference, sample)
     reference, sample = _centred(reference, sample, np.float32)
-    distance = single_precision_squared_distances
+    distance, side = single_precision_squared_distances, SINGLE_BLOCK
     reference_radii, sample_radii = (
-        neighbour_radii(features, k, distance=distance, symmetric=True) for features in (reference, sample)
+        neighbour_radii(features, k, distance=distance, row_block=side, column_block=side, symmetric=True)
+        for features in (reference, sample)
     )
-    return containment(reference, sample, reference_radii, sample_radii, distance=distance, closed=True)
+    return containment(
+        reference,
+        sample,
+        reference_radii,
+        sample_radii,
+        distance=distance,
+        closed=True,
+        row_block=side,
+        column_block=side,
+    )
 
 
 def draw_rows(features: Array, count: int, generator: np.random.RandomState) -> Array:
@@ -233,9 +245,9 @@ def draw_rows(features: Array, count: int, generator: np.random.RandomState) -> 
 
 def _centred(reference: Array, sample: Array, dtype: npt.DTypeLike) -> tuple[Array, Array]:
     """Both sets shifted by the reference's mean: distances stay, and small norms keep |u|^2 - 2 u.v + |v|^2 from
-    cancelling."""
-    centre = reference.mean(axis=0, dtype=np.float64)
-    return (reference - centre).astype(dtype), (sample - centre).astype(dtype)
+    cancelling. Float32 features that stay float32 are never held in float64."""
+    centre = reference.mean(axis=0, dtype=np.float64).astype(np.result_type(reference, dtype))
+    return (reference - centre).astype(dtype, copy=False), (sample - centre).astype(dtype, copy=False)
 
 
 def _same_width(reference: Array, sample: Array) -> None:
