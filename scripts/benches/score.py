@@ -6,6 +6,7 @@ every number is printed beside the other form's.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -21,6 +22,7 @@ from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.prdc import adm_precision_recall, adm_radii, exact_precision_recall
 
 Array = npt.NDArray[Any]
+TABLES = ("distance", "exact", "half", "second")
 NEIGHBOUR = 3
 SPATIAL_WIDTH = 2_023
 
@@ -99,54 +101,81 @@ def prepared(form: Callable[..., Any], count: int, width: int) -> Callable[[], A
     return partial(form, *made_features(count, width))
 
 
-def both_distances(form: Callable[[Array, Array], float], count: int, width: int) -> tuple[float, ...]:
-    """FID and sFID."""
-    return tuple(form(*made_features(count, features)) for features in (width, min(width, SPATIAL_WIDTH)))
+def prepared_distances(form: Callable[[Array, Array], float], count: int, width: int) -> Callable[[], Any]:
+    """FID and sFID; as `prepared`, both pairs of sets are there before any measurement begins."""
+    sets = [made_features(count, features) for features in (width, min(width, SPATIAL_WIDTH))]
+    return lambda: tuple(form(*pair) for pair in sets)
 
 
 def compare(title: str, forms: dict[str, Callable[[], Any]], repeats: int, memory: dict[str, float] | None) -> None:
-    """Time the forms alternately, print the table, and what each of them gave."""
+    """Time the forms alternately, print the table, and what each of them gave.
+
+    Beside each result stand its processor seconds over all threads, which a busy machine disturbs less than the clock.
+    """
     results: dict[str, Any] = {}
+    processor_s: dict[str, float] = {}
 
     def keeping(name: str, run: Callable[[], Any]) -> Callable[[], None]:
-        return lambda: results.update({name: run()})
+        def keep() -> None:
+            started = time.process_time()
+            results[name] = run()
+            processor_s[name] = time.process_time() - started
+
+        return keep
 
     timings = side_by_side({name: keeping(name, run) for name, run in forms.items()}, repeats=repeats, warmup=0)
     print_comparison(title, timings, baseline=next(iter(forms)), memory_mib=memory)
     for name, values in results.items():
-        click.echo(f"  {name}: {', '.join(f'{value:.6f}' for value in values)}")
+        values_shown = ", ".join(f"{value:.6f}" for value in values)
+        click.echo(f"  {name}: {values_shown} ({processor_s[name]:.1f} processor seconds)")
     click.echo()
 
 
 @click.command()
+@click.option("--only", type=click.Choice(TABLES), multiple=True, help="These tables alone; may be repeated.")
 @click.option("--count", default=10_000, show_default=True, help="Images in each set.")
 @click.option("--width", default=2_048, show_default=True, help="Pooled features; the spatial ones are 2,023.")
 @click.option("--half-count", default=200, show_default=True, help="Images for NumPy's float16 product, which is slow.")
 @click.option("--repeats", default=1, show_default=True)
 @click.option("--memory/--no-memory", default=True, show_default=True, help="Peak memory, each form in a new process.")
-def bench(count: int, width: int, half_count: int, repeats: int, memory: bool) -> None:
+def bench(only: tuple[str, ...], count: int, width: int, half_count: int, repeats: int, memory: bool) -> None:
     """FID + sFID, precision + recall in float32 and float16, and a second score against a known reference."""
-    made_features(count, width)
-    compare(
-        f"FID + sFID, {count:,} x {width:,}",
-        {"published": partial(both_distances, published_distance, count, width),
-         "ours": partial(both_distances, our_distance, count, width)},
-        repeats, None,
-    )  # fmt: skip
+    wanted = only or TABLES
+    if "distance" in wanted:
+        distances(count, width, repeats, memory)
+    if "exact" in wanted:
+        exact(count, width, repeats, memory)
+    if "half" in wanted:
+        half(half_count, width, repeats)
+    if "second" in wanted:
+        second_score(count, width, repeats)
+
+
+def distances(count: int, width: int, repeats: int, memory: bool) -> None:
+    """FID and sFID, from features to the two numbers."""
+    forms = {"published": published_distance, "ours": our_distance}
+    make = prepared_distances
+    grown = {name: peak_growth_mib(partial(make, form, count, width)) for name, form in forms.items() if memory}
+    calls = {name: make(form, count, width) for name, form in forms.items()}
+    compare(f"FID + sFID, {count:,} x {width:,}", calls, repeats, grown or None)
+
+
+def exact(count: int, width: int, repeats: int, memory: bool) -> None:
+    """Precision and recall without the rounding to float16."""
     forms = {"published": published_precision_recall, "ours": our_exact}
     grown = {name: peak_growth_mib(partial(prepared, form, count, width)) for name, form in forms.items() if memory}
-    compare(
-        f"precision + recall in float32, {count:,} x {width:,}",
-        {name: prepared(form, count, width) for name, form in forms.items()},
-        repeats, grown or None,
-    )  # fmt: skip
-    compare(
-        f"precision + recall in float16, {half_count:,} x {width:,} (time grows with the square of the count)",
-        {"published": partial(published_precision_recall, *made_features(half_count, width), np.float16),
-         "ours": prepared(our_half, half_count, width)},
-        repeats, None,
-    )  # fmt: skip
-    second_score(count, width, repeats)
+    calls = {name: prepared(form, count, width) for name, form in forms.items()}
+    compare(f"precision + recall in float32, {count:,} x {width:,}", calls, repeats, grown or None)
+
+
+def half(count: int, width: int, repeats: int) -> None:
+    """Precision and recall as published."""
+    calls = {
+        "published": partial(published_precision_recall, *made_features(count, width), np.float16),
+        "ours": prepared(our_half, count, width),
+    }
+    title = f"precision + recall in float16, {count:,} x {width:,} (time grows with the square of the count)"
+    compare(title, calls, repeats, None)
 
 
 def second_score(count: int, width: int, repeats: int) -> None:
