@@ -26,7 +26,7 @@ from harness.metrics.frechet import Statistics, frechet_distance, statistics
 
 
 class CocoMonitor:
-    """Opened with the run, so that a missing file is said before the first step; 2 networks stay on the device."""
+    """Opened with the run, so that a missing file is said before the first step; its networks stay on the device."""
 
     def __init__(self, stage: Stage, extract: Extractor) -> None:
         """extract: InceptionV3's features."""
