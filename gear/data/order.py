@@ -10,11 +10,11 @@ exactly the same batches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from gear.data.permutation import permuted
 from harness.contract.errors import UserError
 
 _ORDER_STREAM, _AUGMENTATION_STREAM, _NULL_STREAM = 0, 1, 2
@@ -57,7 +57,7 @@ class BatchOrder:
         epoch, position = divmod(batch, self.batches_per_epoch)
         length = self.batch_size // pieces
         start = position * self.batch_size + piece * length
-        return _permutation(self.num_items, self.seed, epoch)[start : start + length]
+        return permuted(np.arange(start, start + length), self.num_items, (self.seed, _ORDER_STREAM, epoch))
 
     def rng(self, batch: int, index: int) -> np.random.Generator:
         """The generator that augments sample `index` in `batch`: fresh each epoch, the same in every process."""
@@ -66,8 +66,3 @@ class BatchOrder:
     def null_draw(self, batch: int, index: int) -> float:
         """A uniform number in [0, 1) that decides whether sample `index` loses its condition in `batch`."""
         return float(np.random.default_rng((self.seed, _NULL_STREAM, self.epoch_of(batch), index)).random())
-
-
-@lru_cache(maxsize=2)
-def _permutation(num_items: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng((seed, _ORDER_STREAM, epoch)).permutation(num_items)
