@@ -130,8 +130,8 @@ def test_one_scale_has_one_name(clip: Path) -> None:
 
 @pytest.mark.slow
 def test_a_watched_run_learns_the_same_and_two_processes_log_the_same_figures(clip: Path, tmp_path: Path) -> None:
-    """Through Inception's 2,048 features. Figures were equal to the last bit where this was measured; six digits are asked
-    for, because a product of fewer rows may be summed in another order."""
+    """Through Inception's 2,048 features. Figures were equal to the last bit where this was measured; six digits are
+    asked for, because a product of fewer rows may be summed in another order."""
     weights = tmp_path / "inception.pth"
     torch.save(torch.load(INCEPTION), weights)  # the committed file is compressed, and gear maps its weights
     watched = watch(clip, coco_every=2, features_weights=str(weights))
