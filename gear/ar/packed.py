@@ -1,8 +1,9 @@
 """A copy of an AR model that only decodes: the same weights, held the way the device multiplies fastest.
 
-On a CPU a decoding step is a handful of products of 16 rows with hundreds of megabytes of weights. Re-ordered once
-into the blocks that oneDNN's kernels read, they run about one and a half times as fast as row by row. It also makes the
-result of a row independent of the rows beside it, which the usual product does not promise.
+On a CPU a decoding step is a handful of products of 16 rows with hundreds of megabytes of weights. Weights are
+re-ordered once into the blocks that oneDNN's kernels read, and the rows of a product are taken as the pixels of one
+image: of oneDNN's kernels for so few rows, the 1x1 convolution's is a fifth faster than the inner product's. It also
+makes the result of a row independent of the rows beside it, which the usual product does not promise.
 """
 
 from __future__ import annotations
@@ -10,9 +11,18 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gear.ar.model import Trunk
+
+_GEOMETRY = ([0, 0], [1, 1], [1, 1], 1)
+"""Of a 1x1 convolution: padding, stride, dilation, groups."""
+_PACKED_FOR = 16
+"""Rows that the blocks of a weight suit: 8 images under guidance."""
+_ROW_STEP = 8
+"""Rows are filled up to a multiple of this: for some other counts oneDNN chooses a kernel with other blocks, and
+re-orders the weight in every call."""
 
 
 class PackedLinear(nn.Module):
@@ -20,11 +30,20 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+        out_features, in_features = weight.shape
+        self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+            weight.detach().view(out_features, in_features, 1, 1), *_GEOMETRY, [1, in_features, 1, _PACKED_FOR]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
-        return product
+        """x (..., in) -> (..., out)."""
+        rows = x.reshape(-1, x.shape[-1])
+        count = len(rows)
+        if count % _ROW_STEP:
+            rows = F.pad(rows, (0, 0, 0, -count % _ROW_STEP))
+        image = rows[None, None].permute(0, 3, 1, 2)  # (1, in, 1, rows), channels last in memory: nothing is copied
+        product: Tensor = torch.ops.mkldnn._convolution_pointwise(image, self.packed, None, *_GEOMETRY, "none", [], "")
+        return product.permute(0, 2, 3, 1)[0, 0, :count].reshape(*x.shape[:-1], -1)
 
 
 def for_decoding(ar: Trunk, *, dtype: torch.dtype | None = None, compiled: bool = False) -> Trunk:

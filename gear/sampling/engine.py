@@ -37,6 +37,8 @@ _GROUP_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
 _STRIDE = 128
 """Slots by which the length of attention grows from one recorded step on a GPU to the next."""
 _PREFIX_BYTES = 256 << 20
+_ARITHMETIC = 2
+"""Goes up whenever logits come to be rounded differently: work begun with other last bits is then not continued."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ class Engine:
     def identity(self) -> dict[str, object]:
         """What decides a pixel's last bit besides the weights, as JSON values."""
         return {
+            "arithmetic": _ARITHMETIC,
             "device": self.device.type,
             "dtype": str(self.dtype).removeprefix("torch."),
             "tile": self.tile,

@@ -140,7 +140,7 @@ class RollOut:
         """Draw image token `index` from logits (B or 2B, K), and count on."""
         options = self.options
         logits = guided(logits, options.cfg_scale) if guides else logits[: self.images]
-        self.finite &= logits.isfinite().all()
+        self.finite &= torch.stack(logits.aminmax()).isfinite().all()  # one pass; a NaN is both least and greatest
         probs = filtered_probs(logits, options.temperature, options.top_k, options.top_p)
         self.tokens.index_copy_(1, self.index, self.draw(probs, self.index)[:, None])
         self.index += 1
