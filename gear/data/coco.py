@@ -81,7 +81,7 @@ def _opened(folder: Path) -> list[tuple[Path, Any]]:
     except ModuleNotFoundError:
         raise EnvironmentFailure(
             "watch.coco_every reads parquet files with pyarrow, which is not installed; install it with "
-            "`pip install pyarrow`, or set watch.coco_every=0."
+            "`pip install 'gear-harness[coco]'`, or set watch.coco_every=0."
         ) from None
     files = sorted(folder.glob("*.parquet"))
     if not files:
