@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from harness.catalog import Catalog
 from harness.contract.errors import UserError
-from harness.project import Project
+from harness.plan import scorer_environment
+from harness.project import Project, find_project
 from harness.runtimes.image import context_files, dockerfile_sources, image_digest
 
 DOCKERFILE = """
@@ -71,3 +73,12 @@ def test_a_wildcard_is_refused(project, toy):
 def test_a_missing_dockerfile_is_named(project):
     with pytest.raises(UserError, match="docker/nothing/Dockerfile"):
         context_files(project, "nothing")
+
+
+def test_every_shipped_image_holds_the_code_of_its_scorers(monkeypatch):
+    monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)
+    project = find_project()
+    for benchmark in Catalog.load(project).benchmarks.values():
+        environment = scorer_environment(benchmark)
+        missing = set(project.code_files(environment.code)) - set(context_files(project, environment.image))
+        assert not missing, f"{benchmark.id} runs in the image {environment.image}, which lacks {sorted(missing)[:3]}"
