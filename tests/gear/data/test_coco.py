@@ -69,5 +69,5 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_without_pyarrow_one_sentence_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(EnvironmentFailure, match="pip install pyarrow"):
+    with pytest.raises(EnvironmentFailure, match=r"pip install 'gear-harness\[coco\]'"):
         CocoSelection(folder, 2, 42)
