@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.gear import tiny
+from tests.gear.same_bits import assert_same_bits
 from tests.gear.training import processes
 from tests.gear.training.worker import CHECKS
 
@@ -29,19 +30,6 @@ EXACT, SINGLE = 1e-7, 1e-4
 
 def model(path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
-
-
-def assert_same_bits(a: object, b: object, where: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert isinstance(b, torch.Tensor)
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert isinstance(b, dict)
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same_bits(a[key], b[key], f"{where}/{key}")
-    else:
-        assert a == b, where
 
 
 def assert_same_figures(one: list[dict[str, Any]], other: list[dict[str, Any]], tolerance: float) -> None:

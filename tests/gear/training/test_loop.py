@@ -18,26 +18,13 @@ from gear.training.stage import Stage
 from gear.training.stopping import EXIT_INTERRUPTED
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from tests.gear import tiny
+from tests.gear.same_bits import assert_same_bits
 
 PHASES = ("tokenizer", "e2e", "ar", "t2i")
 
 
 def model(path: Path) -> dict[str, object]:
     return torch.load(path, weights_only=True)
-
-
-def assert_same(a: object, b: object, where: str = "") -> None:
-    """Bit-equal, all the way down."""
-    if isinstance(a, torch.Tensor):
-        assert isinstance(b, torch.Tensor)
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert isinstance(b, dict)
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}/{key}")
-    else:
-        assert a == b, where
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -60,9 +47,9 @@ def test_a_stopped_run_continues_to_the_same_bits(phase: str, tmp_path: Path) ->
 
     torch.manual_seed(12345)  # whatever the new process's random state is, it must not matter
     continued = fit(tiny.stage(phase), tiny.Noise(), tmp_path / "stopped", {})
-    assert_same(model(uninterrupted), model(continued))
+    assert_same_bits(model(uninterrupted), model(continued))
     last = "checkpoints/0000006.pt"
-    assert_same(model(tmp_path / "whole" / last), model(tmp_path / "stopped" / last))
+    assert_same_bits(model(tmp_path / "whole" / last), model(tmp_path / "stopped" / last))
 
 
 def test_a_run_whose_process_vanished_goes_back_to_its_last_checkpoint(tmp_path: Path) -> None:
@@ -84,7 +71,7 @@ def test_a_run_whose_process_vanished_goes_back_to_its_last_checkpoint(tmp_path:
         fit(stage, tiny.Noise(), tmp_path / "killed", {})
     assert [path.name for path in sorted((tmp_path / "killed/checkpoints").glob("*.pt"))] == ["0000002.pt"]
     continued = fit(tiny.stage("e2e"), tiny.Noise(), tmp_path / "killed", {})
-    assert_same(model(whole), model(continued))
+    assert_same_bits(model(whole), model(continued))
 
     steps = [json.loads(line)["step"] for line in (tmp_path / "killed/log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6], "the log has every step once"
@@ -102,7 +89,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     longer = tiny.config(steps=8)
     grown = fit(tiny.stage("tokenizer", longer), tiny.Noise(), tmp_path / "grown", {})
     at_once = fit(tiny.stage("tokenizer", longer), tiny.Noise(), tmp_path / "at-once", {})
-    assert_same(model(at_once), model(grown))
+    assert_same_bits(model(at_once), model(grown))
 
 
 def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""Whether two runs ended with the same bits."""
+
+from __future__ import annotations
+
+import torch
+
+
+def assert_same_bits(a: object, b: object, where: str = "") -> None:
+    """Bit-equal, all the way down; `where` names the place in a failure."""
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor)
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert isinstance(b, dict)
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same_bits(a[key], b[key], f"{where}/{key}")
+    else:
+        assert a == b, where
