@@ -22,8 +22,9 @@ from gear.weights import open_model
 from harness.contract.errors import UserError
 from tests.gear import tiny, tiny_text
 from tests.gear.data import make
+from tests.gear.same_bits import assert_same_bits
 from tests.gear.training import follows_caption, processes
-from tests.gear.training.test_loop import assert_same, model
+from tests.gear.training.test_loop import model
 
 CAPTION_MLP = "cls_embedding.cap_proj.fc1.weight"
 TEXT_STREAM = "layers.0.attention.wqkv_text.weight"
@@ -42,7 +43,7 @@ def test_one_update_moves_the_ar_and_the_projectors_and_nothing_else() -> None:
         if any(not torch.equal(v, before[name][k]) for k, v in module.state_dict().items())
     }
     assert changed == {"ar", "projectors"}
-    assert_same(encoder, dict(tiny_text.qwen3().state_dict()))
+    assert_same_bits(encoder, dict(tiny_text.qwen3().state_dict()))
 
 
 def test_the_loss_is_next_token_prediction_plus_alignment() -> None:
@@ -106,7 +107,7 @@ def test_a_text_to_image_model_keeps_its_trained_text_stream() -> None:
     config = tiny_text.config()
     trained, ours = TextToImageAR(config.text_ar), TextToImageAR(config.text_ar)
     warm_start(ours, trained.state_dict(), copy_image_stream=True)
-    assert_same(dict(trained.state_dict()), dict(ours.state_dict()))
+    assert_same_bits(dict(trained.state_dict()), dict(ours.state_dict()))
     assert not torch.equal(ours.state_dict()[TEXT_STREAM], ours.state_dict()[TEXT_STREAM.replace("_text", "")])
 
 
@@ -130,7 +131,7 @@ def test_a_stopped_and_a_killed_run_continue_to_the_same_bits(tmp_path: Path) ->
     assert not (tmp_path / "killed" / "model.pt").exists()
     processes.run([job("killed")], 1, tmp_path)
     for name in ("stopped", "killed"):
-        assert_same(model(tmp_path / "whole" / "model.pt"), model(tmp_path / name / "model.pt"))
+        assert_same_bits(model(tmp_path / "whole" / "model.pt"), model(tmp_path / name / "model.pt"))
 
 
 def test_a_finished_run_is_all_that_sampling_needs(tmp_path: Path) -> None:
