@@ -54,6 +54,9 @@ class ScorerSpec:
     timeout_s: float = 7200.0
     network: bool = False
     """Whether it talks to a service (a judge). Everything else runs without a network."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables without which it cannot run, each with what to set it to; looked for before the first
+    step."""
     resumes: bool = False
     """Whether it continues from what an interrupted attempt left in its output folder."""
     stages: tuple[StageSpec, ...] = ()
@@ -209,6 +212,7 @@ def _scorer(fields: Fields, folder: Path) -> ScorerSpec:
         cpus=fields.integer("cpus", low=1, default=1),
         timeout_s=fields.number("timeout_s", 7200.0),
         network=fields.flag("network", False),
+        variables={name: str(meaning) for name, meaning in fields.mapping("variables", {}).items()},
         resumes=fields.flag("resumes", False),
         stages=tuple(_stage(row, fields.where) for row in fields.array("stages", [])),
         shares=_texts(fields, "shares"),

@@ -6,6 +6,7 @@ Thin on purpose: options are turned into a `Request`, the rest happens in `plan`
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import webbrowser
@@ -321,7 +322,7 @@ def compare(runs: tuple[str, ...], runs_dir: Path) -> None:
 @main.command("doctor")
 @setting_options
 def doctor_command(**options: Any) -> None:
-    """Check this machine: engines, environments, disk, GPUs, and which assets are missing for what.
+    """Check this machine: engines, environments, disk, GPUs, and which assets or settings are missing for what.
 
     Exit status 6 when the chosen runtime cannot be used.
     """
@@ -336,9 +337,15 @@ def doctor_command(**options: Any) -> None:
     out.print(table)
     for benchmark in catalog.benchmarks.values():
         missing = setting.assets.missing((name, benchmark.id) for name in benchmark.needed_assets)
-        state = Text("assets complete", "green") if not missing else Text(f"{len(missing)} missing", "yellow")
+        problems = [str(problem) for problem in missing]
+        problems += [
+            f"{benchmark.id} needs {name} in the environment: {meaning}"
+            for name, meaning in benchmark.scorer.variables.items()
+            if not os.environ.get(name)
+        ]
+        state = Text("complete", "green") if not problems else Text(f"{len(problems)} missing", "yellow")
         out.print(Text.assemble((f"{benchmark.id}: ", "bold"), state))
-        for problem in missing:
+        for problem in problems:
             out.print(Text(f"  {problem}"), soft_wrap=True)
     sys.exit(0 if all(item.ok or not item.required for item in checks) else 6)
 

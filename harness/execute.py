@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -111,7 +111,7 @@ def preview(plan: Plan, setting: Setting, *, force: bool = False) -> list[Previe
 
     Raises:
         MissingAsset: naming every asset that is missing.
-        UserError: an input file is not there.
+        UserError: an input file is not there, or an environment variable that a step to be run needs.
     """
     require_inputs(plan, setting)
     finished: dict[str, Entry] = {}
@@ -127,6 +127,7 @@ def preview(plan: Plan, setting: Setting, *, force: bool = False) -> list[Previe
         unfinished = step.resumes and setting.store.has_unfinished(step.kind, key)
         state: Literal["cached", "resume", "run"] = "cached" if entry else "resume" if unfinished else "run"
         previews.append(Preview(step=step, state=state, key=key))
+    _require_variables(row.step for row in previews if row.state != "cached")
     return previews
 
 
@@ -151,6 +152,18 @@ def require_inputs(plan: Plan, setting: Setting) -> None:
     problems = setting.assets.missing(plan.assets)
     if problems:
         raise type(problems[0])("\n".join(str(problem) for problem in problems))
+
+
+def _require_variables(steps: Iterable[Step]) -> None:
+    """A judge's address that was forgotten should be missed now, not after the images are drawn."""
+    missing = {
+        f"{step.benchmark or step.name} needs {name} in the environment: {meaning}"
+        for step in steps
+        for name, meaning in step.variables.items()
+        if not os.environ.get(name)
+    }
+    if missing:
+        raise UserError("\n".join(sorted(missing)))
 
 
 def plan_digest(plan: Plan, setting: Setting) -> str:
@@ -191,9 +204,10 @@ def run_plan(
         command: the command line, for the record.
     Raises:
         MissingAsset: before anything runs.
-        UserError: an input is not there. A step that fails is no exception: the record says so.
+        UserError: an input or an environment variable is not there. A step that fails is no exception: the record
+            says so.
     """
-    require_inputs(plan, setting)
+    preview(plan, setting, force=force)
     digest = plan_digest(plan, setting)
     run_dir = setting.runs_dir / check_run_id(run_id or f"{plan.name}-{digest[:8]}")
     record = RunRecord(

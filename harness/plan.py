@@ -140,6 +140,8 @@ class Step:
     """Whether the command continues from what an interrupted attempt left in `{out}`."""
     produces: tuple[str, ...] = ()
     """Files that must be in the output before it is believed."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that it cannot do without, each with what to set it to."""
     benchmark: str | None = None
     cwd: str | None = None
     """Where the command runs; None: in `{scratch}`."""
@@ -419,6 +421,7 @@ def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, An
         identity={"benchmark": benchmark.id, "benchmark_version": benchmark.version},
         resources=_scorer_resources(benchmark),
         resumes=benchmark.scorer.resumes,
+        variables=benchmark.scorer.variables,
         benchmark=benchmark.id,
     )
     return [*stages, score]

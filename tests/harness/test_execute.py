@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -195,6 +196,21 @@ def test_a_missing_asset_of_the_store_names_the_commands_that_help(toy):
     setting.assets.overrides.clear()
     with pytest.raises(MissingAsset, match="harness assets import toy-reference FILE"):
         preview(toy.plan(), setting)
+
+
+def test_a_missing_environment_variable_is_found_before_anything_runs_unless_the_score_is_there(toy, monkeypatch):
+    monkeypatch.delenv("TOY_JUDGE", raising=False)
+    *drawing, score = toy.plan().steps
+    plan = dataclasses.replace(
+        toy.plan(), steps=(*drawing, dataclasses.replace(score, variables={"TOY_JUDGE": "the judge's address."}))
+    )
+    with pytest.raises(UserError, match="toy needs TOY_JUDGE in the environment: the judge's address"):
+        run_plan(plan, toy.setting())
+    assert not toy.runs_dir.exists()
+    monkeypatch.setenv("TOY_JUDGE", "http://here")
+    assert run_plan(plan, toy.setting())[0].status == "finished"
+    monkeypatch.delenv("TOY_JUDGE")
+    assert run_plan(plan, toy.setting())[0].status == "finished"
 
 
 def test_a_preview_tells_what_would_happen_and_writes_nothing(toy):
