@@ -23,8 +23,8 @@ class Pass:
 
     rotary: Tensor
     """(S, h/2, 2): rows of the rotary table for these slots."""
-    slots: Tensor | None = None
-    """(S,) int64: which slots these are; needed with a cache."""
+    slots: slice | Tensor | None = None
+    """Which slots these are, a slice or (S,) int64; needed with a cache."""
     length: int = 0
     """With a cache: how many of its slots, from the front, are attended to."""
     num_cond: int = 0

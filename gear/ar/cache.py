@@ -21,29 +21,35 @@ class LayerCache:
     keys: Tensor
     values: Tensor
 
-    def append(self, slots: Tensor, keys: Tensor, values: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Store `keys` and `values` (B, kv heads, q, h) at `slots` (q,) int64; returns the first `length` slots."""
-        self.keys.index_copy_(2, slots, keys.to(self.keys.dtype))
-        self.values.index_copy_(2, slots, values.to(self.values.dtype))
+    def append(self, slots: slice | Tensor, keys: Tensor, values: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Store `keys` and `values` (B, kv heads, q, h) at `slots`, q of them; returns the first `length` slots.
+
+        slots: a slice, or int64 (q,) on the device where a recorded step is to be played for other slots again.
+        """
+        for stored, new in ((self.keys, keys), (self.values, values)):
+            if isinstance(slots, slice):
+                stored[:, :, slots] = new
+            else:
+                stored.index_copy_(2, slots, new.to(stored.dtype))
         return self.keys[:, :, :length], self.values[:, :, :length]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
-    """What the conditioning of one image leaves behind: its part of the cache, and the logits of image token 0."""
+    """What the conditioning of one image leaves behind: its part of the cache, and what image token 0 is drawn from."""
 
     keys: Tensor
     """(layers, kv heads, T, h)."""
     values: Tensor
-    logits: Tensor
-    """(K,), at least float32."""
+    normed: Tensor
+    """(D,): the final norm's output, from which the head makes the logits of image token 0."""
     visible: Tensor | None = None
     """(T,) bool: conditioning slots that image tokens may see; None = all."""
 
     @property
     def num_bytes(self) -> int:
         """Memory it holds."""
-        return sum(part.numel() * part.element_size() for part in (self.keys, self.values, self.logits))
+        return sum(part.numel() * part.element_size() for part in (self.keys, self.values, self.normed))
 
 
 @dataclass
@@ -88,11 +94,11 @@ class KVCache:
             self.keys[:, :rows], self.values[:, :rows], None if self.visible is None else self.visible[:rows]
         )
 
-    def prefix(self, row: int, num_cond: int, logits: Tensor) -> Prefix:
-        """A copy of what the conditioning slots of a row hold; `logits` (K,) are those of the last of them."""
+    def prefix(self, row: int, num_cond: int, normed: Tensor) -> Prefix:
+        """A copy of what the conditioning slots of a row hold; `normed` (D,) belongs to the last of them."""
         visible = None if self.visible is None else self.visible[row, 0, 0, :num_cond].clone()
         kept = (part[:, row, :, :num_cond].clone() for part in (self.keys, self.values))
-        return Prefix(keys=next(kept), values=next(kept), logits=logits, visible=visible)
+        return Prefix(keys=next(kept), values=next(kept), normed=normed, visible=visible)
 
     def load(self, row: int, prefix: Prefix) -> None:
         """Fill the conditioning slots of a row."""

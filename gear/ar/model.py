@@ -130,7 +130,7 @@ class Trunk(nn.Module, ABC):
         T + n slots in eval mode; and the tap (B, T + n, D), never sliced, or None.
         """
         x, hidden = self._run(tokens, condition, tap_layer, drop_ids)
-        logits = self._logits(x)
+        logits = self.logits_of(self.norm(x))
         return (logits[:, self.num_cond - 1 :] if self.training else logits), hidden
 
     def next_token_loss(
@@ -208,8 +208,9 @@ class Trunk(nn.Module, ABC):
             raise ValueError(f"tap layer {tap_layer} is not one of this model's blocks 1 to {len(self.layers)}")
         return tap_layer
 
-    def _logits(self, x: Tensor) -> Tensor:
-        logits = self.output(self.norm(x))
+    def logits_of(self, normed: Tensor) -> Tensor:
+        """The output head: what the final norm gave (..., D) -> logits (..., K), at least float32. Linear, no bias."""
+        logits = self.output(normed)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     # -- token by token --
@@ -222,13 +223,16 @@ class Trunk(nn.Module, ABC):
         return KVCache.allocate(self.config, batch_size, length, device=weight.device, dtype=weight.dtype)
 
     def prefill(self, condition: Any, cache: KVCache) -> Tensor:
-        """Fill the conditioning slots; returns the logits of image token 0, float32 (B, K). Eval mode only."""
+        """Fill the conditioning slots. Returns what `logits_of` makes the logits of image token 0 from, (B, D).
+
+        Eval mode only, and so is `decode`.
+        """
         x = self.embed_condition(condition).to(self.tok_embeddings.weight.dtype)
         self._check_room(x.shape[0] == cache.batch_size, x.shape[0], 0, self.num_cond, cache)
         cache.visible = self.visible_slots(condition, cache.length)
         this = Pass(
             rotary=self.rotary_table[: self.num_cond],
-            slots=torch.arange(self.num_cond, device=x.device),
+            slots=slice(0, self.num_cond),
             length=self.num_cond,
             num_cond=self.num_cond,
             mask=self.attention_mask(condition, self.num_cond),
@@ -236,35 +240,38 @@ class Trunk(nn.Module, ABC):
         return self._cached(x, this, cache)
 
     def decode(self, tokens: Tensor, slot: int | Tensor, cache: KVCache, length: int | None = None) -> Tensor:
-        """Feed one image token per sample (B,) at `slot` (T + k for image token k). Eval mode only.
+        """Feed one image token per sample (B,) at `slot` (T + k for image token k).
 
         slot: a number: all slots up to it are attended to. Or an int64 tensor (1,) on the model's device, with
             `length`, the number of slots that are read; those behind `slot` are then masked out, so that a step
             recorded once can be played again for the next slot.
-        Returns the logits of the token after it, float32 (B, K). A cache of 2B rows gives (2B, K): both halves of
-        guidance are fed the same tokens, and what they have in common is computed once.
+        Returns what `logits_of` makes the logits of the token after it from, (B, D). A cache of 2B rows gives (2B, D):
+        both halves of guidance are fed the same tokens, and what they have in common is computed once.
         """
+        slots: slice | Tensor
         if isinstance(slot, int):
             fits = cache.batch_size in (len(tokens), 2 * len(tokens))
             self._check_room(fits, len(tokens), slot, 1, cache)
-            slots, length, mask = torch.tensor([slot], device=tokens.device), slot + 1, None
+            slots, length, mask = slice(slot, slot + 1), slot + 1, None
+            rotary = self.rotary_table[slots]
         else:
             if length is None:
                 raise ValueError("a slot in a tensor needs the number of slots to read")
             slots, mask = slot, (torch.arange(length, device=tokens.device) <= slot)[None, None, None]
+            rotary = self.rotary_table.index_select(0, slot)
         if cache.visible is not None:
             visible = cache.visible[..., :length]
             mask = visible if mask is None else mask & visible
-        this = Pass(rotary=self.rotary_table.index_select(0, slots), slots=slots, length=length, mask=mask)
+        this = Pass(rotary=rotary, slots=slots, length=length, mask=mask)
         return self._cached(self.tok_embeddings(tokens[:, None]), this, cache)
 
     def _cached(self, x: Tensor, this: Pass, cache: KVCache) -> Tensor:
-        """Logits (B, K) behind the last slot of x (B, S, D)."""
+        """The final norm's output (B, D) for the last slot of x (B, S, D)."""
         if self.training:
             raise ValueError("decoding runs in eval mode; call eval() on the model first")
         for index, block in enumerate(self.layers):
             x = block(x, this, cache.layer(index))
-        return self._logits(x[:, -1])
+        return self.norm(x[:, -1])
 
     def _check_room(self, fits: bool, rows: int, slot: int, count: int, cache: KVCache) -> None:
         if not fits or slot + count > cache.length:

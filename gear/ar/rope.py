@@ -35,7 +35,12 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     Computed in float32 (or x's own precision where that is higher) and cast back.
     """
     pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))  # (B, S, heads, h/2, 2)
-    cos, sin = table[None, :, None, :, 0], table[None, :, None, :, 1]
-    first, second = pairs.unbind(-1)
-    turned = torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    table = table[:, None]  # (S, 1, h/2, 2)
+    if not torch.compiler.is_compiling() and not torch.is_grad_enabled():
+        # One product of complex numbers is a fifth of the time, and the same but for a last bit. Training keeps to the
+        # reference's roundings; a compiler fuses real arithmetic, and leaves complex numbers alone.
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table))
+    else:
+        (first, second), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
+        turned = torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1)
     return turned.flatten(-2).to(x.dtype)

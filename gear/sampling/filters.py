@@ -11,10 +11,13 @@ from torch import Tensor
 _MIN_TEMPERATURE = 1e-5
 
 
-def guided(logits: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: (2B, K) = [conditional ; null] -> null + scale * (conditional - null), (B, K)."""
-    conditional, null = logits.chunk(2)
-    return null + scale * (conditional - null)
+def guided(outputs: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: (2B, D) = [conditional ; null] -> null + scale * (conditional - null), (B, D).
+
+    Of logits, or of anything that they are a linear function of. Computed in float32 at least.
+    """
+    conditional, null = outputs.to(torch.promote_types(outputs.dtype, torch.float32)).chunk(2)
+    return (null + scale * (conditional - null)).to(outputs.dtype)
 
 
 def filtered_probs(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:

@@ -107,8 +107,7 @@ class RollOut:
         self._load([*own, *(list(null) * len(own) if len(null) == 1 else null)])
         self.index.zero_()
         self.finite.fill_(True)
-        logits = torch.stack([prefix.logits for prefix in self._prefixes])
-        self._pick(logits, self.options.guides_token(0))
+        self._pick(torch.stack([prefix.normed for prefix in self._prefixes]), self.options.guides_token(0))
         for index in range(1, self.num_tokens):
             guides = self.options.guides_token(index)
             if self.stride is None:
@@ -136,10 +135,14 @@ class RollOut:
         cache = self.cache if guides else self.cache.first(self.images)
         self._pick(self.ar.decode(fed, at, cache, length), guides)
 
-    def _pick(self, logits: Tensor, guides: bool) -> None:
-        """Draw image token `index` from logits (B or 2B, K), and count on."""
+    def _pick(self, normed: Tensor, guides: bool) -> None:
+        """Draw image token `index` from what the head reads (B or 2B, D), and count on.
+
+        The head is linear, so guidance is applied before it: half the rows to multiply, the same logits.
+        """
         options = self.options
-        logits = guided(logits, options.cfg_scale) if guides else logits[: self.images]
+        normed = guided(normed, options.cfg_scale) if guides else normed[: self.images]
+        logits = self.ar.logits_of(normed)
         self.finite &= torch.stack(logits.aminmax()).isfinite().all()  # one pass; a NaN is both least and greatest
         probs = filtered_probs(logits, options.temperature, options.top_k, options.top_p)
         self.tokens.index_copy_(1, self.index, self.draw(probs, self.index)[:, None])
@@ -160,8 +163,8 @@ def prefix_of(ar: Trunk, condition: Any) -> Prefix:
     By itself, so that it is the same to the last bit whatever else is drawn beside it.
     """
     cache = ar.new_cache(1, 0)
-    logits = ar.prefill(condition, cache)
-    return cache.prefix(0, ar.num_cond, logits[0])
+    normed = ar.prefill(condition, cache)
+    return cache.prefix(0, ar.num_cond, normed[0])
 
 
 @torch.inference_mode()

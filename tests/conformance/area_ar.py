@@ -145,11 +145,12 @@ def check_cached(ar: ClassConditionalAR, meta: dict[str, Any], tensors: Arrays) 
     tokens = tensors["in.idx"]
     ar.eval()
     cache = ar.new_cache(len(tokens))
-    logits = [ar.prefill(tensors["in.cond_idx"], cache)]
-    logits += [ar.decode(tokens[:, k], ar.num_cond + k, cache) for k in range(tokens.shape[1] - 1)]
+    normed = [ar.prefill(tensors["in.cond_idx"], cache)]
+    normed += [ar.decode(tokens[:, k], ar.num_cond + k, cache) for k in range(tokens.shape[1] - 1)]
+    logits = ar.logits_of(torch.stack(normed, dim=1))
     first = cache.layer(0)
     return [
-        check("out.cached.logits", torch.stack(logits, dim=1), tensors["out.cached.logits"], **limits),
+        check("out.cached.logits", logits, tensors["out.cached.logits"], **limits),
         check("out.cached.k_layer0", first.keys, tensors["out.cached.k_layer0"], **limits),
         check("out.cached.v_layer0", first.values, tensors["out.cached.v_layer0"], **limits),
     ]
@@ -183,6 +184,6 @@ def check_text_to_image(meta: dict[str, Any], tensors: Arrays, weights: Arrays) 
 def cached_logits(ar: Trunk, tokens: Tensor, condition: Any) -> Tensor:
     """Prefill, then one token at a time: the logits (B, n + 1, K) of image tokens 0 .. n."""
     cache = ar.new_cache(len(tokens))
-    logits = [ar.prefill(condition, cache)]
-    logits += [ar.decode(tokens[:, k], ar.num_cond + k, cache) for k in range(tokens.shape[1])]
-    return torch.stack(logits, dim=1)
+    normed = [ar.prefill(condition, cache)]
+    normed += [ar.decode(tokens[:, k], ar.num_cond + k, cache) for k in range(tokens.shape[1])]
+    return ar.logits_of(torch.stack(normed, dim=1))

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gear.ar.packed import PackedLinear, for_decoding
+from gear.ar.packed import FusedRMSNorm, PackedLinear, PackedSwiGLU, for_decoding
 from tests.gear.ar.test_model import tiny
 
 
@@ -21,6 +21,16 @@ def test_a_row_of_a_packed_product_does_not_depend_on_the_others(shape):
     assert torch.equal(packed(x[order]), whole[order])
     for rows in (16, 9, 8, 1):
         assert torch.equal(torch.cat([packed(part) for part in x.split(rows)]), whole)
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+def test_packed_parts_give_what_the_parts_they_replace_give(rows):
+    block = tiny().layers[0]
+    x = torch.randn(rows, 1, block.ffn_norm.weight.shape[0])
+    with torch.inference_mode():
+        torch.nn.init.normal_(block.ffn_norm.weight)
+        torch.testing.assert_close(FusedRMSNorm(block.ffn_norm)(x), block.ffn_norm(x))
+        torch.testing.assert_close(PackedSwiGLU(block.feed_forward)(x), block.feed_forward(x))
 
 
 def test_the_copy_shares_what_it_does_not_pack_and_leaves_the_model_alone():

@@ -40,6 +40,19 @@ def test_scores_depend_on_the_offset_in_the_grid_alone():
     torch.testing.assert_close(score((2, 3), (1, 1)), score((4, 4), (3, 2)))
 
 
+def test_decoding_rotates_as_training_does():
+    x, table = torch.randn(2, 12, 3, 16), rotary_table(3, 16, num_cond=3)
+    with torch.no_grad():
+        torch.testing.assert_close(rotate(x, table), rotate_with_gradients(x, table))
+        q, k = x.split((2, 1), dim=2)  # parts of a projection are not contiguous
+        torch.testing.assert_close(torch.cat([rotate(q, table), rotate(k, table)], dim=2), rotate(x, table))
+
+
+def rotate_with_gradients(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    with torch.enable_grad():
+        return rotate(x, table)
+
+
 def test_rotation_is_computed_in_float32_and_cast_back():
     x = torch.randn(1, 9, 2, 8, dtype=torch.bfloat16)
     table = rotary_table(3, 8, num_cond=0)
