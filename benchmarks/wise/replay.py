@@ -53,7 +53,7 @@ GOLD: Script = {
 @contextmanager
 def serve(script: Script, model: str = MODEL) -> Iterator[str]:
     """Run the judge on a free port of this machine; yields its address."""
-    server = _Server(script, model)
+    server = ReplayServer(script, model)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -63,17 +63,20 @@ def serve(script: Script, model: str = MODEL) -> Iterator[str]:
         server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class ReplayServer(ThreadingHTTPServer):
+    """Answers on `address`; port 0 takes a free one."""
+
     daemon_threads = True
 
-    def __init__(self, script: Script, model: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, script: Script, model: str, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        super().__init__(address, _Handler)
         self.model = model
         self.script = script
         self.asked: dict[str, int] = {}
         self.lock = threading.Lock()
 
     def next_line(self, question: str) -> Line:
+        """The answer to a question."""
         match = re.search(r"case ([\w ]+)", question)
         lines = self.script.get(match.group(1).strip() if match else "", ())
         if not match or not lines:
@@ -85,7 +88,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: ReplayServer
 
     def do_GET(self) -> None:
         self._send(200, json.dumps({"data": [{"id": self.server.model, "object": "model", "root": "a script"}]}))
