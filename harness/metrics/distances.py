@@ -30,11 +30,6 @@ def euclidean_distances(rows: Array, columns: Array) -> Array:
     return distances
 
 
-def single_precision_squared_distances(rows: Array, columns: Array) -> Array:
-    """Squared distances in float32; good to some 1e-6 of the largest |x|^2, so centre the features first."""
-    return _expanded_squares(rows.astype(np.float32, copy=False), columns.astype(np.float32, copy=False))
-
-
 def half_precision_squared_distances(rows: Array, columns: Array) -> Array:
     """The ADM evaluator's squared distances: every operation rounded to float16; (R, D), (C, D) -> (R, C) float32.
 

@@ -14,7 +14,6 @@ from scipy.spatial.distance import cdist
 from harness.metrics.distances import (
     euclidean_distances,
     half_precision_squared_distances,
-    single_precision_squared_distances,
     squared_distances,
 )
 from harness.metrics.prdc import (
@@ -185,13 +184,6 @@ def test_exact_precision_and_recall_are_those_of_distances_by_subtraction() -> N
     inside = exact_precision_recall(reference, sample)
     assert inside.precision == (between <= radii[0][:, None]).any(axis=0).mean()
     assert inside.recall == (between <= radii[1][None]).any(axis=1).mean()
-
-
-def test_single_precision_is_near_double() -> None:
-    a, b = normal(40, 300, 0), normal(30, 300, 1)
-    got = single_precision_squared_distances(a, b)
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, squared_distances(a, b), rtol=1e-5)
 
 
 def test_a_reference_whose_radii_are_known_is_not_computed_again() -> None:
