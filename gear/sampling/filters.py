@@ -27,7 +27,8 @@ def filtered_probs(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top
     top_p: 1 keeps all; otherwise tokens are taken from the best on until their mass exceeds p, the token that crosses p
         included. The mass is counted on what top-k left; the best token always survives.
     """
-    logits = logits / max(temperature, _MIN_TEMPERATURE)
+    if temperature != 1.0:
+        logits = logits / max(temperature, _MIN_TEMPERATURE)
     if top_k > 0:
         logits = _keep_top_k(logits, top_k)
     if top_p < 1.0:
