@@ -81,14 +81,15 @@ class StatisticsAccumulator:
             raise ValueError(f"features have width {features.shape[1]}, earlier batches had {self._mean.shape[0]}")
         if len(features) == 0:
             return
-        batch = features.astype(np.float64)
-        batch_mean = batch.mean(axis=0)
-        batch -= batch_mean
+        count, total = len(features), self.count + len(features)
+        batch_mean = features.mean(axis=0, dtype=np.float64)
         step = batch_mean - self._mean
-        total = self.count + len(batch)
-        self._scatter += batch.T @ batch
-        self._scatter += np.outer(step, step) * (self.count * len(batch) / total)
-        self._mean += step * (len(batch) / total)
+        # What the step of the mean adds to the scatter is one more row: no further pass over a (D, D) matrix.
+        rows = np.empty((count + 1, features.shape[1]))
+        np.subtract(features, batch_mean, out=rows[:count])
+        np.multiply(step, np.sqrt(self.count * count / total), out=rows[count])
+        self._scatter += rows.T @ rows
+        self._mean += step * (count / total)
         self.count = total
 
     def statistics(self) -> Statistics:
