@@ -1,4 +1,5 @@
-"""The arithmetic the scorers share: arrays in, numbers out. Imports NumPy and SciPy and nothing else.
+"""The arithmetic the scorers share: arrays in, numbers out. Imports NumPy and SciPy, and threadpoolctl
+where BLAS must leave the cores to threads of ours (`exact_manifold`).
 
 Shape legend of this package: N images, D feature width, C classes or channels, H and W pixels.
 """
