@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.dpg.mplug import FILES, WEIGHTS, Answerer
 from benchmarks.dpg.questions import Item, read_questions
 from benchmarks.dpg.record import FULL_COUNT, metrics, score_prompts
+from benchmarks.geneval.devices import available_devices, describe_devices
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from harness.contract.journal import Journal
@@ -157,17 +156,6 @@ def notes(dropped: Sequence[str], count: int, weights: Path) -> list[str]:
     if weights.suffix == ".json":
         found.append("mPLUG has random weights: the numbers mean nothing.")
     return found
-
-
-def available_devices() -> list[str]:
-    """Every GPU that the step was given, else the CPU."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return [f"cuda:{index}" for index in range(count)] or ["cpu"]
-
-
-def describe_devices(devices: Sequence[str]) -> str:
-    """Names of the GPUs, or "cpu"."""
-    return ", ".join(torch.cuda.get_device_name(name) if name.startswith("cuda") else name for name in devices)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from benchmarks.geneval.clip import ColorClassifier
 from benchmarks.geneval.colors import crop_object
 from benchmarks.geneval.detector import ASSET as DETECTOR
 from benchmarks.geneval.detector import Detector, Objects, backend_in_force
+from benchmarks.geneval.devices import available_devices, describe_devices
 from benchmarks.geneval.options import Options
 from benchmarks.geneval.results import write_results
 from benchmarks.geneval.scores import metrics, printed, summarise
@@ -173,17 +174,6 @@ def notes(judged: Sequence[Row], files: Mapping[str, Path], count: int) -> list[
         if path.suffix == ".json"
     ]
     return found
-
-
-def available_devices() -> list[str]:
-    """Every GPU that the step was given, else the CPU."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return [f"cuda:{index}" for index in range(count)] or ["cpu"]
-
-
-def describe_devices(devices: Sequence[str]) -> str:
-    """Names of the GPUs, or "cpu"."""
-    return ", ".join(torch.cuda.get_device_name(name) if name.startswith("cuda") else name for name in devices)
 
 
 if __name__ == "__main__":
