@@ -17,7 +17,7 @@ from tests.gear.training.worker import CHECKS
 
 pytestmark = pytest.mark.slow
 
-PHASES = ("tokenizer", "e2e", "ar")
+PHASES = ("tokenizer", "e2e", "ar", "t2i")
 NO_DROPOUT = {**tiny.VALUES["ar"], "token_dropout_p": 0.0, "resid_dropout_p": 0.0, "ffn_dropout_p": 0.0}
 TIMES = {"time_s", "images_per_s", "tokens_per_s", "data_wait_share", "memory_gib"}
 
@@ -127,7 +127,7 @@ def test_two_processes_stop_together_and_continue_to_the_same_bits(whole: Path, 
 def test_a_process_that_vanishes_costs_nothing_but_time(phase: str, sharding: str, whole: Path, tmp_path: Path) -> None:
     """kill -9 of one of two processes; the other is ended as torchrun does; then the same command again."""
     first, last = processes.start([interrupted(tmp_path, phase, sharding=sharding, kill_at=3)], 2, tmp_path)
-    assert last.wait(timeout=300) == -signal.SIGKILL
+    assert last.wait(timeout=processes.PATIENCE_S) == -signal.SIGKILL
     first.kill()
     first.communicate()
     processes.run([interrupted(tmp_path, phase, sharding=sharding)], 2, tmp_path)
