@@ -184,6 +184,7 @@ def test_a_class_conditional_configuration_is_refused(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "it is for tokenizer, e2e, ar. `gear presets`" in result.output
 
 
+@pytest.mark.longest
 @pytest.mark.slow
 def test_samples_follow_their_captions_also_for_pairs_that_training_never_showed(tmp_path: Path) -> None:
     """The presets for real, as they are. By chance one colour in eight is right, one digit in ten, one pair in eighty.
