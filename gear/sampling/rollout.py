@@ -144,7 +144,7 @@ class RollOut:
         normed = guided(normed, options.cfg_scale) if guides else normed[: self.images]
         logits = self.ar.logits_of(normed)
         probs = filtered_probs(logits, options.temperature, options.top_k, options.top_p)
-        self.finite &= probs[:, 0].isfinite().all()  # one NaN or infinity among the logits makes all of its row NaN
+        self.finite &= probs[:, 0].isfinite().all()  # a NaN or +infinity among the logits makes its row NaN
         self.tokens.index_copy_(1, self.index, self.draw(probs, self.index)[:, None])
         self.index += 1
         if self._trace is not None:
