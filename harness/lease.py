@@ -1,8 +1,9 @@
 """Leases: who is working on a thing right now, without locks, on local and shared file systems.
 
 A lease on NAME is the highest-numbered file of the folder NAME: `1.json`, `2.json`, ... Whoever creates number n + 1
-holds it, and creating is exclusive (a hard link to a finished file), so two processes can never both win. Nothing is
-deleted to take a dead holder's lease over: the next number is. The holder touches its file every few seconds; a holder
+holds it, and creating is exclusive (a hard link to a finished file), so two processes can never both win. Files are
+never deleted, neither to take a dead holder's lease over nor to give one back: a number that could be had twice would
+let in a process that looked before a rest and creates after it. The holder touches its file every few seconds; a holder
 on this machine is dead when its process is gone, one elsewhere when its file has not been touched for a minute.
 """
 
@@ -66,17 +67,11 @@ class Lease:
                 f"{SILENT_S:.0f} s; run the same command again to join it."
             )
 
-    def release(self, *, done: bool) -> None:
-        """Give the lease back; `done` removes its files, since the finished result speaks for itself."""
+    def release(self) -> None:
+        """Give the lease back."""
         self._stop.set()
         self._heart.join()
-        if done:
-            for path in sorted(_numbered(self.path.parent), key=_number):
-                path.unlink(missing_ok=True)
-            with suppress(OSError):  # somebody else is arriving: the folder is theirs now
-                self.path.parent.rmdir()
-        else:
-            write_json(self.path, {**asdict(self.holder), "released": True})
+        write_json(self.path, {**asdict(self.holder), "released": True})
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
@@ -84,7 +79,7 @@ class Lease:
                 os.utime(self.path)
                 if _latest(self.path.parent) != self.path:
                     self.lost.set()
-            except OSError:  # the folder is gone (`done` elsewhere) or the file system is away: not ours any more
+            except OSError:  # somebody removed the folder, or the file system is away: not ours any more
                 self.lost.set()
 
 
@@ -103,12 +98,10 @@ def held(
         give_up: asked while waiting; true raises UserError.
     """
     lease = _acquire(folder, on_wait or (lambda holder: None), give_up)
-    done = False
     try:
         yield lease
-        done = True
     finally:
-        lease.release(done=done)
+        lease.release()
 
 
 def current_holder(folder: Path) -> Holder | None:
@@ -153,9 +146,10 @@ def _try_create(folder: Path, number: int) -> Lease | None:
         write_json(temporary, asdict(holder))
         os.link(temporary, path)
     except FileExistsError:
-        return None
-    except FileNotFoundError:  # the last holder finished and removed the folder between our two calls
-        return None
+        # A file server whose first answer was lost says this of our own link, too.
+        winner = _read(path)
+        if winner is None or winner.token != holder.token:
+            return None
     except OSError as error:
         raise EnvironmentFailure(
             f"{folder}: the file system makes no hard links ({error.strerror}), which leases need; "
@@ -167,11 +161,11 @@ def _try_create(folder: Path, number: int) -> Lease | None:
 
 
 def _latest(folder: Path) -> Path | None:
-    return max(_numbered(folder), key=_number, default=None)
-
-
-def _numbered(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*.json") if path.stem.isdigit()]
+    try:
+        paths = list(folder.iterdir())
+    except FileNotFoundError:
+        return None
+    return max((path for path in paths if path.suffix == ".json" and path.stem.isdigit()), key=_number, default=None)
 
 
 def _number(path: Path | None) -> int:

@@ -2,7 +2,7 @@
 
 .store/sample/3f9a.../      entry.json  output/  log.txt      finished; what a later run trusts
 .store/work/sample-3f9a.../             output/  log.txt      unfinished; kept over kills, so that a step resumes
-.store/leases/sample-3f9a.../           1.json                who is working on it
+.store/leases/sample-3f9a.../           1.json                who works on it, or did
 """
 
 from __future__ import annotations

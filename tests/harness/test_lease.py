@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -28,17 +29,39 @@ def write_holder(folder: Path, **changes: object) -> Path:
     """A lease of somebody else's."""
     with lease.held(folder) as mine:
         holder = dataclasses.asdict(mine.holder)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "1.json"
     path.write_text(json.dumps({**holder, "token": "other", **changes}))
     return path
 
 
-def test_a_lease_leaves_nothing_behind_when_the_work_is_done(tmp_path):
+def test_a_lease_is_free_when_the_work_is_done(tmp_path):
     folder = tmp_path / "leases" / "x"
+    assert lease.current_holder(folder) is None
     with lease.held(folder):
         assert lease.current_holder(folder)
-    assert not folder.exists()
+    assert lease.current_holder(folder) is None
+
+
+def test_a_process_that_looked_before_others_came_and_went_does_not_get_in_beside_the_holder(tmp_path, monkeypatch):
+    folder = tmp_path / "x"
+    with lease.held(folder):
+        pass
+    looked: list[bool] = []
+    reads = lease._read
+    with contextlib.ExitStack() as others:
+
+        def look(path: Path) -> lease.Holder | None:
+            holder = reads(path)
+            if not looked:
+                looked.append(True)
+                with lease.held(folder):
+                    pass
+                others.enter_context(lease.held(folder))
+            return holder
+
+        monkeypatch.setattr(lease, "_read", look)
+        with pytest.raises(UserError, match="stopped waiting"), lease.held(folder, give_up=lambda: True):
+            pass
 
 
 def test_a_lease_is_given_back_when_the_work_fails(tmp_path):
@@ -121,18 +144,19 @@ def test_threads_of_one_process_take_turns(tmp_path):
 
 
 def _count(folder: Path, counter: Path) -> None:
-    for _ in range(5):
+    for _ in range(20):
         with lease.held(folder):
             counter.write_text(str(int(counter.read_text()) + 1))
 
 
-def test_processes_never_hold_a_lease_together(tmp_path):
+def test_processes_never_hold_a_lease_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "_POLL_S", 0.001)  # the more often they look, the more often they meet
     counter = tmp_path / "counter"
     counter.write_text("0")
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_count, args=(tmp_path / "x", counter)) for _ in range(4)]
+    workers = [context.Process(target=_count, args=(tmp_path / "x", counter)) for _ in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert counter.read_text() == "20"
+    assert counter.read_text() == "160"

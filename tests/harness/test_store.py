@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import lease
 from harness.contract.errors import EnvironmentFailure
 from harness.store import Store
 
@@ -25,7 +26,8 @@ def test_what_was_committed_is_found_with_its_meta(tmp_path):
     entry = store.find("train", KEY)
     assert entry and entry.digest == "d" and entry.meta == {"exit_code": 0}
     assert (entry.output / "model.txt").read_text() == "x"
-    assert not any((tmp_path / "work").iterdir()) and not any((tmp_path / "leases").iterdir())
+    assert not any((tmp_path / "work").iterdir())
+    assert [lease.current_holder(folder) for folder in (tmp_path / "leases").iterdir()] == [None]
 
 
 def test_unfinished_work_is_kept_and_not_found(tmp_path):
