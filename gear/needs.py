@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from gear.assets import state_of
+from gear.assets import find_asset, state_of
 from gear.config import RunConfig
 from gear.features.clip import clip_files
 from gear.teachers import weights_of
+from harness.contract.digest import digest_json, sha256_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +19,8 @@ class Need:
 
     purpose: str
     source: str
+    setting: str = ""
+    """The field that can name a copy."""
 
     @property
     def state(self) -> str:
@@ -25,12 +30,7 @@ class Need:
 
 def needed_files(config: RunConfig) -> list[Need]:
     """What losses, teachers and stages ask for; files given on the command line are not in it."""
-    perceptual = (config.perceptual.vgg_weights, config.perceptual.lpips_weights)
-    needs = [Need(purpose="LPIPS loss", source=source) for source in perceptual if source is not None]
-    for name in config.teacher.names:
-        source = weights_of(config.teacher, name, config.data.image_size)
-        if source is not None:
-            needs.append(Need(purpose=f"teacher {name}", source=source))
+    needs = [*_perceptual(config), *_teachers(config)]
     watch = config.watch
     if watch.features_weights is not None and (
         watch.generation_every or watch.reconstruction_every or watch.coco_every
@@ -41,3 +41,38 @@ def needed_files(config: RunConfig) -> list[Need]:
     starts = ((phase, stage.init) for phase, stage in config.stages.items())
     needs += [Need(purpose=f"start of stage {phase} without --init", source=init) for phase, init in starts if init]
     return needs
+
+
+def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
+    """SHA-256 of the frozen weights behind the losses of a stage, by purpose: what they are, wherever they lie.
+
+    Raises MissingAsset when one is not on this machine.
+    """
+    needs = [*_perceptual(config)] if phase in ("tokenizer", "e2e") else []
+    if phase != "tokenizer":
+        needs += _teachers(config)
+    return {need.purpose: _digest(find_asset(need.source, purpose=need.purpose, setting=need.setting)) for need in needs}
+
+
+def _perceptual(config: RunConfig) -> Iterator[Need]:
+    if config.perceptual.name == "none":
+        return
+    for setting in ("vgg_weights", "lpips_weights"):
+        source = getattr(config.perceptual, setting)
+        if source is not None:
+            yield Need(purpose=f"LPIPS loss ({setting})", source=source, setting=f"perceptual.{setting}")
+
+
+def _teachers(config: RunConfig) -> Iterator[Need]:
+    for name in config.teacher.names:
+        source = weights_of(config.teacher, name, config.data.image_size)
+        if source is not None:
+            yield Need(purpose=f"teacher {name}", source=source, setting="teacher.weights")
+
+
+def _digest(path: Path) -> str:
+    """Of a file's bytes, or of the names and bytes of all files of a folder."""
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest_json([[file.relative_to(path).as_posix(), sha256_file(file)] for file in files])

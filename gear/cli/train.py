@@ -141,8 +141,9 @@ def _train(
     track: str | None,
     device: str,
 ) -> None:
+    from gear.needs import frozen_digests
     from gear.training.build import build_stage
-    from gear.training.distributed import process_group, world
+    from gear.training.distributed import main_decides, process_group, world
     from gear.training.loop import fit
     from gear.training.starts import published_start
     from gear.weights import open_model
@@ -157,7 +158,9 @@ def _train(
         if not world().is_main:
             logging.getLogger().setLevel(logging.ERROR)  # one process speaks for all
         stage, source = build_stage(phase, config, own_device, **starts)
-        done = fit(stage, source, out_dir, {name: start.digest for name, start in starts.items()})
+        files = {name: start.digest for name, start in starts.items()}
+        files |= main_decides(lambda: frozen_digests(phase, config))
+        done = fit(stage, source, out_dir, files)
         if world().is_main:
             click.echo(f"{done}")
 

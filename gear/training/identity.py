@@ -9,12 +9,20 @@ from gear.config import RunConfig
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_json
 
-_MAY_CHANGE = ("steps", "checkpoint_every", "keep_checkpoints", "keep_every", "log_every")
+_MAY_CHANGE = ("steps", "checkpoint_every", "keep_checkpoints", "keep_every", "log_every", "init")
+_ELSEWHERE = {
+    "data": ("data_dir", "num_workers", "max_bad_samples"),
+    "teacher": ("weights",),
+    "perceptual": ("vgg_weights", "lpips_weights"),
+}
 
 
-def claim(out_dir: Path, phase: str, config: RunConfig, started_from: dict[str, str]) -> None:
-    """Write `config.json`, which says what this run is. Raises UserError where the folder holds another run."""
-    identity = {"phase": phase, "config": _identity(phase, config), "started_from": started_from}
+def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], samples: int) -> None:
+    """Write `config.json`, which says what this run is. Raises UserError where the folder holds another run.
+
+    files: digests of the weights that it starts from and is measured by. samples: how many the training data has.
+    """
+    identity = {"phase": phase, "config": _identity(phase, config), "files": files, "samples": samples}
     path = out_dir / "config.json"
     if not path.exists():
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -28,13 +36,18 @@ def claim(out_dir: Path, phase: str, config: RunConfig, started_from: dict[str, 
 
 
 def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
-    """The configuration without what may change when a run goes on: its length, how it is computed and watched."""
+    """The configuration without what may change when a run goes on: its length, where files lie, how it is watched.
+
+    A requeued job finds its images on another scratch disk. Which weights they are is said by their digests, and data
+    of another length would be another order.
+    """
     plain = config.to_dict()
     settings = plain.pop("stages")[phase]
-    for name in ("num_workers", "max_bad_samples"):
-        plain["data"].pop(name)
     for section in ("engine", "watch"):
         plain.pop(section)
+    for section, names in _ELSEWHERE.items():
+        for name in names:
+            plain[section].pop(name)
     may_change = set(_MAY_CHANGE)
     if any(settings[name]["schedule"] != "constant" for name in ("tokenizer", "discriminator", "ar")):
         may_change.remove("steps")  # a learning rate that ends with the run has depended on its length all along

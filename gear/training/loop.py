@@ -25,7 +25,7 @@ MODEL_FILE = "model.pt"
 """The finished weights with their configuration, in the run folder; written when the last step is done."""
 
 
-def fit(stage: Stage, source: ImageSource, out_dir: Path, started_from: dict[str, str]) -> Path:
+def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str]) -> Path:
     """Train `stage` to its last step, from the newest checkpoint in `out_dir` if there is one.
 
     With several processes (`gear.training.distributed`) all of them call it.
@@ -34,7 +34,7 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, started_from: dict[str
         stage: freshly built; its state is replaced when a checkpoint is found.
         source: the training images.
         out_dir: the run folder: config.json, log.jsonl, images/, checkpoints/, model.pt.
-        started_from: digests of the files that the stage was built from; part of the run's identity.
+        files: digests of the files that the stage was built from; part of the run's identity.
     Returns:
         The path of the finished weights.
     Raises:
@@ -45,7 +45,7 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, started_from: dict[str
     """
     model_path, settings = out_dir / MODEL_FILE, stage.settings
     store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
-    main_decides(lambda: claim(out_dir, stage.phase, stage.config, started_from))
+    main_decides(lambda: claim(out_dir, stage.phase, stage.config, files, len(source)))
     _go_on(stage, store)
     if stage.step >= settings.steps and main_decides(model_path.exists):
         log.info("%s is already complete.", model_path)

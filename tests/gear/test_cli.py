@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,20 @@ def test_a_later_stage_takes_its_configuration_from_the_checkpoint(project: Path
     )
     assert code == 0, error
     assert json.loads((tmp_path / "e2e" / "config.json").read_text())["config"]["name"] == "tiny"
+
+
+def test_a_run_goes_on_where_its_images_lie_elsewhere_and_stops_where_they_are_others(
+    project: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tok"
+    assert gear(*train("tokenizer", project, out, "--set", "stages.tokenizer.steps=2"))[0] == 0
+    shutil.copytree(project, tmp_path / "scratch")
+    code, _, error = gear(*train("tokenizer", tmp_path / "scratch", out, "--set", "stages.tokenizer.steps=4"))
+    assert code == 0, error
+    (tmp_path / "scratch" / "images" / "a" / "0.png").unlink()
+    code, _, error = gear(*train("tokenizer", tmp_path / "scratch", out, "--set", "stages.tokenizer.steps=6"))
+    assert code == 2
+    assert "holds another run (it differs in samples: 8 there, 7 now)" in error
 
 
 @pytest.mark.parametrize(

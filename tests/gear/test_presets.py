@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from gear.ar.model import ClassConditionalAR
 from gear.cli import main
 from gear.config import RunConfig, load_config
-from gear.needs import needed_files
+from gear.needs import frozen_digests, needed_files
 from gear.presets import families, preset_names, read_preset, single_presets
 from gear.tokenizers import TOKENIZERS, build_tokenizer
-from harness.contract.errors import UserError
+from harness.contract.digest import sha256_file
+from harness.contract.errors import MissingAsset, UserError
 
 # The table of the published training scripts, and the counts of the models' own table.
 SIZES = {"b": ("LlamaGen-B", 4, 12, 768, 110_888_448), "l": ("LlamaGen-L", 8, 24, 1024, 342_910_976),
@@ -116,7 +117,27 @@ def test_the_files_that_a_recipe_needs_are_listed_with_their_purpose() -> None:
     assert needs["teacher siglip2-vit-b"] == "hf://google/siglip2-base-patch16-512/model.safetensors"
     assert needs["start of stage tokenizer without --init"].endswith("/IBQ_pretrain_16384.ckpt")
     assert needs["start of stage e2e without --init"] == "hf://BinLin203/Warmup-IBQ/ibq-with-gan.pt"
-    assert "LPIPS loss" in needs
+    assert {"LPIPS loss (vgg_weights)", "LPIPS loss (lpips_weights)"} <= needs.keys()
+
+
+def test_a_stage_knows_its_frozen_weights_by_what_they_hold(tmp_path: Path) -> None:
+    for name in ("vgg", "heads", "teacher"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.safetensors").write_text("x")
+    lpips = [f"perceptual.vgg_weights={tmp_path}/vgg", f"perceptual.lpips_weights={tmp_path}/heads"]
+
+    def digests(phase: str, teacher: str) -> dict[str, str]:
+        return frozen_digests(phase, load_config("imagenet-b-vq", [*lpips, f"teacher.weights={tmp_path / teacher}"]))
+
+    assert digests("ar", "teacher") == {"teacher dinov2-vit-b": sha256_file(tmp_path / "teacher")}
+    assert digests("tokenizer", "nowhere").keys() == {"LPIPS loss (vgg_weights)", "LPIPS loss (lpips_weights)"}
+    assert digests("e2e", "teacher") == {**digests("tokenizer", "nowhere"), **digests("ar", "teacher")}
+    before = digests("ar", "folder")
+    (tmp_path / "folder" / "model.safetensors").write_text("y")
+    assert digests("ar", "folder") != before
+    with pytest.raises(MissingAsset, match=r"teacher dinov2-vit-b needs .*nowhere, which does not exist"):
+        digests("e2e", "nowhere")
 
 
 def test_the_defaults_may_be_left_out_of_a_name() -> None:
