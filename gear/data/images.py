@@ -39,7 +39,7 @@ def open_rgb(content: Path | bytes, *, accept_truncated: bool = False) -> Image.
             return opened.convert("RGB")
     except UnidentifiedImageError:  # whose own words hold a memory address: the same problem would look new each time
         raise BadSample("it cannot be read as an image (its format is not known)") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         raise BadSample(f"it cannot be read as an image ({error})") from None
 
 

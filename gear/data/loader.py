@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gear.data.base import BadSample, ImageSource, Sample
 from gear.data.order import BatchOrder
-from harness.contract.errors import BadSamples
+from harness.contract.errors import BadSamples, UserError
 
 _MOST_IN_A_ROW = 100
 """Unusable samples one after the other, beyond which the data set itself must be wrong."""
@@ -68,13 +68,22 @@ class Share:
     parts: int = 1
 
 
-class _OrderedBatches(Dataset[Batch]):
-    """Item n is this process's piece of micro-batch n, so that a loader may start anywhere."""
+class _OrderedBatches(Dataset[Batch | UserError]):
+    """Item n is this process's piece of micro-batch n, so that a loader may start anywhere.
+
+    What the user has to mend is returned: raised in a worker, it would reach the user as a traceback.
+    """
 
     def __init__(self, source: ImageSource, order: BatchOrder, share: Share) -> None:
         self.source, self.order, self.share = source, order, share
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch | UserError:
+        try:
+            return self._batch(number)
+        except UserError as problem:
+            return problem
+
+    def _batch(self, number: int) -> Batch:
         share = self.share
         batch, part = divmod(number, share.parts)
         piece = part * share.world_size + share.rank
@@ -118,9 +127,14 @@ def batches(
 
     The loader has a generator of its own: fetching data must not move the random state that dropout draws from,
     or a resumed run would differ from an uninterrupted one.
+
+    Raises UserError at once where a batch cannot be cut into that many pieces, BadSamples where many samples in a row
+    cannot be used.
     """
+    share = share or Share()
+    order.check_pieces(share.parts * share.world_size)
     loader = DataLoader(
-        _OrderedBatches(source, order, share or Share()),
+        _OrderedBatches(source, order, share),
         sampler=range(start, stop),
         batch_size=None,
         num_workers=num_workers,
@@ -128,4 +142,11 @@ def batches(
         generator=torch.Generator(),
         persistent_workers=False,
     )
-    return iter(loader)
+    return _raising(loader)
+
+
+def _raising(loader: Iterable[Batch | UserError]) -> Iterator[Batch]:
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item

@@ -49,15 +49,19 @@ class BatchOrder:
 
     def indices(self, batch: int, piece: int = 0, pieces: int = 1) -> npt.NDArray[np.int64]:
         """Sample indices of piece `piece` of global batch number `batch` (both from 0), (batch_size/pieces,) int64."""
+        self.check_pieces(pieces)
+        epoch, position = divmod(batch, self.batches_per_epoch)
+        length = self.batch_size // pieces
+        start = position * self.batch_size + piece * length
+        return permuted(np.arange(start, start + length), self.num_items, (self.seed, _ORDER_STREAM, epoch))
+
+    def check_pieces(self, pieces: int) -> None:
+        """Raise UserError where a global batch cannot be cut into that many equal pieces."""
         if self.batch_size % pieces:
             raise UserError(
                 f"batch_size {self.batch_size} cannot be cut into {pieces} equal pieces (processes times "
                 "micro-batches); make it a multiple of them."
             )
-        epoch, position = divmod(batch, self.batches_per_epoch)
-        length = self.batch_size // pieces
-        start = position * self.batch_size + piece * length
-        return permuted(np.arange(start, start + length), self.num_items, (self.seed, _ORDER_STREAM, epoch))
 
     def rng(self, batch: int, index: int) -> np.random.Generator:
         """The generator that augments sample `index` in `batch`: fresh each epoch, the same in every process."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from gear.data.base import BadSample, Sample
 from gear.data.images import open_rgb, training_image
@@ -39,11 +40,10 @@ class ShardSource:
         build_indices(shards)
         self.shards, self.image_size, self.random_hflip = list(shards), image_size, train and random_hflip
         self._text_member, self._caption = CAPTIONS[kind]
-        self._indices = [load_index(shard) for shard in shards]
-        self._ends = np.cumsum([len(index) for index in self._indices])
+        self._ends = np.cumsum([len(load_index(shard)) for shard in shards])
         if not self._ends[-1]:
             raise UserError(f"{shards[0].parent} holds shards without samples; check data_dir.")
-        self._files = _Files(_OPEN_FILES)
+        self._indices, self._files = _Indices(_OPEN_FILES), _Files(_OPEN_FILES)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -51,7 +51,7 @@ class ShardSource:
     def item(self, index: int, rng: np.random.Generator) -> Sample:
         number = int(np.searchsorted(self._ends, index, side="right"))
         shard = self.shards[number]
-        row = self._indices[number][index - int(self._ends[number])]  # counted from the shard's end
+        row = self._indices.of(shard)[index - int(self._ends[number])]  # counted from the shard's end
         try:
             problem = Problem(row["problem"])
             if problem != Problem.NONE:
@@ -106,6 +106,25 @@ def find_shards(place: str) -> list[Path]:
     if not found:
         raise UserError(f"there are no shards (*.tar) at {place}; give a folder, a .tar, or a quoted pattern.")
     return found
+
+
+class _Indices:
+    """Indices of shards; the ones used last stay mapped, and no more, since every mapping holds a file open."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._mapped: OrderedDict[Path, npt.NDArray[np.void]] = OrderedDict()
+
+    def of(self, shard: Path) -> npt.NDArray[np.void]:
+        if shard not in self._mapped:
+            self._mapped[shard] = load_index(shard)
+            if len(self._mapped) > self.limit:
+                self._mapped.popitem(last=False)
+        self._mapped.move_to_end(shard)
+        return self._mapped[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limit": self.limit, "_mapped": OrderedDict()}
 
 
 class _Files:

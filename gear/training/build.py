@@ -20,7 +20,13 @@ from gear.training.ar import ARStage
 from gear.training.e2e import GearStage
 from gear.training.losses import build_loss_head
 from gear.training.stage import Stage
-from gear.training.starts import averaged_ar, frozen_tokenizer, start_projectors, start_tokenizer
+from gear.training.starts import (
+    averaged_ar,
+    frozen_tokenizer,
+    require_critic,
+    start_projectors,
+    start_tokenizer,
+)
 from gear.training.t2i import TextToImageStage, warm_start
 from gear.training.tokenizer import TokenizerStage
 from gear.weights import ModelFile
@@ -59,6 +65,7 @@ def _tokenizer_stage(config: RunConfig, device: torch.device, init: ModelFile | 
 def _gear_stage(config: RunConfig, device: torch.device, init: ModelFile | None, _: ModelFile | None) -> Stage:
     if init is None:
         raise UserError("stage e2e starts from a warmed-up tokenizer; give the stage-tokenizer model: --init SOURCE.")
+    require_critic(init, config)
     tokenizer, losses = build_tokenizer(config.tokenizer), build_loss_head(config)
     start_tokenizer(tokenizer, losses, init, config)
     ar, projectors, targets = _ar_parts(config, device, lambda: ClassConditionalAR(config.class_ar))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,26 @@ from gear.config import RunConfig
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_json
 
-_MAY_CHANGE = ("steps", "checkpoint_every", "keep_checkpoints", "keep_every", "log_every", "init")
+log = logging.getLogger(__name__)
+
+_UNUSED = {
+    "tokenizer": ("ar", "gear", "teacher", "text"),
+    "e2e": (),
+    "ar": ("discriminator", "loss", "perceptual"),
+    "t2i": ("discriminator", "loss", "perceptual"),
+}
+"""Sections of a configuration that a stage never reads: runs that differ in these alone are the same run."""
 _ELSEWHERE = {
     "data": ("data_dir", "num_workers", "max_bad_samples"),
     "teacher": ("weights",),
     "perceptual": ("vgg_weights", "lpips_weights"),
 }
+_MAY_CHANGE = {"steps", "accumulation", "checkpoint_every", "keep_checkpoints", "keep_every", "log_every", "init"}
+_MENDABLE = (
+    "max_grad_norm",
+    *(f"{name}.{field}" for name in ("tokenizer", "discriminator", "ar") for field in ("lr", "warmup_steps")),
+)
+"""What people turn to when a loss diverged: a run may go on with other values, and says so."""
 
 
 def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], samples: int) -> None:
@@ -24,15 +40,20 @@ def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], s
     """
     identity = {"phase": phase, "config": _identity(phase, config), "files": files, "samples": samples}
     path = out_dir / "config.json"
-    if not path.exists():
-        out_dir.mkdir(parents=True, exist_ok=True)
-        write_json(path, identity)
-        return
-    difference = _first_difference(read_json(path), identity)
-    if difference is not None:
-        raise UserError(
-            f"{out_dir} holds another run (it differs in {difference}); give another --out, or delete that folder."
-        )
+    if path.exists():
+        differences = dict(_differences({**read_json(path), "name": None}, identity))
+        for where, change in differences.items():
+            if where.removeprefix("config.stage.") not in _MENDABLE:
+                raise UserError(
+                    f"{out_dir} holds another run (it differs in {where}: {change}); "
+                    "give another --out, or delete that folder."
+                )
+        if not differences:
+            return
+        for where, change in differences.items():
+            log.warning("going on with a changed %s: %s.", where.removeprefix("config."), change)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"name": config.name, **identity})
 
 
 def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
@@ -43,11 +64,11 @@ def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
     """
     plain = config.to_dict()
     settings = plain.pop("stages")[phase]
-    for section in ("engine", "watch"):
+    for section in ("name", "engine", "watch", *_UNUSED[phase]):
         plain.pop(section)
     for section, names in _ELSEWHERE.items():
         for name in names:
-            plain[section].pop(name)
+            plain.get(section, {}).pop(name, None)
     may_change = set(_MAY_CHANGE)
     if any(settings[name]["schedule"] != "constant" for name in ("tokenizer", "discriminator", "ar")):
         may_change.remove("steps")  # a learning rate that ends with the run has depended on its length all along
@@ -55,13 +76,11 @@ def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
     return plain
 
 
-def _first_difference(old: object, new: object, where: str = "") -> str | None:
+def _differences(old: object, new: object, where: str = "") -> Iterator[tuple[str, str]]:
+    """(field, what it was and is), in the order of fields."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            difference = _first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
-            if difference is not None:
-                return difference
-        return None
-    if isinstance(new, tuple):
-        new = list(new)
-    return None if old == new else f"{where}: {old} there, {new} now"
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
+        return
+    if old != (list(new) if isinstance(new, tuple) else new):
+        yield where, f"{old} there, {new} now"

@@ -114,3 +114,12 @@ class Optimization:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(cut_optimizer_state(state["optimizer"], self.parameters))
         self.schedule.load_state_dict(state["schedule"])
+        self._use_own_lr()
+
+    def _use_own_lr(self) -> None:
+        """At the place where the schedule stands: a run may go on with another learning rate than it was saved with."""
+        self.schedule.base_lrs = [self.config.lr] * len(self.optimizer.param_groups)
+        rate = self.config.lr * self._factor(self.schedule.last_epoch)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"], group["lr"] = self.config.lr, rate
+        self.schedule._last_lr = [rate] * len(self.optimizer.param_groups)

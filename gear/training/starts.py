@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import nn
 
 from gear.assets import find_asset
@@ -11,6 +13,8 @@ from gear.losses.head import LossHead
 from gear.tokenizers import Tokenizer
 from gear.weights import ModelFile, open_model
 from harness.contract.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def published_start(phase: str, config: RunConfig) -> ModelFile | None:
@@ -31,6 +35,17 @@ def start_tokenizer(tokenizer: Tokenizer, losses: LossHead, init: ModelFile, con
     load_exactly(tokenizer, _live_tokenizer(init), source=init.source)
     if init.has("discriminator"):
         load_exactly(losses.discriminator, init.weights("discriminator"), source=f"the discriminator of {init.source}")
+    else:
+        log.info("%s holds no discriminator; a fresh one is trained.", init.source)
+
+
+def require_critic(init: ModelFile, config: RunConfig) -> None:
+    """Raise UserError where a stage would set an untrained critic against a trained tokenizer."""
+    if config.loss.discriminator_weight and not init.has("discriminator"):
+        raise UserError(
+            f"stage e2e goes on with the discriminator of stage tokenizer, and {init.source} holds none; warm it up "
+            "first: gear train tokenizer (or train without one: --set loss.discriminator_weight=0)."
+        )
 
 
 def _live_tokenizer(init: ModelFile) -> StateDict:

@@ -32,8 +32,8 @@ def refuse_nonfinite(row: Row, out_dir: Path) -> None:
     name = min(wrong)
     raise EnvironmentFailure(
         f"{name} is {wrong[name]} at step {row.step} (samples {ids[:8]}...); the run stopped before saving it, and "
-        f"{path} names every such term and sample. Lower the learning rate, or go on from the last checkpoint with "
-        "other settings."
+        f"{path} names every such term and sample. Lower a learning rate or max_grad_norm (--set stages.STAGE....) and "
+        "run the same command again: it goes on from the last checkpoint."
     )
 
 

@@ -8,8 +8,10 @@
 #   PRESET            a preset or YAML file in place of the one that the settings spell; its runs go to OUT_DIR/<its name>
 #   SET               further changes, as in SET="stages.e2e.steps=100 engine.compile=true"
 #   MAX_TRAIN_STEPS   length of the stage in updates [the preset's]
-#   EVAL_STEPS        updates between Frechet distances of samples [0: none]; FID_REFERENCE_FILE: their reference
-#   VQ_EVAL_STEPS     updates between reconstruction metrics [0: none]; VQ_EVAL_DATA_DIR: validation images
+#   EVAL_STEPS        updates between Frechet distances of samples [0: none; 50000 with FID_REFERENCE_FILE, their
+#                     reference]
+#   VQ_EVAL_STEPS     updates between reconstruction metrics [0: none; with VQ_EVAL_DATA_DIR, the validation images,
+#                     25000 in stage 0 and 50000 in stage 1]
 #   NPROC_PER_NODE    processes on this machine [its GPUs, else 1]
 #   NNODES [1]  NODE_RANK [0]  MASTER_ADDR [127.0.0.1]  MASTER_PORT [29500]
 #   DRY_RUN           1: print the command and do nothing
@@ -79,6 +81,9 @@ trained() {
 run() {
   phase=$1; preset=$2; out=$3; shift 3
   numbers TEMPERATURE VAE_ALIGN_PROJ_COEFF SPNORM_ALPHA MAX_TRAIN_STEPS EVAL_STEPS VQ_EVAL_STEPS
+  case $phase in tokenizer) often=25000 ;; *) often=50000 ;; esac
+  EVAL_STEPS=${EVAL_STEPS:-${FID_REFERENCE_FILE:+50000}}
+  VQ_EVAL_STEPS=${VQ_EVAL_STEPS:-${VQ_EVAL_DATA_DIR:+$often}}
   if [ -n "${DATA_DIR:-}" ]; then set -- --data-dir "$DATA_DIR" "$@"
   elif [ "$phase" = t2i ]; then preset=digits-t2i
   else preset=demo; fi
@@ -99,7 +104,7 @@ run() {
   launch "$@"
 }
 
-# launch ARGUMENT...: `gear` on one process as it is, on several with torchrun
+# launch ARGUMENT...: `gear` on one process as it is, on several with torchrun behind a door that keeps its exit status
 launch() {
   numbers NPROC_PER_NODE NNODES NODE_RANK MASTER_PORT
   found=$(nvidia-smi -L 2>/dev/null | wc -l)
@@ -108,8 +113,9 @@ launch() {
   if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
     set -- python3 -m gear "$@"  # without torchrun between: signals and the exit status are those of gear
   else
-    set -- torchrun --nproc_per_node "$processes" --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" \
-      --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${MASTER_PORT:-29500}" -m gear "$@"
+    set -- python3 -m gear.training.launch --nproc_per_node "$processes" --nnodes "${NNODES:-1}" \
+      --node_rank "${NODE_RANK:-0}" --master_addr "${MASTER_ADDR:-127.0.0.1}" \
+      --master_port "${MASTER_PORT:-29500}" "$@"
   fi
   if [ "${DRY_RUN:-0}" = 1 ]; then quoted "$@"; else exec "$@"; fi
 }

@@ -80,7 +80,7 @@ def test_a_later_stage_takes_its_configuration_from_the_checkpoint(project: Path
         "train", "e2e", "--init", tmp_path / "tok", "--out", tmp_path / "e2e", "--set", "stages.e2e.steps=1"
     )
     assert code == 0, error
-    assert json.loads((tmp_path / "e2e" / "config.json").read_text())["config"]["name"] == "tiny"
+    assert json.loads((tmp_path / "e2e" / "config.json").read_text())["name"] == "tiny"
 
 
 def test_a_run_goes_on_where_its_images_lie_elsewhere_and_stops_where_they_are_others(

@@ -19,8 +19,9 @@ from gear.presets import families, read_preset
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "train"
 ENTRY_POINTS = sorted(path.name for path in SCRIPTS.glob("train_*.sh"))
 STAGE_SCRIPTS = [name for name in ENTRY_POINTS if name != "train_e2e.sh"]
-TORCHRUN = shlex.split(
-    "torchrun --nproc_per_node 8 --nnodes 2 --node_rank 1 --master_addr node0 --master_port 29501 -m gear train"
+LAUNCH = shlex.split(
+    "python3 -m gear.training.launch --nproc_per_node 8 --nnodes 2 --node_rank 1 --master_addr node0 "
+    "--master_port 29501 train"
 )
 
 
@@ -120,9 +121,9 @@ def test_a_finished_stage_0_is_taken_before_the_published_warm_up(tmp_path: Path
 
 
 @pytest.mark.parametrize("script", STAGE_SCRIPTS)
-def test_several_processes_are_started_by_torchrun(script: str) -> None:
+def test_several_processes_are_started_by_torchrun_with_their_exit_status(script: str) -> None:
     nodes = {"NPROC_PER_NODE": 8, "NNODES": 2, "NODE_RANK": 1, "MASTER_ADDR": "node0", "MASTER_PORT": 29501}
-    assert words(script, DATA_DIR="/data", **nodes)[: len(TORCHRUN)] == TORCHRUN
+    assert words(script, DATA_DIR="/data", **nodes)[: len(LAUNCH)] == LAUNCH
     assert words(script, DATA_DIR="/data", NPROC_PER_NODE=1)[:4] == ["python3", "-m", "gear", "train"]
 
 
@@ -151,6 +152,19 @@ def test_numbers_become_fields_of_the_configuration() -> None:
         "watch.track=wandb",
     ]
     assert option(command, "--device") == "cuda"
+
+
+def test_monitors_are_on_where_their_data_are_named() -> None:
+    for script, often in (("train_tokenizer.sh", "25000"), ("train_gear.sh", "50000")):
+        command = words(script, DATA_DIR="/data", FID_REFERENCE_FILE="/ref.npz", VQ_EVAL_DATA_DIR="/val", EVAL_STEPS=0)
+        assert [word for before, word in itertools.pairwise(command) if before == "--set"] == [
+            "watch.generation_every=0",
+            "watch.reference=/ref.npz",
+            f"watch.reconstruction_every={often}",
+            "watch.validation_dir=/val",
+        ]
+    assert "watch.generation_every=50000" in words("train_gear.sh", DATA_DIR="/data", FID_REFERENCE_FILE="/ref.npz")
+    assert "--set" not in words("train_gear.sh", DATA_DIR="/data")
 
 
 def test_epochs_and_steps_of_text_to_image_are_fields_too() -> None:

@@ -78,13 +78,15 @@ def test_a_bad_sample_is_named_and_another_one_stands_in() -> None:
     assert sorted(batch.bad) == [f"sample {index} is torn" for index in (1, 3, 5, 7, 9)]
 
 
-def test_a_data_set_of_bad_samples_is_refused() -> None:
-    class Broken(tiny.Noise):
-        def item(self, index: int, rng: np.random.Generator) -> Sample:
-            raise BadSample(f"sample {index} is torn")
+class Broken(tiny.Noise):
+    def item(self, index: int, rng: np.random.Generator) -> Sample:
+        raise BadSample(f"sample {index} is torn")
 
-    with pytest.raises(BadSamples, match="in a row cannot be used, the last because: sample"):
-        list(batches(Broken(), BatchOrder(10, 4), start=0, stop=1))
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_of_bad_samples_is_refused_in_one_sentence(workers: int) -> None:
+    with pytest.raises(BadSamples, match=r"^100 samples in a row cannot be used, the last because: sample .* set\.$"):
+        list(batches(Broken(), BatchOrder(10, 4), start=0, stop=1, num_workers=workers))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -111,3 +113,5 @@ def test_too_few_images_are_refused() -> None:
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     with pytest.raises(UserError, match="cannot be cut into 3 equal pieces"):
         BatchOrder(30, 4).indices(0, 0, 3)
+    with pytest.raises(UserError, match="cannot be cut into 3 equal pieces"):
+        next(batches(Broken(), BatchOrder(30, 4), start=0, stop=1, share=Share(world_size=3), num_workers=1))

@@ -194,6 +194,22 @@ def test_a_copy_of_a_source_opens_its_own_files(tmp_path: Path) -> None:
     assert np.array_equal(before.image_u8, after.image_u8) and before.caption == after.caption
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_few_files_are_open_however_many_shards_there_are(tmp_path: Path) -> None:
+    made = make.gpic_shard(tmp_path / "000.tar", 1).read_bytes()
+    shards = [tmp_path / f"{number:03}.tar" for number in range(100)]
+    for shard in shards:
+        shard.write_bytes(made)
+    before = open_files()
+    samples = source(*shards)
+    assert open_files() == before
+    assert len({samples.item(index, rng()).caption for index in range(len(samples))}) == 1
+    assert open_files() - before <= 2 * 64
+
+
 def test_a_place_without_shards_is_refused(tmp_path: Path) -> None:
     for place in (str(tmp_path), str(tmp_path / "*.tar"), str(tmp_path / "none.tar")):
         with pytest.raises(UserError, match="there are no shards"):

@@ -94,11 +94,27 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
 
 def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
     fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {})
-    other = tiny.config(max_grad_norm=0.5)
-    with pytest.raises(UserError, match=r"holds another run .*max_grad_norm"):
+    other = tiny.config(ema_decay=0.5)
+    with pytest.raises(
+        UserError, match=r"holds another run \(it differs in config\.stage\.ema_decay: .* there, 0\.5 now\)"
+    ):
         fit(tiny.stage("tokenizer", other), tiny.Noise(), tmp_path, {})
     with pytest.raises(UserError, match=r"files\.init"):
         fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {"init": "0" * 64})
+
+
+def test_a_diverging_run_may_go_on_with_another_clipping_norm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit(tiny.stage("tokenizer", tiny.config(steps=2)), tiny.Noise(), tmp_path, {})
+    fit(tiny.stage("tokenizer", tiny.config(steps=4, max_grad_norm=0.5)), tiny.Noise(), tmp_path, {})
+    assert "going on with a changed stage.max_grad_norm: 1.0 there, 0.5 now." in caplog.messages
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["stage"]["max_grad_norm"] == 0.5
+
+
+def test_what_a_stage_never_reads_does_not_make_it_another_run(tmp_path: Path) -> None:
+    fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {})
+    values = tiny.config().to_dict()
+    values |= {"name": "other", "teacher": {**values["teacher"], "spatial_norm": "zscore"}}
+    fit(tiny.stage("tokenizer", tiny.RunConfig.from_dict(values)), tiny.Noise(), tmp_path, {})
 
 
 def poison_after(stage: Stage, step: int) -> None:

@@ -46,6 +46,22 @@ def test_warm_up_is_linear_and_the_cosine_ends_at_its_floor() -> None:
     assert rates[10] == pytest.approx(0.1)
 
 
+def test_a_run_may_go_on_with_another_learning_rate() -> None:
+    def after_three(lr: float) -> Optimization:
+        torch.manual_seed(0)
+        layer = nn.Linear(1, 1)
+        opt = optimization(layer, lr=lr, warmup_steps=2, schedule="cosine")
+        for _ in range(3):
+            opt.step(layer(torch.ones(1, 1)).sum())
+        return opt
+
+    lower = optimization(nn.Linear(1, 1), lr=0.05, warmup_steps=2, schedule="cosine")
+    lower.load_state_dict(after_three(0.5).state_dict())
+    assert lower.lr == lower.optimizer.param_groups[0]["lr"] == after_three(0.05).lr
+    lower.step(lower.parameters[0].sum())
+    assert 0 < lower.lr < after_three(0.05).lr
+
+
 def test_gradients_are_clipped_to_the_norm_and_the_norm_is_that_before() -> None:
     layer = nn.Linear(2, 1, bias=False)
     opt = optimization(layer)

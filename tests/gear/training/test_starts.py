@@ -13,7 +13,7 @@ from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossHead
 from gear.tokenizers import Tokenizer, build_tokenizer
 from gear.training.build import build_stage
-from gear.training.starts import frozen_tokenizer, published_start, start_tokenizer
+from gear.training.starts import frozen_tokenizer, published_start, require_critic, start_tokenizer
 from gear.weights import open_model
 from harness.contract.errors import MissingAsset, UserError
 from tests.gear import tiny
@@ -88,6 +88,15 @@ def images(folder: Path) -> Path:
     (folder / "images" / "a").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(folder / "images" / "a" / "0.png")
     return folder / "images"
+
+
+def test_gear_does_not_begin_with_an_untrained_critic(tmp_path: Path) -> None:
+    torch.save(published("LlamaGen"), tmp_path / "tokenizer.pt")
+    init = open_model(tmp_path / "tokenizer.pt")
+    with pytest.raises(UserError, match=r"tokenizer\.pt holds none; warm it up first"):
+        build_stage("e2e", tiny.config(), torch.device("cpu"), init=init)
+    without = {**tiny.VALUES, "loss": {**tiny.VALUES.get("loss", {}), "discriminator_weight": 0.0}}
+    require_critic(init, RunConfig.from_dict(without))
 
 
 def test_another_tokenizer_is_refused_with_the_field_that_differs(tmp_path: Path) -> None:
