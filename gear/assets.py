@@ -2,6 +2,7 @@
 
     DIR/vgg.pth                            a path, taken as it is
     hf://owner/name/model.safetensors      a file of the Hugging Face hub, from the hub client's cache (HF_HOME)
+    hf://owner/name/                       a whole repository with a config.json, likewise
     https://host/.../vgg16-397923af.pth    under its last component in PyTorch's download cache (TORCH_HOME)
 
 Nothing is downloaded here: a run on a node without internet finds out at its start, in one sentence, what to copy.
@@ -51,7 +52,7 @@ def fetch_command(source: str) -> str:
     """What to type, on a machine with internet, so that `find_asset` finds a public `source` from then on."""
     if source.startswith(_HUB):
         repository, file = _hub_parts(source)
-        return f"hf download {repository} {file}"
+        return f"hf download {repository} {file}".rstrip()
     return f"curl -fL --create-dirs -o {_local_path(source)} {source}"
 
 
@@ -64,10 +65,10 @@ def _local_path(source: str) -> Path:
 
 
 def _hub_parts(source: str) -> tuple[str, str]:
-    """Repository and file of `hf://owner/name/file`, where the file may lie in folders."""
+    """Repository and file of `hf://owner/name/file`, where the file may lie in folders; "" for the whole of it."""
     owner, _, rest = source.removeprefix(_HUB).partition("/")
     name, _, file = rest.partition("/")
-    if not (owner and name and file):
+    if not (owner and name and (file or source.endswith("/"))):
         raise UserError(f"{source!r} is no hub address; write hf://owner/name/file.")
     return f"{owner}/{name}", file
 
@@ -76,8 +77,10 @@ def _in_hub_cache(repository: str, file: str) -> Path:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    found = try_to_load_from_cache(repository, file)
-    return Path(found) if isinstance(found, str) else Path(HF_HUB_CACHE) / repository / file
+    found = try_to_load_from_cache(repository, file or "config.json")
+    if not isinstance(found, str):
+        return Path(HF_HUB_CACHE) / repository / file
+    return Path(found) if file else Path(found).parent
 
 
 def _torch_cache() -> Path:

@@ -10,6 +10,7 @@ from gear.assets import find_asset, state_of
 from gear.config import RunConfig
 from gear.features.clip import clip_files
 from gear.teachers import weights_of
+from gear.text import weights_source
 from harness.contract.digest import digest_json, sha256_file
 
 
@@ -31,6 +32,8 @@ class Need:
 def needed_files(config: RunConfig) -> list[Need]:
     """What losses, teachers and stages ask for; files given on the command line are not in it."""
     needs = [*_perceptual(config), *_teachers(config)]
+    if config.text is not None and (source := weights_source(config.text)) is not None:
+        needs.append(Need(purpose="text encoder", source=source, setting="text.source"))
     watch = config.watch
     if watch.features_weights is not None and (
         watch.generation_every or watch.reconstruction_every or watch.coco_every
@@ -51,7 +54,9 @@ def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
     needs = [*_perceptual(config)] if phase in ("tokenizer", "e2e") else []
     if phase != "tokenizer":
         needs += _teachers(config)
-    return {need.purpose: _digest(find_asset(need.source, purpose=need.purpose, setting=need.setting)) for need in needs}
+    return {
+        need.purpose: _digest(find_asset(need.source, purpose=need.purpose, setting=need.setting)) for need in needs
+    }
 
 
 def _perceptual(config: RunConfig) -> Iterator[Need]:

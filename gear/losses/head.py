@@ -58,9 +58,7 @@ class LossHead(nn.Module):
     """Discriminator and perceptual network, and the two losses made of them.
 
     `perceptual` maps two images in [-1, 1] to a distance per image. Keep the head in training mode for the whole run:
-    the discriminator's batch statistics are per batch, never running ones. `forward` is the discriminator's loss, so
-    that DistributedDataParallel around the head synchronises exactly the gradients that this module's own optimiser
-    needs; call `generator` on the module inside.
+    the discriminator's batch statistics are per batch, never running ones.
     """
 
     ema_real_logits_mean: Tensor

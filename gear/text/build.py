@@ -31,6 +31,15 @@ def build_text_encoder(
     return TransformerTextEncoder(config, model.to(device), tokenizer)
 
 
+def weights_source(config: TextConfig) -> str | None:
+    """Where the weights are, for `gear.assets`; None where they come with a package."""
+    if config.name == "minilm" and config.source is None:
+        return None
+    source = config.source or QWEN3
+    is_path = source.startswith((".", "/", "~")) or source.count("/") != 1 or Path(source).is_dir()
+    return source if is_path else f"hf://{source}/"
+
+
 def _pretrained(source: str, revision: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """Model and tokenizer from a folder or the hub's cache; no code of theirs is run."""
     from transformers import AutoModel, AutoTokenizer

@@ -75,15 +75,6 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return total
 
 
-def sum_over_processes(values: Tensor) -> Tensor:
-    """The element-wise sum. Called by all processes alike."""
-    if world().size == 1:
-        return values
-    total = values.detach().clone()
-    dist.all_reduce(total)
-    return total
-
-
 def gathered(values: Tensor) -> Tensor:
     """Every process's tensor, of equal shapes, one after the other along the first dimension."""
     size = world().size

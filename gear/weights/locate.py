@@ -87,8 +87,9 @@ class Repository(Shelf):
 def locate(source: str | Path, revision: str | None = None) -> Path | Shelf:
     """A weights file, or the place whose files make a model.
 
-    source: a path that exists; else `org/name`, or `hf://org/name[/file][@revision]`. A folder or repository without
-    a model card of ours means its `model.pt`, or its only weights file.
+    source: a path that exists; else `org/name`, or `hf://org/name[/file][@revision]`. Where there is a folder `org`
+    here, `org/name` was meant to be a path: the hub is not asked. A folder or repository without a model card of ours
+    means its `model.pt`, or its only weights file.
 
     Raises UserError when nothing is there, or several weights files are; MissingAsset when the hub does not answer.
     """
@@ -99,7 +100,8 @@ def locate(source: str | Path, revision: str | None = None) -> Path | Shelf:
         return _only_file(Folder(str(source), path))
     match = _HUB_ID.fullmatch(str(source))
     hub = str(source).startswith("hf://")
-    if match is None or (not hub and (match["file"] or path.suffix in WEIGHT_SUFFIXES)):
+    looks_local = not hub and (path.suffix in WEIGHT_SUFFIXES or path.parent.is_dir())
+    if match is None or looks_local or (not hub and match["file"]):
         raise UserError(f"{source} does not exist; give a file, a folder, or a hub id (hf://org/name).")
     repository = Repository(str(source), match["repo"], revision or match["revision"])
     return repository.path(match["file"]) if match["file"] else _only_file(repository)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from huggingface_hub import constants
 
 from gear.ar.model import ClassConditionalAR
 from gear.cli import main
@@ -119,6 +120,22 @@ def test_the_files_that_a_recipe_needs_are_listed_with_their_purpose() -> None:
     assert needs["start of stage tokenizer without --init"].endswith("/IBQ_pretrain_16384.ckpt")
     assert needs["start of stage e2e without --init"] == "hf://BinLin203/Warmup-IBQ/ibq-with-gan.pt"
     assert {"LPIPS loss (vgg_weights)", "LPIPS loss (lpips_weights)"} <= needs.keys()
+
+
+def test_the_text_encoder_is_among_the_files_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoder(*overrides: str, preset: str = "t2i-gpic-gear-1b") -> list[str]:
+        return [need.state for need in needed_files(load_config(preset, overrides)) if need.purpose == "text encoder"]
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert encoder() == ["text encoder: missing; fetch it with: hf download Qwen/Qwen3-1.7B"]
+    snapshot = tmp_path / "models--Qwen--Qwen3-1.7B" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0123")
+    assert encoder() == ["text encoder: found"]
+    assert encoder("text.source=/data/qwen") == ["text encoder: missing: /data/qwen does not exist"]
+    assert encoder(preset="digits-t2i") == []
 
 
 def test_a_stage_knows_its_frozen_weights_by_what_they_hold(tmp_path: Path) -> None:

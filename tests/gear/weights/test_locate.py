@@ -168,6 +168,13 @@ def test_of_a_repository_only_what_is_used_is_fetched_and_then_kept(hub, tmp_pat
     assert "the hub does not give it" in missing.stderr and "Traceback" not in missing.stderr
 
 
+def test_a_name_beside_a_folders_others_is_a_path(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exps").mkdir()
+    with pytest.raises(UserError, match="exps/nope does not exist; give a file, a folder, or a hub id"):
+        locate("exps/nope")
+
+
 @pytest.mark.parametrize("source", ["weights/absent.pt", "a/b/c", "absent", "org/name.safetensors"])
 def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(source, cache):
     with pytest.raises(UserError, match="does not exist; give a file, a folder, or a hub id"):
