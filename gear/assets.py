@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import MissingAsset, UserError
 
 _HUB, _WEB = "hf://", "https://"
@@ -38,6 +39,14 @@ def find_asset(source: str, *, purpose: str, setting: str) -> Path:
         f"{purpose} needs {source}, which is not on this machine; fetch it with: {fetch_command(source)} "
         f"(or name a copy: --set {setting}=PATH)"
     )
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of all files of a folder."""
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest_json([[file.relative_to(path).as_posix(), sha256_file(file)] for file in files])
 
 
 def state_of(source: str) -> str:

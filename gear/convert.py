@@ -5,11 +5,16 @@ Values, types and names go through unchanged: `to_reference(to_hub(x))` holds th
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import yaml
 
@@ -19,13 +24,15 @@ from gear.foreign import StateDict
 from gear.training.checkpoint import save_tensors
 from gear.weights.describe import ar_line, tokenizer_line
 from gear.weights.hub_layout import Card, ar_fields
+from gear.weights.layouts import PARTS
 from gear.weights.locate import CARD_FILE
 from gear.weights.model_file import ModelFile
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
-from harness.contract.files import partial_path, write_atomically
+from harness.contract.files import explain_disk_errors, partial_path, write_atomically
 
 README = "README.md"
+_WRITTEN = {README, *(f"{part}.safetensors" for part in PARTS)}
 
 
 def to_hub(
@@ -41,16 +48,17 @@ def to_hub(
     parts: only these of the model's parts (all by default). image_size: of an AR model whose file does not say it.
     repo_id: what the card calls the repository.
     config.json is written last, so an interrupted conversion is no model. Raises UserError when `out_dir` holds
-    something else, or a part is not there.
+    something else or the model itself, or a part is not there; EnvironmentFailure when the disk is full.
     """
-    chosen = _chosen(model, parts)
-    _make_room(out_dir)
-    entries = {}
-    for part in chosen:
-        path = out_dir / f"{part}.safetensors"
-        _save(model.parts[part], path)
-        entries[part] = {"file": path.name, "sha256": sha256_file(path)}
-    card = _card(model, entries, image_size)
+    card = _card(model, _chosen(model, parts), image_size)  # all that can be refused is, before anything is written
+    if model.path.resolve().parent == out_dir.resolve():
+        raise UserError(f"{out_dir} holds {model.path.name}, which is being converted; give a new folder with --out.")
+    with explain_disk_errors(out_dir / CARD_FILE):
+        _make_room(out_dir)
+        for part in card.parts:
+            path = out_dir / f"{part}.safetensors"
+            _save(model.parts[part], path)
+            card.parts[part] = {"file": path.name, "sha256": sha256_file(path)}
     with write_atomically(out_dir / README) as stream:
         stream.write(model_card(model, card, repo_id or f"org/{out_dir.name}").encode())
     card.write(out_dir)
@@ -65,13 +73,28 @@ def to_reference(model: ModelFile, path: Path, *, parts: Sequence[str] = ()) -> 
     if path.is_dir():
         raise UserError(f"{path} is a folder; the reference layout is one file: --out {path}/model.pt")
     content: dict[str, Any] = {part: dict(model.parts[part]) for part in _chosen(model, parts)}
-    content["args"] = dict(model.settings)
+    content["args"] = _settings(model)
     if model.steps is not None:
         content["steps"] = model.steps
     if model.run is not None:
         content |= {"config": model.run, "phase": model.phase}
     save_tensors(path, content)
     return path
+
+
+def _settings(model: ModelFile) -> dict[str, Any]:
+    """The settings of the original training, and those that a file name or a model card tells in their place."""
+    settings = dict(model.settings)
+    if model.run is not None or not model.has("ar"):
+        return settings
+    plain = replace(model, path=Path(), card=None, preset=None)
+    with suppress(UserError):
+        if plain.image_size == model.image_size and plain.ar_config() == model.ar_config():
+            return settings
+    ar = model.ar_config()
+    told = {"image_size": model.image_size, "downsample_ratio": model.downsample, "n_head": ar.n_head}
+    told |= {name: getattr(ar, name) for name in ("cls_token_num", "text_attn", "num_classes") if hasattr(ar, name)}
+    return {**{name: value for name, value in told.items() if value is not None}, **settings}
 
 
 def _chosen(model: ModelFile, parts: Sequence[str]) -> list[str]:
@@ -82,32 +105,42 @@ def _chosen(model: ModelFile, parts: Sequence[str]) -> list[str]:
 
 
 def _make_room(out_dir: Path) -> None:
-    """An empty folder (a fresh clone has only dot files), or an earlier conversion, whose files are removed."""
+    """An empty folder (a fresh clone has only dot files), or an earlier conversion, whose files are removed.
+
+    One that was cut off has no card yet: what it wrote is written over.
+    """
     out_dir.mkdir(parents=True, exist_ok=True)
     if (out_dir / CARD_FILE).exists():
         card = Card.read(out_dir / CARD_FILE)
         (out_dir / CARD_FILE).unlink()
         for entry in card.parts.values():
             (out_dir / Path(entry["file"]).name).unlink(missing_ok=True)
-    elif any(not path.name.startswith(".") for path in out_dir.iterdir()):
+    elif {path.name for path in out_dir.iterdir() if not path.name.startswith(".")} - _WRITTEN:
         raise UserError(f"{out_dir} is not empty; give a new folder with --out.")
 
 
 def _save(state_dict: StateDict, path: Path) -> None:
     """Atomically; the tensors are written from where they are, without a copy of the whole in memory."""
     unfinished = partial_path(path)
-    safetensors.torch.save_file({key: value.contiguous() for key, value in state_dict.items()}, unfinished)
-    unfinished.replace(path)
+    try:
+        safetensors.torch.save_file({key: value.contiguous() for key, value in state_dict.items()}, unfinished)
+        unfinished.replace(path)
+    except safetensors.SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
-def _card(model: ModelFile, entries: dict[str, dict[str, Any]], image_size: int | None) -> Card:
-    ar = model.ar_config(image_size) if {"ar", "ema"} & entries.keys() else None
+def _card(model: ModelFile, parts: Sequence[str], image_size: int | None) -> Card:
+    """Of the model with these parts, whose files are still to be written."""
+    ar = model.ar_config(image_size) if {"ar", "ema"} & set(parts) else None
     tokenizer = model.tokenizer_config if model.has("tokenizer") else model.trained_with
     return Card(
         tokenizer=None if tokenizer is None else tokenizer.to_dict(),
         ar=None if ar is None else ar_fields(ar),
         image_size=model.image_size if ar is None else ar.grid_side * model.downsample,
-        parts=entries,
+        parts={part: {} for part in parts},
         phase=model.phase,
         steps=model.steps,
         settings=_without_local_paths(dict(model.settings)),

@@ -54,8 +54,11 @@ def _kind(path: Path) -> Literal["safetensors", "zip", "pickle"]:
     """What the first bytes say; raises UserError when they are of no weights file."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the path of a weights file")
-    with path.open("rb") as stream:
-        head = stream.read(128)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(128)
+    except OSError as error:
+        raise _unreadable(path, error.strerror or "input/output error") from None
     if not head:
         raise _unreadable(path, "it is empty (0 bytes)")
     if head.lstrip().lower().startswith(_WEB_PAGE):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from gear.assets import find_asset, state_of
+from gear.assets import digest_of, find_asset, state_of
 from gear.config import RunConfig
 from gear.features.clip import clip_files
 from gear.teachers import weights_of
 from gear.text import weights_source
-from harness.contract.digest import digest_json, sha256_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
     if phase != "tokenizer":
         needs += _teachers(config)
     return {
-        need.purpose: _digest(find_asset(need.source, purpose=need.purpose, setting=need.setting)) for need in needs
+        need.purpose: digest_of(find_asset(need.source, purpose=need.purpose, setting=need.setting)) for need in needs
     }
 
 
@@ -73,11 +71,3 @@ def _teachers(config: RunConfig) -> Iterator[Need]:
         source = weights_of(config.teacher, name, config.data.image_size)
         if source is not None:
             yield Need(purpose=f"teacher {name}", source=source, setting="teacher.weights")
-
-
-def _digest(path: Path) -> str:
-    """Of a file's bytes, or of the names and bytes of all files of a folder."""
-    if path.is_file():
-        return sha256_file(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return digest_json([[file.relative_to(path).as_posix(), sha256_file(file)] for file in files])

@@ -81,12 +81,13 @@ def recognise_ar(state: State, *, num_tokens: int, **known: Any) -> ARConfig | T
     fields: dict[str, Any] = {
         "dim": dim,
         "n_layer": n_layer,
-        "n_head": _heads(state, dim, n_layer, text=text),
+        "n_head": known.pop("n_head", None) or _heads(state, dim, n_layer, text=text),
         "vocab_size": vocabulary,
         "block_size": num_tokens,
         "multiple_of": _multiple_of(dim, _shape(state, "layers.0.feed_forward.w1.weight")[0]),
     }
-    specific = _text_fields(state) if text else _class_fields(state)
+    num_classes = known.pop("num_classes", None)  # of a text-to-image run: a setting that nothing reads
+    specific = _text_fields(state) if text else _class_fields(state, num_classes)
     return (TextARConfig if text else ARConfig)(**{**fields, **specific, **known})
 
 
@@ -111,10 +112,14 @@ def _multiple_of(dim: int, ffn_dim: int) -> int:
     raise ValueError(f"a feed-forward of width {ffn_dim} does not belong to a model of width {dim}")
 
 
-def _class_fields(state: State) -> dict[str, Any]:
-    """The last row of the label table is the null class, unless there are exactly ImageNet's classes."""
+def _class_fields(state: State, num_classes: int | None) -> dict[str, Any]:
+    """The last row of the label table is the null class, unless there are no more rows than classes.
+
+    num_classes: as the file says, believed where the table can be that of so many. Else: exactly ImageNet's number of
+    rows has no null class.
+    """
     rows = _shape(state, "cls_embedding.embedding_table.weight")[0]
-    if rows == _IMAGENET:
+    if rows == (num_classes if num_classes in (rows, rows - 1) else _IMAGENET):
         return {"num_classes": rows, "class_dropout_prob": 0.0}
     return {"num_classes": rows - 1}
 

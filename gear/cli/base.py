@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,17 @@ class Command(click.Command):
         except ModuleNotFoundError as error:
             if error.name not in ("torch", "torchvision", "safetensors"):
                 raise
-            click.secho(
-                f"error: gear needs {error.name}; install it: pip install 'gear-harness[gear]'", fg="red", err=True
-            )
-            ctx.exit(EnvironmentFailure.exit_code)
+            problem = f"gear needs {error.name}; install it: pip install 'gear-harness[gear]'"
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # of torch
+                raise
+            problem = f"the memory is full ({str(error).partition('.')[0]}); make batches or tiles smaller"
+        except OSError as error:
+            if error.filename is None:
+                raise
+            problem = f"{error.filename}: {error.strerror}; check the path, its permissions and the disk."
+        click.secho(f"error: {problem}", fg="red", err=True)
+        ctx.exit(EnvironmentFailure.exit_code)
 
 
 class Group(click.Group):
@@ -45,6 +53,8 @@ def torch_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"there is no device {name!r} for gear; choose --device auto, cpu, cuda or cuda:N.")
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():

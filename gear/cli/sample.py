@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from gear import __version__
 from gear.cli.base import EXISTING, FOLDER, Command, torch_device
 from harness.contract.errors import UserError
 
 if TYPE_CHECKING:
-    from gear.sampling.engine import Speed
-    from gear.text.base import TextEncoder
+    import torch
+
+    from gear.ar.model import ClassConditionalAR
+    from gear.ar.t2i import TextToImageAR
+    from gear.sampling.parity import Parity
+    from gear.text import TextConfig, TextEncoder
     from gear.weights import ModelFile
     from harness.contract.requests import RequestSet
+    from harness.contract.samples import SampleSet
 
+T = TypeVar("T", "Models", "Asked")
 _ALONE = "Without --requests"
 
 
@@ -30,7 +38,7 @@ _ALONE = "Without --requests"
 @click.option("--out", "out_dir", type=FOLDER, required=True, help="Sample set; continued when it is unfinished.")
 @click.option("--form", type=click.Choice(["npz", "png"]), default="npz", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N requests.")
-@click.option("--batch-size", default=64, show_default=True, help="Images in the works at once: memory, not pixels.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images at once: memory, not pixels.  [default: 64]")
 @click.option("--tile", type=int, help="Images computed together: may move last bits.  [default: CPU 8, GPU 32]")
 @click.option(
     "--dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of the AR model."
@@ -42,21 +50,38 @@ _ALONE = "Without --requests"
 @click.option("--trained-size", type=int, help="Image size of the AR model, where its file does not tell.")
 @click.option("--rounding", type=click.Choice(["truncate", "nearest"]), default="truncate", show_default=True)
 @click.option("--parity", is_flag=True, help="The reference's random streams, not one per image; see below.")
-@click.option("--parity-ranks", default=1, show_default=True, help="Processes of the run that --parity repeats.")
+@click.option(
+    "--parity-ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of the run to repeat."
+)
 @click.option("--count", type=click.IntRange(min=1), help=f"{_ALONE}, c2i: images, with --labels.")
 @click.option("--per-class", type=click.IntRange(min=1), help=f"{_ALONE}, c2i: images of each class.")
-@click.option("--labels", type=click.Choice(["random", "balanced"]), default="random", show_default=True)
+@click.option(
+    "--labels",
+    type=click.Choice(["random", "balanced"]),
+    default="random",
+    show_default=True,
+    help=f"{_ALONE}, c2i: of --count.",
+)
 @click.option("--prompt", "prompts", multiple=True, help=f"{_ALONE}, t2i: a prompt; may be repeated.")
 @click.option("--prompts", "prompts_file", type=EXISTING, help=f"{_ALONE}, t2i: a prompt per line, or .jsonl.")
 @click.option("--repeats", default=1, show_default=True, help=f"{_ALONE}, t2i: images per prompt.")
 @click.option("--seed", default=0, show_default=True, help=f"{_ALONE}, or with --parity: run seed.")
-@click.option("--image-size", type=int, help=f"{_ALONE}: stored size.  [default: as the models draw]")
+@click.option("--image-size", type=click.IntRange(min=1), help=f"{_ALONE}: stored size.  [default: as the models draw]")
 @click.option("--cfg-scale", default=1.0, show_default=True, help=f"{_ALONE}: guidance; 1 is none.")
 @click.option("--cfg-interval", default=-1.0, show_default=True, help=f"{_ALONE}: guide tokens 0 .. this + 1; -1 all.")
 @click.option("--temperature", default=1.0, show_default=True, help=f"{_ALONE}.")
 @click.option("--top-k", default=0, show_default=True, help=f"{_ALONE}; 0 keeps all.")
 @click.option("--top-p", default=1.0, show_default=True, help=f"{_ALONE}; 1 keeps all.")
-def sample(processes: int | None, out_dir: Path, device: str, parity: bool, **options: Any) -> None:
+def sample(
+    kind: str | None,
+    out_dir: Path,
+    device: str,
+    processes: int | None,
+    batch_size: int | None,
+    parity: bool,
+    parity_ranks: int,
+    **options: Any,
+) -> None:
     """Draw a sample set: from a request set, or some images of classes or prompts. KIND (c2i, t2i) may be left out.
 
     \b
@@ -74,26 +99,96 @@ def sample(processes: int | None, out_dir: Path, device: str, parity: bool, **op
     others. The same command again continues. Prompts longer than the text encoder's slots are cut, and counted.
 
     --parity draws labels and tokens as the reference does, from streams of each process (seeds --seed + rank), so
-    that batch size and --parity-ranks decide every image; unfinished runs go through all iterations again.
+    that --batch-size (of one process; 32 as published) and --parity-ranks decide every image; one process walks through
+    the streams of all, and unfinished runs go through all iterations again.
 
     Exit status: 0 done; 2 the requests and the models do not fit, or wrong usage; 4 weights are missing; 6 the disk is
     full, or another failure of the machine. Finished shards are kept in every case.
     """
-    if _start_processes(processes, device, parity, out_dir):
+    _refuse_ignored(click.get_current_context())
+    if _start_processes(processes, device, out_dir):
         return
     from gear.sampling.engine import Speed
+    from gear.sampling.parity import Parity
     from gear.sampling.shards import Place
 
     place = Place.from_environment()
+    if parity and place.num_ranks > 1:
+        raise UserError("--parity runs in one process, which walks through the streams of all --parity-ranks.")
+    models, asked = _of(Models, options), _of(Asked, options)
     speed = Speed(tile=options.pop("tile"), dtype=_dtype(options.pop("dtype")), compiled=options.pop("compiled"))
-    samples = _sample(out_dir, torch_device(_local(device)), place, speed, parity, **options)
+    repeated = Parity(seed=asked.seed, num_ranks=parity_ranks, batch=batch_size or 32) if parity else None
+    samples = _draw(
+        kind,
+        models,
+        asked,
+        torch_device(_local(device)),
+        out_dir=out_dir,
+        batch_size=batch_size or 64,
+        speed=speed,
+        place=place,
+        parity=repeated,
+        **options,
+    )
     if samples is not None:
         click.echo(f"{len(samples)} images in {out_dir}, digest {samples.digest}")
 
 
-def _start_processes(count: int | None, device: str, parity: bool, out_dir: Path) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What draws."""
+
+    ckpt: str
+    vq_ckpt: str | None
+    text_encoder: Path | None
+    ema: bool
+    trained_size: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is drawn: a request set, or what stands for one."""
+
+    requests_dir: Path | None
+    limit: int | None
+    count: int | None
+    per_class: int | None
+    labels: Literal["random", "balanced"]
+    prompts: tuple[str, ...]
+    prompts_file: Path | None
+    repeats: int
+    seed: int
+    image_size: int | None
+    cfg_scale: float
+    cfg_interval: float
+    temperature: float
+    top_k: int
+    top_p: float
+
+
+def _of(kind: type[T], options: dict[str, Any]) -> T:
+    """One of the two, of the options that are its fields, which are taken out."""
+    return kind(**{name: options.pop(name) for name in kind.__annotations__})
+
+
+def _refuse_ignored(ctx: click.Context) -> None:
+    """An option that would be passed over is a misunderstanding."""
+    given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    alone = {str(option.name) for option in ctx.command.params if str(getattr(option, "help", "")).startswith(_ALONE)}
+    if ctx.params["parity"]:
+        alone.discard("seed")
+    if "requests_dir" in given and (ignored := sorted(given & alone)):
+        name = ignored[0].replace("_", "-")
+        raise UserError(f"the request set says what --{name} says, too; leave out --{name} or --requests.")
+    if {"count", "per_class"} <= given:
+        raise UserError("--count and --per-class both say how many images; give one of them.")
+    if ctx.params["parity"] and (ctx.params["processes"] or 1) > 1:
+        raise UserError("--parity runs in one process, which walks through the streams of all --parity-ranks.")
+
+
+def _start_processes(count: int | None, device: str, out_dir: Path) -> bool:
     """Start several where there are several GPUs or the user says so; false in one that was started itself."""
-    if "WORLD_SIZE" in os.environ or parity:
+    if "WORLD_SIZE" in os.environ or click.get_current_context().params["parity"]:
         return False
     if count is None and device in ("auto", "cuda"):
         import torch
@@ -123,118 +218,97 @@ def _dtype(name: str) -> Any:
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
-def _sample(
-    out_dir: Path,
-    device: Any,
-    place: Any,
-    speed: Speed,
-    parity: bool,
-    *,
-    kind: str | None,
-    ckpt: str,
-    vq_ckpt: str | None,
-    text_encoder: Path | None,
-    form: Literal["npz", "png"],
-    batch_size: int,
-    ema: bool,
-    trained_size: int | None,
-    rounding: Literal["truncate", "nearest"],
-    parity_ranks: int,
-    limit: int | None,
-    labels: str,
-    **asked: Any,
-) -> Any:
-    """Load, ask, draw."""
+def _draw(
+    kind: str | None, models: Models, asked: Asked, device: torch.device, *, parity: Parity | None, **how: Any
+) -> SampleSet | None:
+    """Load, see that everything fits, draw. how: further arguments of `gear.sampling.generate`."""
     from gear.ar.checkpoints import is_text_to_image
     from gear.sampling.generate import generate
-    from gear.sampling.parity import Parity
     from gear.weights import check_pair, open_model
 
-    model = open_model(ckpt)
-    source = open_model(vq_ckpt) if vq_ckpt else model
-    ar = model.ar(ema=ema, image_size=trained_size).to(device)
-    tokenizer = source.tokenizer(ema=ema).to(device)
+    model = open_model(models.ckpt)
+    source = open_model(models.vq_ckpt) if models.vq_ckpt else model
+    ar = model.ar(ema=models.ema, image_size=models.trained_size).to(device)
+    tokenizer = source.tokenizer(ema=models.ema).to(device)
     check_pair(tokenizer, ar, trained_with=model.trained_with)
     found = "t2i" if is_text_to_image(ar) else "c2i"
     if kind not in (None, found):
-        raise UserError(f"{ckpt} is a {found} model, not {kind}; call `gear sample {found}`, or leave the word out.")
-    chosen = Parity(seed=asked["seed"], num_ranks=parity_ranks, batch=batch_size) if parity else None
-    native = ar.config.grid_side * tokenizer.config.downsample
-    requests = _requests(ar, native, chosen, labels=labels, device=device, **asked)
-    requests = requests.limit(limit) if limit else requests
+        raise UserError(
+            f"{models.ckpt} is a {found} model, not {kind}; call `gear sample {found}`, or leave the word out."
+        )
     identity: dict[str, Any] = {
         "name": "gear",
         "version": __version__,
         "ar": model.digest,
         "tokenizer": source.digest,
-        "ema": ema,
-        **({"labels": labels} if asked["requests_dir"] is None and found == "c2i" else {}),
+        "ema": models.ema,
     }
-    encoder = _encoder(model, text_encoder, device) if found == "t2i" else None
-    if encoder is not None:
-        text = encoder.config
-        identity["text_encoder"] = {"name": text.name, "revision": text.revision, "slots": text.max_length}
-    return generate(
-        ar,
-        tokenizer,
-        requests,
-        out_dir,
-        generator=identity,
-        encoder=encoder,
-        batch_size=batch_size,
-        form=form,
-        rounding=rounding,
-        speed=speed,
-        place=place,
-        parity=chosen,
-    )
+    if asked.requests_dir is None and found == "c2i":
+        identity["labels"] = asked.labels if asked.per_class is None else "balanced"
+    encoder = None
+    if found == "t2i":
+        encoder, identity["text_encoder"] = _encoder(model, ar, models.text_encoder, device)
+    requests = _requests(ar, ar.config.grid_side * tokenizer.config.downsample, asked, parity, device)
+    requests = requests.limit(asked.limit) if asked.limit else requests
+    return generate(ar, tokenizer, requests, generator=identity, encoder=encoder, parity=parity, **how)
 
 
 def _requests(
-    ar: Any,
-    native_size: int,
-    parity: Any,
-    *,
-    requests_dir: Path | None,
-    labels: Any,
-    device: Any,
-    count: int | None,
-    per_class: int | None,
-    prompts: tuple[str, ...],
-    prompts_file: Path | None,
-    repeats: int,
-    seed: int,
-    image_size: int | None,
-    **protocol: Any,
+    ar: ClassConditionalAR | TextToImageAR, native_size: int, asked: Asked, parity: Parity | None, device: torch.device
 ) -> RequestSet:
     """The request set that was given, or one from the other options."""
     from gear.ar.config import ARConfig
     from gear.sampling.asked import asked_classes, asked_prompts
     from harness.contract.requests import Protocol, RequestSet
 
-    if requests_dir is not None:
-        return RequestSet.read(requests_dir)
-    how = Protocol(image_size=image_size or native_size, **protocol)
-    config = ar.config
-    if not isinstance(config, ARConfig):
-        return asked_prompts(how, prompts=prompts, file=prompts_file, repeats=repeats, seed=seed)
-    if parity is not None and count is not None:
-        return parity.requests(how, count=count, num_classes=config.num_classes, device=device)
+    if asked.requests_dir is not None:
+        return RequestSet.read(asked.requests_dir)
+    how = Protocol(
+        image_size=asked.image_size or native_size,
+        cfg_scale=asked.cfg_scale,
+        cfg_interval=asked.cfg_interval,
+        temperature=asked.temperature,
+        top_k=asked.top_k,
+        top_p=asked.top_p,
+    )
+    if not isinstance(ar.config, ARConfig):
+        return asked_prompts(
+            how, prompts=asked.prompts, file=asked.prompts_file, repeats=asked.repeats, seed=asked.seed
+        )
+    classes = ar.config.num_classes
+    if parity is not None and asked.count is not None:
+        return parity.requests(how, count=asked.count, num_classes=classes, device=device)
     return asked_classes(
-        how, count=count, per_class=per_class, num_classes=config.num_classes, labels=labels, seed=seed
+        how, count=asked.count, per_class=asked.per_class, num_classes=classes, labels=asked.labels, seed=asked.seed
     )
 
 
-def _encoder(model: ModelFile, source: Path | None, device: Any) -> TextEncoder:
-    """The text encoder that the model was trained with."""
-    from dataclasses import replace
+def _encoder(
+    model: ModelFile, ar: ClassConditionalAR | TextToImageAR, source: Path | None, device: torch.device
+) -> tuple[TextEncoder, dict[str, Any]]:
+    """The text encoder that the model was trained with, and which one it is."""
+    from gear.text import RememberingEncoder, build_text_encoder, weights_digest
 
-    from gear.text import RememberingEncoder, TextConfig, build_text_encoder
-
-    config = model.config.text if model.config is not None else None
-    config = config or TextConfig()
-    precision = "fp32" if model.config is None else model.config.precision
+    config, precision = _text_settings(model, ar)
     config = replace(config, source=str(source)) if source else config
     encoder = build_text_encoder(config, device, precision=precision)
+    identity = {"name": config.name, "sha256": weights_digest(config), "slots": config.max_length}
+    identity["dtype"] = str(next(encoder.model.parameters()).dtype).removeprefix("torch.")
     stored = model.null_caption() if "null_caption" in model.parts else None
-    return RememberingEncoder(encoder, null=stored)
+    return RememberingEncoder(encoder, null=stored), identity
+
+
+def _text_settings(model: ModelFile, ar: ClassConditionalAR | TextToImageAR) -> tuple[TextConfig, str]:
+    """Encoder and precision: of the run, else of the reference's settings, whose silence means bfloat16."""
+    from gear.ar.config import TextARConfig
+    from gear.text import TextConfig
+
+    if model.config is not None and model.config.text is not None:
+        return model.config.text, model.config.precision
+    assert isinstance(ar.config, TextARConfig)
+    text = TextConfig(
+        source=model.settings.get("text_encoder") or None,
+        dim=ar.config.caption_dim,
+        max_length=ar.config.cls_token_num,
+    )
+    return text, str(model.settings.get("mixed_precision") or "bf16")

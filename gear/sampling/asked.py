@@ -42,7 +42,7 @@ def asked_prompts(
 def read_prompts(path: Path) -> list[str]:
     """One prompt a line; of a `.jsonl` file the field `caption` or `prompt` of each line."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error}); give a file of prompts, one a line.") from None
     if path.suffix != ".jsonl":

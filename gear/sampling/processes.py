@@ -27,12 +27,13 @@ class ProcessesFailed(UserError):
 def run_processes(count: int, is_finished: Callable[[], bool]) -> None:
     """Run this very command `count` times at once, and once more by itself if the set is then still to be assembled.
 
-    One that dies does not stop the others: they draw its share. Raises ProcessesFailed when that was not enough.
+    One that dies does not stop the others: they draw its share. Raises ProcessesFailed when that was not enough, or
+    none of them ended well: then a finished set is somebody else's.
     """
     codes = _run([_environment(rank, count) for rank in range(count)])
     if not is_finished() and 0 in codes:  # all images are there, and the one that puts them together is not
         codes = _run([_environment(0, 1)])
-    if not is_finished():
+    if 0 not in codes or not is_finished():
         failed = [code for code in codes if code]
         own = [code for code in failed if code in (2, 3, 4, 6)]
         raise ProcessesFailed(

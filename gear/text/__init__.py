@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gear.text.base import TextConfig, TextEncoder
-from gear.text.build import build_text_encoder, weights_source
+from gear.text.build import build_text_encoder, weights_digest, weights_source
 from gear.text.remember import RememberingEncoder
 
-__all__ = ["RememberingEncoder", "TextConfig", "TextEncoder", "build_text_encoder", "weights_source"]
+__all__ = ["RememberingEncoder", "TextConfig", "TextEncoder", "build_text_encoder", "weights_digest", "weights_source"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gear.assets import digest_of
 from gear.text.base import TextConfig
 from gear.text.transformer import TransformerTextEncoder
 from harness.contract.errors import EnvironmentFailure, MissingAsset
@@ -40,6 +41,16 @@ def weights_source(config: TextConfig) -> str | None:
     return source if is_path else f"hf://{source}/"
 
 
+def weights_digest(config: TextConfig) -> str:
+    """SHA-256 over all files of the encoder: weights, configuration and tokenizer. They must be on this machine."""
+    from huggingface_hub import snapshot_download
+
+    source = config.source or (QWEN3 if config.name == "qwen3" else str(_minilm_folder()))
+    if not Path(source).is_dir():
+        source = snapshot_download(source, revision=config.revision, local_files_only=True)
+    return digest_of(Path(source))
+
+
 def _pretrained(source: str, revision: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """Model and tokenizer from a folder or the hub's cache; no code of theirs is run."""
     from transformers import AutoModel, AutoTokenizer
@@ -57,7 +68,7 @@ def _pretrained(source: str, revision: str, dtype: torch.dtype) -> tuple[Any, An
             reason = f"the text encoder {source!r} is not on this machine"
         raise MissingAsset(
             f"{reason}; fetch it with `hf download {QWEN3}`, or give a folder with config.json, model.safetensors and "
-            "tokenizer files: --set text.source=DIR."
+            "tokenizer files (--text-encoder DIR of `gear sample`, --set text.source=DIR of `gear train`)."
         ) from None
 
 

@@ -37,7 +37,7 @@ class TransformerTextEncoder:
         if width != config.feature_dim:
             raise UserError(
                 f"the text encoder gives {width} channels but text.dim says {config.feature_dim}; "
-                f"set text.dim={width}, or name the encoder that the run was trained with."
+                f"name the encoder that the model was trained with, or train with --set text.dim={width}."
             )
 
     @property

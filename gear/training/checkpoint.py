@@ -75,7 +75,10 @@ class CheckpointStore:
 def save_tensors(path: Path, state: dict[str, Any]) -> None:
     """`torch.save`, atomically. The same state gives the same bytes whatever the file is called."""
     with write_atomically(path) as stream:
-        torch.save(state, stream)
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:  # what its archive writer makes of a full disk
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load_tensors(path: Path) -> dict[str, Any]:

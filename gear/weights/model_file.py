@@ -255,5 +255,5 @@ class ModelFile:
 _NO_SIZE = (ArithmeticError, LookupError, TypeError, ValueError)
 """As what tensors of unexpected shapes are no known architecture."""
 _CODEBOOK = ("codebook_size", "codebook_embed_dim")
-_SETTINGS = ("cls_token_num", "text_attn", "drop_path_rate", "token_dropout_p")
+_SETTINGS = ("cls_token_num", "text_attn", "drop_path_rate", "token_dropout_p", "num_classes", "n_head")
 """Settings of the reference's training that are fields of the AR configuration under the same name."""

@@ -44,7 +44,7 @@ def _from_file(source: str, path: Path, preset: RunConfig | None) -> ModelFile:
         phase=facts.get("phase"),
         steps=steps if isinstance(steps, int) else None,
         settings=_plain(facts.get("args")),
-        run=facts.get("config") if isinstance(facts.get("config"), dict) else None,
+        run=facts["config"] if isinstance(facts.get("config"), dict) and "phase" in facts else None,
         preset=preset,
     )
 
