@@ -228,7 +228,7 @@ class Trunk(nn.Module, ABC):
         Eval mode only, and so is `decode`.
         """
         x = self.embed_condition(condition).to(self.tok_embeddings.weight.dtype)
-        self._check_room(x.shape[0] == cache.batch_size, x.shape[0], 0, self.num_cond, cache)
+        self._check_room(x.shape[0], slot=0, count=self.num_cond, cache=cache)
         cache.visible = self.visible_slots(condition, cache.length)
         this = Pass(
             rotary=self.rotary_table[: self.num_cond],
@@ -250,8 +250,8 @@ class Trunk(nn.Module, ABC):
         """
         slots: slice | Tensor
         if isinstance(slot, int):
-            fits = cache.batch_size in (len(tokens), 2 * len(tokens))
-            self._check_room(fits, len(tokens), slot, 1, cache)
+            halves = 1 if len(tokens) == cache.batch_size else 2
+            self._check_room(halves * len(tokens), slot=slot, count=1, cache=cache)
             slots, length, mask = slice(slot, slot + 1), slot + 1, None
             rotary = self.rotary_table[slots]
         else:
@@ -273,8 +273,8 @@ class Trunk(nn.Module, ABC):
             x = block(x, this, cache.layer(index))
         return self.norm(x[:, -1])
 
-    def _check_room(self, fits: bool, rows: int, slot: int, count: int, cache: KVCache) -> None:
-        if not fits or slot + count > cache.length:
+    def _check_room(self, rows: int, *, slot: int, count: int, cache: KVCache) -> None:
+        if rows != cache.batch_size or slot + count > cache.length:
             raise ValueError(
                 f"a cache of {cache.batch_size} rows and {cache.length} slots cannot take {rows} rows "
                 f"at slots {slot} to {slot + count - 1}"

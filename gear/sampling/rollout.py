@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -104,7 +105,8 @@ class RollOut:
         Raises UserError when the model's logits are not finite.
         """
         self._trace = trace
-        self._load([*own, *(list(null) * len(own) if len(null) == 1 else null)])
+        nulls = list(null) * len(own) if len(null) == 1 else null
+        self._load([*own, *nulls])
         self.index.zero_()
         self.finite.fill_(True)
         self._pick(torch.stack([prefix.normed for prefix in self._prefixes]), self.options.guides_token(0))
@@ -114,7 +116,7 @@ class RollOut:
                 self._step(self.ar.num_cond + index - 1, None, guides)
             else:
                 length = min(self.cache.length, self.stride * -(-(self.ar.num_cond + index) // self.stride))
-                self._play((length, guides), lambda length=length, guides=guides: self._step(None, length, guides))  # type: ignore[misc]
+                self._play((length, guides), partial(self._step, None, length, guides))
         if not self.finite:  # the only wait for the device
             raise UserError(
                 "the AR model's logits are not finite numbers; its weights are damaged or training diverged."
