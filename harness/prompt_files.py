@@ -49,7 +49,9 @@ def read_prompts(
         file = folder.file(name)
         for number, row in enumerate(_records(file, form)):
             try:
-                text = str(row[prompt]) if form != "map" else row["prompt"]
+                text = row["prompt" if form == "map" else prompt]
+                if not isinstance(text, str):
+                    raise TypeError("text for its prompt")
                 label = f"{len(prompts):05d}" if form == "lines" and item is None else str(row[item or "item"])
             except (KeyError, TypeError) as error:
                 raise MissingAsset(f"{file}, prompt {number}: has no {error}; {_again(name)}") from error
@@ -63,7 +65,7 @@ def _records(file: Path, form: str) -> Iterator[dict[str, Any]]:
     try:
         text = file.read_text(encoding="utf-8")
         if form == "lines":
-            yield from (json.loads(line) for line in text.splitlines() if line.strip())
+            yield from (json.loads(line) for line in text.split("\n") if line.strip())
         elif form == "list":
             yield from json.loads(text)
         elif form == "map":

@@ -58,23 +58,24 @@ def read_questions(path: Path, *, skip_first_row: bool = True) -> dict[str, Item
         MissingAsset: the file is not such a table; names the row.
     """
     rows = _rows(path)
-    items: dict[str, list[Question]] = {}
+    items: dict[str, dict[int, Question]] = {}
     previous = None
     for number, row in enumerate(rows):
         if skip_first_row and number == 0:
             continue
         key = row["item_id"]
         if key != previous:
-            items[key] = []
+            items[key] = {}
         previous = key
-        items[key].append(_question(row, f"{path}, row {number + 2}"))
-    return {key: Item(tuple(questions)) for key, questions in items.items()}
+        question = _question(row, f"{path}, row {number + 2}")
+        items[key][question.number] = question  # a number that comes again keeps its place and has its last row
+    return {key: Item(tuple(questions.values())) for key, questions in items.items()}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            rows = list(csv.DictReader(handle))
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            rows = list(csv.DictReader(handle, restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MissingAsset(f"{path}: cannot be read as CSV ({error}); {_AGAIN}") from error
     missing = [name for name in COLUMNS if not rows or rows[0].get(name) is None]
@@ -87,7 +88,7 @@ def _question(row: Mapping[str, str], where: str) -> Question:
     try:
         number = int(row["proposition_id"])
         parents = tuple(int(word) for word in row["dependency"].split(","))
-    except (ValueError, AttributeError, TypeError) as error:
+    except ValueError as error:
         raise MissingAsset(f"{where}: proposition_id and dependency are whole numbers ({error}); {_AGAIN}") from error
     category = row["tuple"].partition("(")[0].strip()
     text = row["question_natural_language"]

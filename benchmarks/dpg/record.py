@@ -11,7 +11,9 @@ from benchmarks.dpg.scores import ImageScore, MissingParent, category_scores, dp
 from harness.contract.record import Metric
 from harness.metrics.interval import wilson_interval
 
-FULL_COUNT = 1065 * 4
+IMAGES_PER_PROMPT = 4
+"""More of them are ignored, as the original's grid has no room for them."""
+FULL_COUNT = 1065 * IMAGES_PER_PROMPT
 
 Row = dict[str, Any]
 
@@ -23,7 +25,7 @@ class Scored:
     items: Mapping[str, Item]
     prompts: Sequence[ImageScore]
     dropped: Sequence[str]
-    """Prompts that the original leaves out, because a question depends on one that is not asked."""
+    """Prompts that the original leaves out: a question depends on one that is not asked, or none is asked at all."""
 
 
 def score_prompts(rows: Sequence[Row], items: Mapping[str, Item], *, lenient: bool = False) -> Scored:
@@ -38,7 +40,10 @@ def score_prompts(rows: Sequence[Row], items: Mapping[str, Item], *, lenient: bo
     for row in sorted(rows, key=lambda row: row["tile"]):
         tiles.setdefault(row["key"], []).append(row)
     prompts, dropped = [], []
-    for key in sorted(tiles.keys() & items.keys()):
+    for key in sorted(tiles):
+        if key not in items:
+            dropped.append(key)
+            continue
         numbers = [str(question.number) for question in items[key].questions]
         answers = [[row["answers"][number] for number in numbers] for row in tiles[key]]
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.dpg.mplug import FILES, WEIGHTS, Answerer
 from benchmarks.dpg.questions import Item, read_questions
-from benchmarks.dpg.record import FULL_COUNT, metrics, score_prompts
+from benchmarks.dpg.record import FULL_COUNT, IMAGES_PER_PROMPT, metrics, score_prompts
 from benchmarks.geneval.devices import available_devices, describe_devices
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
@@ -45,7 +45,8 @@ def score(job: ScoreJob) -> ScoreRecord:
 
     journal = Journal(job.out / "answers.jsonl", {"samples": job.samples.digest, **digests})
     answer_all(job, requests, journal, items, files)
-    rows = [journal.rows[request.id] for request in requests if request.id in journal]
+    counted = [request for request in requests if is_counted(request)]
+    rows = [journal.rows[request.id] for request in counted if request.id in journal]
     answered = [row for row in rows if "answers" in row]
     if not answered:
         problem = rows[0]["error"] if rows else f"the question table has none of the prompts, such as {requests[0].id}"
@@ -60,8 +61,8 @@ def score(job: ScoreJob) -> ScoreRecord:
         digests=digests,
         environment={**describe_environment(PACKAGES), "devices": describe_devices(available_devices())},
         timings_s={"answer": round(time.monotonic() - started, 3)},
-        unscored=unscored(requests, items, rows),
-        notes=notes(compared.dropped, len(requests), files[WEIGHTS]),
+        unscored=unscored(counted, items, rows),
+        notes=notes(compared.dropped, len(counted), len(requests) - len(counted), files[WEIGHTS]),
     )
 
 
@@ -87,7 +88,7 @@ def answer_all(
     job: ScoreJob, requests: RequestSet, journal: Journal, items: Mapping[str, Item], files: Mapping[str, Path]
 ) -> None:
     """Answer the questions about every image that has any, where they are not answered yet."""
-    wanted = [index for index, request in enumerate(requests) if prompt_item(request) in items]
+    wanted = [i for i, request in enumerate(requests) if prompt_item(request) in items and is_counted(request)]
     todo = [index for index in wanted if requests[index].id not in journal]
     progress = job.progress(len(wanted), "images")
     progress.advance(len(wanted) - len(todo))
@@ -127,10 +128,15 @@ def tile_of(request: Request) -> int:
     return int(request.id.rpartition("/")[2])
 
 
+def is_counted(request: Request) -> bool:
+    """Whether it is one of the images that the original has room for."""
+    return tile_of(request) < IMAGES_PER_PROMPT
+
+
 # --- the record ------------------------------------------------------------------------------------------------------
 
 
-def unscored(requests: RequestSet, items: Mapping[str, Item], rows: Sequence[Row]) -> list[Unscored]:
+def unscored(requests: Sequence[Request], items: Mapping[str, Item], rows: Sequence[Row]) -> list[Unscored]:
     """Images without answers, and why."""
     strangers = [request for request in requests if prompt_item(request) not in items]
     found = [
@@ -141,13 +147,17 @@ def unscored(requests: RequestSet, items: Mapping[str, Item], rows: Sequence[Row
     return found + [Unscored(id=row["id"], reason_class="scorer", reason=row["error"]) for row in failed]
 
 
-def notes(dropped: Sequence[str], count: int, weights: Path) -> list[str]:
+def notes(dropped: Sequence[str], count: int, surplus: int, weights: Path) -> list[str]:
     """What a reader of the number must know."""
     found = []
     if dropped:
         found.append(
-            f"Left out of 'dpg', as the original does, because a question depends on one that it never asks: "
-            f"{', '.join(dropped)}. 'dpg_corrected' has them."
+            "Left out of 'dpg', as the original does, because a question depends on one that it never asks, or it "
+            f"asks none: {', '.join(dropped)}. 'dpg_corrected' has them."
+        )
+    if surplus:
+        found.append(
+            f"Ignored, as the original does: {surplus:,} images beyond the first {IMAGES_PER_PROMPT} of a prompt."
         )
     if count != FULL_COUNT:
         found.append(

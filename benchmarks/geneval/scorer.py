@@ -20,6 +20,7 @@ from benchmarks.geneval.detector import ASSET as DETECTOR
 from benchmarks.geneval.detector import Detector, Objects, backend_in_force
 from benchmarks.geneval.devices import available_devices, describe_devices
 from benchmarks.geneval.options import Options
+from benchmarks.geneval.record import notes
 from benchmarks.geneval.results import write_results
 from benchmarks.geneval.scores import metrics, printed, summarise
 from benchmarks.geneval.verdict import judge
@@ -35,7 +36,6 @@ from harness.contract.workers import run_on_devices
 NAMES = "geneval-object-names"
 SERVES = {"geneval": 1, "geneval_long": 1}
 """Benchmark -> its version."""
-FULL_COUNT = 553 * 4
 PACKAGES = ("torch", "torchvision", "mmdet", "mmcv-lite", "mmcv", "mmengine", "open-clip-torch")
 
 Row = dict[str, Any]
@@ -79,7 +79,7 @@ def score(job: ScoreJob) -> ScoreRecord:
         timings_s={"judge": round(time.monotonic() - started, 3)},
         unscored=[Unscored(id=row["id"], reason_class="scorer", reason=row["error"]) for row in rows if "error" in row],
         options=options.as_mapping(),
-        notes=notes(judged, files, len(rows)),
+        notes=notes(requests.benchmark, judged, files, len(rows)),
     )
 
 
@@ -154,26 +154,6 @@ def judge_one(request: Request, image_u8: Any, detector: Detector, colors: Color
         "metadata": dict(request.meta),
         "details": dict(verdict.details),
     }
-
-
-# --- the record ------------------------------------------------------------------------------------------------------
-
-
-def notes(judged: Sequence[Row], files: Mapping[str, Path], count: int) -> list[str]:
-    """What a reader of the numbers must know."""
-    found = []
-    if count != FULL_COUNT:
-        found.append(
-            f"Computed from {count:,} images; published numbers use {FULL_COUNT:,}: 553 prompts, 4 images each."
-        )
-    if not any(row["details"] for row in judged):
-        found.append("No object was found in any image: look at the images, and at the weights of the detector.")
-    found += [
-        f"{name} has random weights: the numbers mean nothing."
-        for name, path in files.items()
-        if path.suffix == ".json"
-    ]
-    return found
 
 
 if __name__ == "__main__":

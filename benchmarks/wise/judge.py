@@ -27,6 +27,9 @@ _NOT_OURS = frozenset({401, 403, 404})
 _LONGEST_PAUSE_S = 60.0
 _SHOWN = 300
 
+NO_FAULT_OF_THE_IMAGE = frozenset({"connection", "timeout", "server-error"})
+"""Classes of reasons that another time may not have: such an image is not unscored, it is still to be asked about."""
+
 
 class NoAnswer(Exception):
     """The judge gave no answer about one image; `reason_class` is one word to count by."""
@@ -79,7 +82,7 @@ class Judge:
             with self._opener.open(self._request("/models", None), timeout=self.connection.timeout_s) as response:
                 rows = json.loads(response.read())["data"]
             return [dict(row) for row in rows]
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError) as error:
             raise EnvironmentFailure(
                 f"{self.connection.url}: the judge does not answer ({_short(error)}). Answers so far are kept; start "
                 "it, and run the same command again."
@@ -124,7 +127,7 @@ class Judge:
 
     def _refusal(self, error: urllib.error.HTTPError) -> NoAnswer:
         """The failure to report if there is no further try; raises at once what will not get better."""
-        said = error.read(_SHOWN).decode(errors="replace")
+        said = _beginning(error)
         if error.code in _LATER:
             return NoAnswer("server-error", f"the judge answered with status {error.code}: {said}")
         if error.code in _NOT_OURS:
@@ -155,13 +158,22 @@ def messages(image_png: bytes, system: str, user: str) -> list[dict[str, Any]]:
     ]
 
 
+def _beginning(error: urllib.error.HTTPError) -> str:
+    """What a server says with a status. A body that breaks off says no less than the status alone."""
+    try:
+        return error.read(_SHOWN).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as broken:
+        return f"the rest broke off: {_short(broken)}"
+
+
 def _content(answer: bytes) -> str:
     try:
         content = json.loads(answer)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         shown = answer[:_SHOWN].decode(errors="replace")
         raise NoAnswer("malformed", f"the server's answer is no chat completion: {shown}") from error
-    return "" if content is None else str(content)
+    # Half a character (a surrogate cut off from its pair) has no place in a file.
+    return "" if content is None else str(content).encode(errors="replace").decode()
 
 
 def _is_near(url: str) -> bool:

@@ -10,6 +10,7 @@ HARNESS_JUDGE_BACKOFF_S     before the first of them; doubled each time [1]
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -50,17 +51,28 @@ class Options:
         if unknown:
             raise UserError(f"wise has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}.")
         options = cls(**values)
-        for name in ("max_tokens", "attempts", "repeats"):
-            if type(getattr(options, name)) is not int or getattr(options, name) < 1:
-                raise UserError(f"wise: {name} is {getattr(options, name)!r}, which is not a whole number above 0.")
-        if isinstance(options.temperature, bool) or not isinstance(options.temperature, int | float):
-            raise UserError(f"wise: temperature is {options.temperature!r}, which is not a number.")
-        if not options.judge or options.temperature < 0:
-            raise UserError("wise: the judge has no name, or the temperature is negative.")
-        for place in ("{prompt}", "{explanation}"):
-            if options.user_prompt is not None and place not in options.user_prompt:
-                raise UserError(f"wise: user_prompt has no {place}, so the judge would not know what to look for.")
+        options._check()
         return options
+
+    def _check(self) -> None:
+        for name in ("judge", "judge_revision", "system_prompt", "user_prompt"):
+            value = getattr(self, name)
+            if value is None and name != "judge":
+                continue
+            if not isinstance(value, str):
+                raise UserError(f"wise: {name} is {value!r}, which is not text; put it in quotes within the value.")
+            if not value.strip():
+                raise UserError(f"wise: {name} is empty; leave it out, or give the text.")
+        for name in ("max_tokens", "attempts", "repeats"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise UserError(f"wise: {name} is {getattr(self, name)!r}, which is not a whole number above 0.")
+        if type(self.temperature) not in (int, float) or not 0 <= self.temperature < math.inf:
+            raise UserError(f"wise: temperature is {self.temperature!r}, which is not a number of at least 0.")
+        if not isinstance(self.disable_thinking, bool):
+            raise UserError(f"wise: disable_thinking is {self.disable_thinking!r}, which is not true or false.")
+        for place in ("{prompt}", "{explanation}"):
+            if self.user_prompt is not None and place not in self.user_prompt:
+                raise UserError(f"wise: user_prompt has no {place}, so the judge would not know what to look for.")
 
     def as_mapping(self) -> dict[str, Any]:
         """For the record."""

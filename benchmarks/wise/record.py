@@ -50,9 +50,9 @@ def spread_metrics(protocol: WiseProtocol, scored: Sequence[Row], repeats: int) 
 
 def _category_metric(name: str, pooled: Scores, repeats: int) -> Metric:
     category = pooled.categories[name]
-    binary = float(category.total).is_integer()
-    # Answers about one image in several rounds are not independent, and scores between 0 and 1 are no shares.
-    interval = wilson_interval(int(category.total), category.count) if repeats == 1 and binary else None
+    # Answers about one image in several rounds are not independent.
+    is_binomial = category.is_share and repeats == 1
+    interval = wilson_interval(int(category.total), category.count) if is_binomial else None
     return Metric(
         name="category_score",
         value=category.mean,

@@ -31,6 +31,8 @@ class Line:
     delay_s: float = 0.0
     hang_up: bool = False
     """Close the connection without a word."""
+    break_off: bool = False
+    """Announce more than is sent, and close the connection."""
 
 
 Script = Mapping[str, Sequence[Line]]
@@ -102,13 +104,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         completion = {"choices": [{"message": {"role": "assistant", "content": line.text}}]}
-        self._send(line.status, json.dumps(completion) if line.body is None else line.body)
+        text = json.dumps(completion) if line.body is None else line.body
+        self._send(line.status, text, missing=1 if line.break_off else 0)
 
-    def _send(self, status: int, text: str) -> None:
+    def _send(self, status: int, text: str, missing: int = 0) -> None:
         data = text.encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) + missing))
         self.end_headers()
         self.wfile.write(data)
 

@@ -31,7 +31,9 @@ def parse_legacy_scores(cleaned: str) -> dict[str, int] | None:
     """The three scores of the older protocol, 0 to 2 each; None unless all three are there."""
     found = {}
     for name in LEGACY_WEIGHTS:
-        match = re.search(rf"{name}\W{{0,6}}([012])\b(?!\.\d)", cleaned, re.IGNORECASE)
+        # Bold or not, with its range in brackets or not; "Inconsistency", "-1", "0-2" and "1.5" are no such score.
+        pattern = rf"(?<!\w){name}\**(?:\s*\([^)]*\))?\**\s*:\s*\**\s*([012])\b(?![\d.–-]*\d)"
+        match = re.search(pattern, cleaned, re.IGNORECASE)
         if match is None:
             return None
         found[name] = int(match.group(1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.wise import replay
-from benchmarks.wise.judge import Judge, NoAnswer
+from benchmarks.wise.judge import NO_FAULT_OF_THE_IMAGE, Judge, NoAnswer
 from benchmarks.wise.options import Connection, Options
 from benchmarks.wise.protocols import PROTOCOLS
 from benchmarks.wise.record import metrics, notes, write_score_lines
@@ -65,6 +66,7 @@ def score_with(judge: Judge, job: ScoreJob, requests: RequestSet) -> ScoreRecord
         journal.close()
 
     rows = [journal.rows[key_of(requests[i], r)] for r in range(options.repeats) for i in range(len(requests))]
+    require_answers(rows)
     if not any(row["score"] is not None for row in rows):
         raise EnvironmentFailure(f"no reply could be read as a score; the first image: {rows[0]['problem']}")
     job.items.extend(rows)
@@ -118,7 +120,10 @@ def ask_all(
     finished = set(done)
     todo = [question for question in questions if question not in finished]
     for (index, number), row in in_parallel(ask, todo, judge.connection.concurrency):
-        journal.add(key_of(requests[index], number), row)
+        key = key_of(requests[index], number)
+        if row.get("reason_class") in NO_FAULT_OF_THE_IMAGE:
+            row["runs"] = journal.rows.get(key, {}).get("runs", 0) + 1
+        journal.add(key, row)
         progress.advance()
 
 
@@ -139,6 +144,27 @@ def in_parallel(
                     yield running.pop(future), future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+RUNS_UNTIL_UNSCORED = 3
+
+
+def require_answers(rows: Sequence[Row]) -> None:
+    """A score without images that a healthy server would have answered about must not count as finished.
+
+    One that failed like this in so many runs is unscored like any other: it must not hold up all the rest for ever.
+
+    Raises:
+        EnvironmentFailure: there are such images; the journal keeps the answers to the others.
+    """
+    open_rows = [row for row in rows if 0 < row.get("runs", 0) < RUNS_UNTIL_UNSCORED]
+    if open_rows:
+        reasons = Counter(row["reason_class"] for row in open_rows)
+        raise EnvironmentFailure(
+            f"{len({row['id'] for row in open_rows})} images were not answered "
+            f"({', '.join(f'{count} {reason}' for reason, count in sorted(reasons.items()))}; the first: "
+            f"{open_rows[0]['problem']}); run the same command again."
+        )
 
 
 def judge_image(

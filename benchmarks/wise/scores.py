@@ -18,11 +18,14 @@ class CategoryMean:
 
     total: float = 0.0
     count: int = 0
+    is_share: bool = True
+    """Every score so far is 0 or 1, so that the mean is the share of ones."""
 
     def add(self, score: float) -> None:
         """Count one more score."""
         self.total += score
         self.count += 1
+        self.is_share &= score in (0, 1)
 
     @property
     def mean(self) -> float:

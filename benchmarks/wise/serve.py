@@ -4,7 +4,7 @@
     python benchmarks/wise/serve.py --model DIR -- harness run ...         for one command, which finds the judge
     python benchmarks/wise/serve.py --probe http://host:8000/v1            is a judge there that can see?
 
-What stands in $JUDGE_FLAGS goes to `vllm serve` as well.
+What stands in $JUDGE_FLAGS takes the place of the protocol's own flags of `vllm serve`.
 """
 
 from __future__ import annotations

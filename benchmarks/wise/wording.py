@@ -6,6 +6,8 @@ Scores move with the wording. For numbers beside a leaderboard's, give its text 
 
 from __future__ import annotations
 
+import re
+
 from benchmarks.wise.options import Options
 
 VERIFIED_SYSTEM = (
@@ -77,11 +79,13 @@ _TEXTS = {"wise": (VERIFIED_SYSTEM, VERIFIED_USER), "wise_legacy": (LEGACY_SYSTE
 def texts(benchmark: str, options: Options) -> tuple[str, str]:
     """(system text, user text with {prompt} and {explanation}) in force."""
     system, user = _TEXTS[benchmark]
-    return options.system_prompt or system, options.user_prompt or user
+    return (
+        system if options.system_prompt is None else options.system_prompt,
+        user if options.user_prompt is None else options.user_prompt,
+    )
 
 
 def fill_in(user: str, prompt: str, explanation: str) -> str:
-    """The user text about one image; other braces in it, or in what is filled in, stay as they are."""
-    before, _, after = user.partition("{prompt}")
-    head = before.replace("{explanation}", explanation)
-    return head + prompt + after.replace("{explanation}", explanation)
+    """The user text about one image; other braces in it, and all in what is filled in, stay as they are."""
+    values = {"prompt": prompt, "explanation": explanation}
+    return re.sub(r"\{(prompt|explanation)\}", lambda place: values[place[1]], user)

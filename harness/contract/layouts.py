@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ class Layout:
     asked for. None: the request set says it."""
     grid: int = 1
     """Images along a side of a picture: 2 for a 2x2 grid of a prompt's first four."""
+    repeats: int | None = None
+    """Images of a prompt that count, from 0; those beyond are strays. None: all."""
 
     def path(self, item: str, index: int, repeat: int) -> str:
         """Where one image, or the grid of a prompt, is."""
@@ -67,6 +70,7 @@ class Layout:
             images=fields.text("images"),
             metadata=fields.text("metadata", None),
             grid=fields.integer("grid", low=1, high=5, default=1),
+            repeats=fields.integer("repeats", low=1, default=None),
         )
         fields.done()
         try:
@@ -158,7 +162,8 @@ def _find_pictures(
 ) -> tuple[list[_Picture], int]:
     """The pictures in the order of the prompts, and how many files belong to no prompt."""
     known = _requests_by_item(requests) if requests else {}
-    items = list(known)
+    item_at = {_index(item, place): item for place, item in enumerate(known)}
+    index_of = {item: index for index, item in item_at.items()}
     found: list[tuple[tuple[int, str, int], _Picture]] = []
     strays = 0
     for file in sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()):
@@ -166,35 +171,48 @@ def _find_pictures(
         if match is None:
             continue  # a grid for people's eyes, a picture of something else
         place = {name: text for name, text in match.groupdict().items() if text is not None}
-        index = int(place["index"]) if "index" in place else None
-        item = place.get("item") or (items[index] if index is not None and index < len(items) else f"{index:05d}")
+        index, repeat = int(place.get("index", 0)), int(place.get("repeat", 0))
+        item = place.get("item") or item_at.get(index, f"{index:05d}")
+        index = index_of.get(item, index)
         asked = _asked(folder, layout, suite, item, index, known)
-        if asked is None:
+        if asked is None or (layout.repeats is not None and repeat >= layout.repeats):
             strays += 1
             continue
-        repeat = int(place.get("repeat", 0))
-        number = items.index(item) if item in known else index or 0
-        found.append(((number, item, repeat), _picture(file, layout, asked, item, number, repeat)))
+        found.append(((index, item, repeat), _picture(file, layout, asked, item, index, repeat)))
     return [picture for _, picture in sorted(found, key=lambda pair: pair[0])], strays
 
 
 def _asked(
-    folder: Path, layout: Layout, suite: Suite, item: str, index: int | None, known: Mapping[str, Sequence[Request]]
+    folder: Path, layout: Layout, suite: Suite, item: str, index: int, known: Mapping[str, Sequence[Request]]
 ) -> list[Request] | None:
     """The requests of a prompt, by repeat; None when nobody knows the prompt."""
     if layout.metadata is not None:
         file = safe_join(folder, layout.metadata.format(item=item, index=index), error=BadSamples)
         if file.is_file():
             meta = _read_metadata(file)
+            _require_prompt(meta["prompt"], known.get(item), suite, file)
             return [Request(id=f"{suite.benchmark}/{item}/0", prompt=meta["prompt"], seed=0, path="0.png", meta=meta)]
     return list(known[item]) if item in known else None
 
 
+def _require_prompt(prompt: str, asked: Sequence[Request] | None, suite: Suite, file: Path) -> None:
+    """Suites may number other prompts alike, as geneval and geneval_long do; their numbers must not be mixed up."""
+    if asked and asked[0].prompt != prompt:
+        raise BadSamples(
+            f"{file}: says {_shown(prompt)}, where {suite.benchmark} asks for {_shown(asked[0].prompt)}; score the "
+            "folder as the benchmark whose prompts it has."
+        )
+
+
+def _shown(prompt: str | None) -> str:
+    return repr(textwrap.shorten(prompt or "", 60, placeholder=" ..."))
+
+
 def _read_metadata(file: Path) -> dict[str, Any]:
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     try:
         (meta,) = (json.loads(line) for line in lines)
-        if not isinstance(meta["prompt"], str) or not meta["prompt"]:
+        if not isinstance(meta["prompt"], str):
             raise TypeError("'prompt' is not text")
     except (ValueError, KeyError, TypeError) as error:
         raise BadSamples(
@@ -258,12 +276,15 @@ def write_layout(samples: SampleSet, out_dir: PathLike, layout: Layout, progress
         raise BadSamples(f"{samples.folder}: answers no prompts, so no folder for their scorer can be made of it.")
     by_item = _requests_by_item(samples.requests)
     place_of = {request.id: place for place, request in enumerate(samples.requests)}
-    for index, (item, requests) in enumerate(by_item.items()):
+    for place, (item, requests) in enumerate(by_item.items()):
+        index = _index(item, place)
         images_u8 = samples.images([place_of[request.id] for request in requests])
-        pictures = [make_grid(list(images_u8), layout.grid)] if layout.grid > 1 else list(images_u8)
+        pictures = dict(zip(map(_repeat, requests), images_u8, strict=True))
+        if layout.grid > 1:
+            pictures = {0: _grid_of(pictures, layout.grid)}
         if len(pictures) > 1 and "{repeat" not in layout.images:
             raise UserError(f"{samples.folder}: {item!r} has {len(pictures)} images, and {layout.images} room for one.")
-        for repeat, picture_u8 in enumerate(pictures):
+        for repeat, picture_u8 in pictures.items():
             with write_atomically(safe_join(out, layout.path(item, index, repeat))) as handle:
                 handle.write(encode_png(picture_u8))
         if layout.metadata is not None:
@@ -273,6 +294,12 @@ def write_layout(samples: SampleSet, out_dir: PathLike, layout: Layout, progress
         if progress:
             progress.advance(len(images_u8))
     return written
+
+
+def _grid_of(pictures: Mapping[int, np.ndarray], grid: int) -> np.ndarray:
+    """A prompt's images at their places; one that is missing is black."""
+    black_u8 = np.zeros_like(next(iter(pictures.values())))
+    return make_grid([pictures.get(repeat, black_u8) for repeat in range(grid**2)], grid)
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
@@ -297,6 +324,19 @@ def _requests_by_item(requests: RequestSet) -> dict[str, list[Request]]:
     for request in requests:
         by_item.setdefault(prompt_item(request), []).append(request)
     return by_item
+
+
+def _index(item: str, place: int) -> int:
+    """The index of a prompt: the number that it has for a name (prompts without one are numbered), or its place."""
+    return int(item) if re.fullmatch(r"\d{5}", item, re.ASCII) else place
+
+
+def _repeat(request: Request) -> int:
+    """Which image of its prompt a request is for, from 0: the end of its id."""
+    number = request.id.rpartition("/")[2]
+    if not number.isdecimal():
+        raise BadSamples(f"{request.id}: does not end in the number of an image of a prompt; make the requests again.")
+    return int(number)
 
 
 def _ids(requests: RequestSet) -> list[str]:

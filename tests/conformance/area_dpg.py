@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.dpg.questions import Item, read_questions
-from benchmarks.dpg.scores import ImageScore, MissingParent, category_scores, dpg_score, score_image
+from benchmarks.dpg.scores import ImageScore, MissingParent, category_scores, dpg_score, score_image, tile_score
 from harness.contract.grid import tile_boxes
 from tests.conformance.case import Result, check, check_equal, load_json
 
@@ -34,7 +34,7 @@ def run(path: Path) -> list[Result] | None:
 
 
 def score_case(case: Case, items: dict[str, Item]) -> tuple[list[ImageScore], list[str], int]:
-    """(scored images, images left out, answered questions written down before that became clear)."""
+    """(scored images, images left out, lines of the detail file: a tile's come before its dependencies)."""
     images, failed, detail_rows = [], [], 0
     for key in case["image_names"]:
         if key not in items:
@@ -43,11 +43,13 @@ def score_case(case: Case, items: dict[str, Item]) -> tuple[list[ImageScore], li
         item = items[key]
         answers = [[tile[question.text] for question in item.questions] for tile in case["answers"][key]]
         try:
-            images.append(score_image(key, item, answers))
-            detail_rows += len(item.questions) * len(answers)
+            for tile in answers:
+                detail_rows += len(item.questions)
+                tile_score(item, tile)
         except MissingParent:
             failed.append(key)
-            detail_rows += len(item.questions)  # of the first tile, on which the original failed
+        else:
+            images.append(score_image(key, item, answers))
     return images, failed, detail_rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from benchmarks.geneval.colors import color_classifier, color_prompts, crop_obje
 from benchmarks.geneval.options import Options
 from benchmarks.geneval.scores import printed, summarise
 from benchmarks.geneval.verdict import Verdict, judge
+from harness.contract.files import read_json_lines
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_json
 
 AREA = "geneval"
@@ -48,8 +48,7 @@ def run(path: Path) -> list[Result] | None:
 
 
 def check_verdicts(path: Path) -> Iterator[Result]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        case = json.loads(line)
+    for _, case in read_json_lines(path):
         verdict = judge_case(case)
         yield check_equal(f"{case['case']} correct", verdict.correct, case["expected"]["correct"])
         yield check_reason(case, "\n".join(verdict.reasons))
@@ -57,7 +56,7 @@ def check_verdicts(path: Path) -> Iterator[Result]:
 
 
 def judge_case(case: Case) -> Verdict:
-    options = Options.from_mapping({**case["options"]})
+    options = Options.from_mapping(our_options(case["options"]))
     boxes = {
         name: np.array([[*found["box"], found["score"]] for found in group], np.float32).reshape(-1, 5)
         for name, group in case["detections"].items()
@@ -67,6 +66,13 @@ def judge_case(case: Case) -> Verdict:
         return [case["detections"][name][row]["color"] for row in rows]
 
     return judge(case["metadata"], boxes, classify, options)
+
+
+def our_options(theirs: Case) -> dict[str, Any]:
+    """The original's options by our names. Which networks it loads is no matter of the decision."""
+    ours = {"bgcolor": "background"}
+    options = {ours.get(name, name): value for name, value in theirs.items() if name not in ("model", "clip_model")}
+    return options | ({"crop": bool(int(options["crop"]))} if "crop" in options else {})
 
 
 def check_reason(case: Case, got: str) -> Result:
@@ -116,8 +122,8 @@ def check_colors(meta: dict[str, Any], folder: Path) -> Iterator[Result]:
 
 
 def check_summary(meta: dict[str, Any], folder: Path) -> Iterator[Result]:
-    lines = (folder / meta["input"]).read_text(encoding="utf-8").splitlines()
-    summary, expected = summarise(map(json.loads, lines)), meta["expected"]
+    rows = (row for _, row in read_json_lines(folder / meta["input"]))
+    summary, expected = summarise(rows), meta["expected"]
     yield check_equal("total_images", summary.images, expected["total_images"])
     yield check_equal("total_prompts", summary.prompts, expected["total_prompts"])
     yield check("correct_images", summary.correct_images / summary.images, expected["correct_images"], atol=1e-12)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.wise.replies import clean, parse_score
 from benchmarks.wise.score_files import ScoreFiles, read_score_files
+from harness.contract.files import read_json_lines
 from tests.conformance.case import Result, check, check_equal, load_json
 
 AREA = "wise"
@@ -25,8 +25,7 @@ def run(path: Path) -> list[Result] | None:
 
 
 def check_replies(path: Path) -> Iterator[Result]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        case = json.loads(line)
+    for _, case in read_json_lines(path):
         cleaned, expected = clean(case["response"]), case["expected"]
         yield same(f"{case['case']} cleaned", cleaned, expected["cleaned"])
         yield same(f"{case['case']} score", parse_score(cleaned), expected["score"])

@@ -27,11 +27,11 @@ def assets(folder: Path, **files: str) -> Assets:
 
 
 def test_lines_are_numbered_and_keep_their_record(tmp_path: Path) -> None:
-    rows = [{"tag": "colors", "prompt": "a red\ncow"}, {"tag": "counting", "prompt": "two cows"}]
-    given = assets(tmp_path, prompts="".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"tag": "colors", "prompt": "a red\ncow\u2028"}, {"tag": "counting", "prompt": "two cows"}]
+    given = assets(tmp_path, prompts="".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     prompts = read_prompts(given, form="lines", count=2, assets=["prompts"])
     assert [(p.item, p.text, dict(p.meta)) for p in prompts] == [
-        ("00000", "a red\ncow", rows[0]),
+        ("00000", "a red\ncow\u2028", rows[0]),
         ("00001", "two cows", rows[1]),
     ]
 
@@ -47,7 +47,12 @@ def test_lists_follow_each_other_and_a_map_takes_the_file_name_for_a_key(tmp_pat
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("{", "cannot be read"), ("[1]", "prompt 0"), ("[]", "0 prompts were read where there are 1")],
+    [
+        ("{", "cannot be read"),
+        ("[1]", "prompt 0"),
+        ('[{"prompt": null, "item": 1}]', "no text"),
+        ("[]", "0 prompts were read where there are 1"),
+    ],
 )
 def test_a_damaged_file_is_named_with_the_command(tmp_path: Path, text: str, sentence: str) -> None:
     given = assets(tmp_path, prompts=text)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.geneval.options import COLORS, Options
+from benchmarks.geneval.record import FULL_COUNT, notes
 from benchmarks.geneval.scores import metrics, summarise
 from benchmarks.geneval.verdict import Verdict, intersection_over_union, judge, relations, select
 from harness.contract.errors import UserError
+from tests.conformance import area_geneval
 
 BOX = (10, 10, 20, 20)
 
@@ -98,6 +102,42 @@ def test_everything_wrong_is_a_score_of_zero_and_nothing_judged_is_none() -> Non
 def test_a_wrong_option_names_itself(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(change))):
         Options.from_mapping(change)
+
+
+def test_a_golden_case_may_have_the_originals_options() -> None:
+    theirs = {"model": "m", "clip_model": "ViT-L-14", "bgcolor": "original", "crop": 0, "max_objects": 3}
+    ours = Options.from_mapping(area_geneval.our_options(theirs))
+    assert (ours.background, ours.crop, ours.max_objects) == ("original", False, 3)
+    assert area_geneval.our_options({}) == {}
+
+
+def test_a_line_of_a_golden_case_may_hold_any_separator_of_unicode(tmp_path: Path) -> None:
+    expected = {"correct": False, "reason": "expected cow>=1, found 0", "details": {}}
+    case = {
+        "case": "\u2028\x85",
+        "metadata": {"tag": "colors", "include": [{"class": "cow", "count": 1}], "prompt": "\u2029"},
+        "options": {"bgcolor": "#000"},
+        "detections": {},
+        "expected": expected,
+        "relation_word_order_unspecified": False,
+    }
+    (tmp_path / "cases.jsonl").write_text(json.dumps(case, ensure_ascii=False) + "\n", encoding="utf-8")
+    results = list(area_geneval.check_verdicts(tmp_path / "cases.jsonl"))
+    assert len(results) == 3 and all(result.passed for result in results)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "prompt", "is_noted"),
+    [
+        ("geneval", "a photo of a cow", False),
+        ("geneval", "In this serene image, a cow", True),
+        ("geneval_long", "In this serene image, a cow", False),
+        ("geneval_long", "a photo of a cow", True),
+    ],
+)
+def test_prompts_of_the_other_suite_are_noted(benchmark: str, prompt: str, is_noted: bool) -> None:
+    judged = [{"prompt": prompt, "details": {"cow": []}}]
+    assert any("not those of" in note for note in notes(benchmark, judged, {}, FULL_COUNT)) == is_noted
 
 
 def test_there_are_ten_colours() -> None:

@@ -8,12 +8,20 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 JUDGE = """
+import ctypes
+import pathlib
+import shutil
 import time
 
+import _ctypes
+
 from benchmarks.wise import replay
+
+ctypes.CDLL(shutil.copy(_ctypes.__file__, pathlib.Path.home()))  # as Triton does with what it compiled
 
 class AnyQuestion(replay.ReplayServer):
     def next_line(self, question):
@@ -28,6 +36,14 @@ services:
     entrypoint: [python, /judge/judge.py]
     volumes: ["{folder}:/judge:ro"]
 """
+
+
+def test_the_judge_may_load_the_kernels_that_it_compiles() -> None:
+    """Below $HOME, which is /tmp in its image: Docker mounts a tmpfs noexec unless it is told otherwise."""
+    judge = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["wise-judge"]
+    (places,) = [options for path, _, options in (mount.partition(":") for mount in judge["tmpfs"]) if path == "/tmp"]
+    assert "exec" in places.split(",")
+    assert judge["read_only"] and "HOME=/tmp " in (ROOT / "docker/wise/Dockerfile").read_text()
 
 
 @pytest.mark.engine

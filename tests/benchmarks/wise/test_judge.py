@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+from email.message import Message
+from http.client import IncompleteRead
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +82,11 @@ def ask(script: replay.Script, case: str, **connection: float) -> str:
         (Line(status=400, body="too long"), "refused"),
         (Line(body='{"choices": ['), "malformed"),
         (Line(body='{"choices": []}'), "malformed"),
+        (Line(body="[" * 100_000), "malformed"),
         (Line(hang_up=True), "connection"),
+        (Line(break_off=True), "connection"),
+        (Line(status=500, break_off=True), "server-error"),
+        (Line(status=400, break_off=True), "refused"),
     ],
 )
 def test_a_server_that_keeps_failing_costs_one_image_its_answer(line: Line, reason_class: str) -> None:
@@ -98,6 +106,21 @@ def test_a_server_that_takes_too_long_is_not_asked_again_at_once() -> None:
 @pytest.mark.parametrize("line", [Line(status=503), Line(status=429), Line(hang_up=True)])
 def test_a_hitch_is_tried_again(line: Line) -> None:
     assert ask({"hitch": [line, Line(text="Score: 1")]}, "hitch") == "Score: 1"
+
+
+@pytest.mark.parametrize("broken", [ConnectionResetError(), TimeoutError("timed out"), IncompleteRead(b"")])
+def test_a_refusal_whose_body_breaks_off_is_a_refusal(broken: Exception) -> None:
+    class Body(io.BytesIO):
+        def read(self, *given: int | None) -> bytes:
+            raise broken
+
+    refusal = urllib.error.HTTPError("http://judge", 503, "busy", Message(), Body())
+    assert Judge(Connection(url="http://judge"), Options())._refusal(refusal).reason_class == "server-error"
+
+
+def test_half_a_character_of_a_reply_can_be_written_down() -> None:
+    line = Line(body='{"choices": [{"message": {"content": "Score: 1 \\ud83d"}}]}')
+    assert ask({"half": [line]}, "half") == "Score: 1 ?"
 
 
 def test_a_wrong_key_stops_everything() -> None:
@@ -151,6 +174,39 @@ def test_unreadable_replies_are_asked_for_again_and_then_kept_unscored(patient, 
     assert items[881]["score"] is None and items[881]["replies"]
     assert record.metric("wiscore").value == pytest.approx(0.4 + 0.12 * 4) and record.metric("wiscore").n == 6
     assert any("Incomplete: 2 of 8" in note for note in record.notes)
+
+
+def test_a_server_that_is_ill_leaves_no_score_and_is_asked_again_for_what_is_missing(patient, tmp_path, capsys) -> None:
+    samples = samples_of(tmp_path / "samples", dict(zip(ONE_PER_CATEGORY, ["ill", *["good"] * 5], strict=True)))
+    script = {"ill": [Line(status=503)], "good": [Line(text="Score: 1")]}
+    for answer, exit_code in ((Line(status=503), 6), (Line(hang_up=True), 6), (Line(text="1"), 0)):
+        with serve({**script, "ill": [answer]}, MODEL) as url:
+            patient.setenv("HARNESS_JUDGE_URL", url)
+            assert run(samples, tmp_path / "out") == exit_code
+        assert (tmp_path / "out" / "score.json").exists() == (exit_code == 0)
+        script["good"] = [Line(status=400)]  # whoever is asked again now would be refused
+    said = capsys.readouterr().err
+    assert "1 images were not answered (1 server-error; " in said and "(1 connection; " in said
+    assert "run the same command again" in said
+    assert ScoreRecord.read(tmp_path / "out").metric("wiscore").value == pytest.approx(1.0)
+
+
+def test_an_image_that_fails_run_after_run_holds_the_rest_up_no_longer(patient, tmp_path: Path) -> None:
+    samples = samples_of(tmp_path / "samples", dict(zip(ONE_PER_CATEGORY, ["ill", *["good"] * 5], strict=True)))
+    for exit_code in (6, 6, 5):
+        with serve({"ill": [Line(status=503)], "good": [Line(text="Score: 1")]}, MODEL) as url:
+            patient.setenv("HARNESS_JUDGE_URL", url)
+            assert run(samples, tmp_path / "out") == exit_code
+    assert [item.reason_class for item in ScoreRecord.read(tmp_path / "out").unscored] == ["server-error"]
+
+
+def test_what_the_server_refuses_for_good_stays_unscored(patient, tmp_path: Path) -> None:
+    cases = dict(zip(ONE_PER_CATEGORY, ["refused", *["good"] * 5], strict=True))
+    script = {"refused": [Line(status=400)], "good": [Line(text="Score: 1")]}
+    with serve(script, MODEL) as url:
+        patient.setenv("HARNESS_JUDGE_URL", url)
+        assert run(samples_of(tmp_path / "samples", cases), tmp_path / "out") == 5
+    assert [item.reason_class for item in ScoreRecord.read(tmp_path / "out").unscored] == ["refused"]
 
 
 def test_a_category_without_a_score_leaves_no_overall_score(patient, tmp_path: Path) -> None:

@@ -93,6 +93,67 @@ def test_the_prompts_record_is_written_beside_its_images_as_the_original_has_it(
     assert (tmp_path / "out" / "00001" / "samples" / "00001.png").is_file()
 
 
+def some_of(requests: RequestSet, *ids: str) -> RequestSet:
+    """The requests of a set whose images were drawn, say, or could be taken in."""
+    kept = [request for request in requests if request.id in {f"{requests.benchmark}/{tail}" for tail in ids}]
+    return RequestSet(benchmark=requests.benchmark, version=1, protocol=requests.protocol, requests=kept)
+
+
+@pytest.mark.parametrize("paths", ["{index:05d}/samples/{repeat:05d}.png", "{item}/{repeat}.png"])
+def test_an_incomplete_set_keeps_the_numbers_of_its_prompts_and_images(make_samples, tmp_path: Path, paths) -> None:
+    prompts = [Prompt(item=f"{i:05d}", text=f"cow {i}", meta={"prompt": f"cow {i}"}) for i in range(7)]
+    everything = prompt_requests("geneval", 1, Protocol(image_size=8), prompts=prompts, repeats=3, layout=paths)
+    drawn = some_of(everything, "00000/1", "00002/0", "00002/2", "00005/2")
+    samples = make_samples(drawn, form="png")
+    assert write_layout(samples, tmp_path / "out", GENEVAL) == 4
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
+    assert written == [
+        "00000/samples/00001.png",
+        "00002/samples/00000.png",
+        "00002/samples/00002.png",
+        "00005/samples/00002.png",
+    ]
+    for known in (None, everything, drawn):
+        out = tmp_path / f"again-{known and len(known)}"
+        again = sample_set_from_layout(tmp_path / "out", out, GENEVAL, suite=SUITE, requests=known)
+        assert again.ids == samples.ids and again.digest == samples.digest
+        assert again.requests is not None and again.requests[-1].prompt == "cow 5"
+
+
+def test_a_missing_image_leaves_its_place_in_the_grid_black(make_samples, tmp_path: Path) -> None:
+    samples = make_samples(some_of(dpg_requests(), "226/0", "226/3", "whoops3/1"), form="png")
+    assert write_layout(samples, tmp_path / "out", GRID) == 2
+    tiles = cut_grid(np.asarray(Image.open(tmp_path / "out" / "226.png")), 2, 4)
+    assert [tile.max() > 0 for tile in tiles] == [True, False, False, True]
+    assert np.array_equal(tiles[3], samples.images([1])[0])
+
+
+def test_prompts_of_another_suite_are_not_taken_for_this_one(tmp_path: Path) -> None:
+    """geneval and geneval_long number their prompts alike."""
+    folder = original_geneval_folder(tmp_path / "theirs")
+    with pytest.raises(BadSamples, match=r"'a photo of cow 0', where geneval asks for 'a photo of 0 Füchse'"):
+        sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE, requests=geneval_requests())
+
+
+def test_a_prompt_may_hold_any_separator_of_unicode(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    meta = {"prompt": "a cow\u2028\u2029\x85and a dog"}
+    (folder / "00000" / "metadata.jsonl").write_text(json.dumps(meta, ensure_ascii=False) + "\n", encoding="utf-8")
+    samples = sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+    assert samples.requests is not None and samples.requests[0].prompt == meta["prompt"]
+
+
+def test_images_beyond_those_that_count_are_strays(tmp_path: Path) -> None:
+    for repeat in range(6):
+        picture(tmp_path / "theirs" / "226" / f"{repeat}.png", repeat)
+    layout = Layout.from_mapping({"images": "{item}/{repeat}.png", "repeats": 4}, "benchmark.yaml")
+    suite = Suite(benchmark="dpg", version=1, protocol=Protocol(image_size=512))
+    samples = sample_set_from_layout(
+        tmp_path / "theirs", tmp_path / "out", layout, suite=suite, requests=dpg_requests()
+    )
+    assert samples.ids == [f"dpg/226/{repeat}" for repeat in range(4)] and samples.generator["strays"] == 2
+
+
 def test_the_manifest_of_a_png_set_already_has_the_paths_of_the_original(make_samples) -> None:
     samples = make_samples(geneval_requests(), form="png")
     assert (samples.folder / "images" / "00000" / "samples" / "00001.png").is_file()
@@ -106,6 +167,7 @@ def test_the_manifest_of_a_png_set_already_has_the_paths_of_the_original(make_sa
             "bring all pictures to one size",
         ),
         (lambda folder: (folder / "00000" / "metadata.jsonl").write_text("{}\n"), "has a 'prompt'"),
+        (lambda folder: (folder / "00000" / "metadata.jsonl").write_text('{"prompt": null}\n'), "is not text"),
         (lambda folder: (folder / "00000" / "samples" / "0000.png").write_bytes(b"no"), "cannot be decoded"),
     ],
 )
@@ -136,3 +198,10 @@ def test_missing_tiles_of_a_grid_are_black() -> None:
 def test_a_layout_with_an_unknown_place_is_refused() -> None:
     with pytest.raises(UserError, match="prompt"):
         Layout.from_mapping({"images": "{prompt}.png"}, "benchmark.yaml")
+
+
+def test_an_empty_prompt_is_a_prompt(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    (folder / "00000" / "metadata.jsonl").write_text('{"prompt": ""}\n')
+    samples = sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+    assert samples.requests is not None and samples.requests[0].prompt == ""
