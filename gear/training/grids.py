@@ -9,7 +9,7 @@ from PIL import Image as PillowImage
 
 from gear.data.base import ImageSource
 from gear.training.distributed import world
-from gear.training.drawing import ImagesU8, images_of, models_of, requests_for
+from gear.training.drawing import ImagesU8, chosen, images_of, models_of, requests_for
 from gear.training.stage import Stage
 from gear.training.trackers import Image
 from harness.contract.files import write_atomically
@@ -29,18 +29,25 @@ def sample_grid(stage: Stage, source: ImageSource) -> Image | None:
     protocol = Protocol(image_size=stage.config.data.image_size, cfg_scale=scale)
     requests = list(requests_for(stage, source, config.grid_images, protocol))
     with models_of(stage, "ema") as models:  # all processes: shards are gathered
-        return grid(models.draw(requests, protocol)) if world().is_main else None
+        if not world().is_main:
+            return None
+        engine = models.engine(protocol)
+        tiles = [requests[start : start + engine.tile] for start in range(0, len(requests), engine.tile)]
+        return grid(np.concatenate([engine.images_u8(engine.tokens(tile)) for tile in tiles]))
 
 
 def reconstruction_grid(stage: Stage, source: ImageSource) -> Image | None:
-    """Pairs of an image and what the averaged tokenizer makes of it."""
+    """Pairs of an image and what the averaged tokenizer makes of it; None without usable images."""
+    if not world().is_main:
+        return None
     config = stage.config.watch
-    with models_of(stage, "ema") as models:
-        if not world().is_main:
-            return None
-        originals = images_of(source, 0, config.grid_images)
-        recon = models.reconstruct(originals, config.batch_size)
-    rebuilt = np.rint(recon.transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)
+    originals = images_of(source, chosen(source, config.grid_images))
+    if originals is None:
+        return None
+    with models_of(stage, "ema", with_ar=False) as models:
+        starts = range(0, len(originals), config.batch_size)
+        parts = [models.reconstruct(originals[start : start + config.batch_size]) for start in starts]
+    rebuilt = np.rint(np.concatenate(parts).transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)
     return grid(np.concatenate([originals, rebuilt], axis=2))
 
 

@@ -52,11 +52,12 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
         return model_path
 
     recorder = Recorder(stage.device)
-    with noted_signals() as asked_to_stop, Watch(stage, source, out_dir) as watch:
+    with noted_signals() as asked_to_stop, Watch(stage, source, out_dir, asked_to_stop) as watch:
+        watch.missing_pictures()
         for micro_batches in _updates(stage, source, out_dir, watch):
             _train_one(stage, micro_batches, recorder, watch, stop=bool(asked_to_stop))
             stopping = _look(recorder.rows(keep=1), watch, out_dir)
-            if stopping or _has_checkpoint(stage, stage.step):
+            if stopping or _has_checkpoint(stage, stage.step) or watch.measures():
                 # Everything up to here is looked at first, so that nothing unchecked is saved.
                 stopping |= _look(recorder.rows(), watch, out_dir)
                 with watch.throughput.away():

@@ -60,6 +60,8 @@ class WatchConfig:
     """Weights of that network: a path, or an address that `gear.assets` finds; lite0 has them in its package."""
     reference: str | None = None
     """Statistics (.npz with mu and sigma) to compare drawn images with; None computes them from the training images."""
+    at_step_1: bool = True
+    """Grids and reconstruction metrics, where they are on, after the first update as well: what the run starts from."""
     coco_every: int = 0
     """Stage t2i: updates between FIDs and CLIPScores of drawn COCO captions, averaged weights, without and with
     guidance."""

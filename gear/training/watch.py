@@ -5,28 +5,34 @@ Figures and pictures come from the main process; monitors are the work of all.
 
 from __future__ import annotations
 
+import json
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sized
 from pathlib import Path
 from types import TracebackType
 
 from gear.data.base import ImageSource
 from gear.training.album import Album
-from gear.training.distributed import world
+from gear.training.distributed import from_all, main_decides, world
 from gear.training.flops import flops_per_image
 from gear.training.recorder import Row
 from gear.training.stage import Stage
+from gear.training.stopping import EXIT_INTERRUPTED
 from gear.training.throughput import Throughput, peak_tflops
 from gear.training.trackers import Tracker, open_trackers
 from gear.training.tracking import JsonlLog, Meter
+
+log = logging.getLogger(__name__)
 
 
 class Watch:
     """Opened for a run at the step it goes on from; a context manager."""
 
-    def __init__(self, stage: Stage, source: ImageSource, out_dir: Path) -> None:
-        self.stage, self.out_dir = stage, out_dir
-        self.album = Album(stage, source, out_dir)
+    def __init__(self, stage: Stage, source: ImageSource, out_dir: Path, asked_to_stop: Sized = ()) -> None:
+        """asked_to_stop: not empty once this process was asked to stop."""
+        self.stage, self.out_dir, self.asked_to_stop = stage, out_dir, asked_to_stop
+        self.album = Album(stage, source, out_dir, self._leave_if_asked)
         self._trackers: list[Tracker] = []
         self._journal: JsonlLog | None = None
         self._meter: Meter | None = None
@@ -57,16 +63,45 @@ class Watch:
         for tracker in self._trackers:
             tracker.log(step, values)
 
+    def measures(self) -> bool:
+        """Whether a monitor is due at this step. It may take long, and leave: a checkpoint has to be there by then."""
+        return self.album.measures()
+
     def pictures(self) -> None:
         """Grids and monitors that are due at this step, to files, log and trackers; called by all processes."""
-        step = self.stage.step
         with self.throughput.away():
-            for name, image in self.album.grids().items():
-                for tracker in self._trackers:
-                    tracker.image(step, name, image)
-            figures = self.album.measurements()
-            if figures:
-                self.write(step, figures)
+            self._grids()
+            self._measure()
+
+    def missing_pictures(self) -> None:
+        """What was due at the step that the run goes on from, and was not done before it stopped."""
+        with self.throughput.away():
+            if not main_decides(lambda: any((self.out_dir / "images").glob(f"{self.stage.step:07d}-*.png"))):
+                self._grids()
+            if self.measures():
+                self._measure(known=main_decides(self._logged))
+
+    def _grids(self) -> None:
+        for name, image in self.album.grids().items():
+            for tracker in self._trackers:
+                tracker.image(self.stage.step, name, image)
+
+    def _measure(self, known: Collection[str] = ()) -> None:
+        for figures in self.album.measurements(known):
+            self.write(self.stage.step, figures)
+
+    def _logged(self) -> set[str]:
+        """The names in the log of this step."""
+        with (self.out_dir / "log.jsonl").open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        return {name for row in rows if row["step"] == self.stage.step for name in row}
+
+    def _leave_if_asked(self) -> None:
+        if any(from_all(bool(self.asked_to_stop))):
+            log.warning(
+                "stopped measuring step %d, which has a checkpoint; the same command does it again.", self.stage.step
+            )
+            raise SystemExit(EXIT_INTERRUPTED)
 
     def __enter__(self) -> Watch:
         return self

@@ -18,7 +18,7 @@ from gear.sampling.engine import Engine
 from gear.sampling.pixels import Storing
 from gear.sampling.rollout import SamplingOptions
 from gear.training.coco import CocoMonitor
-from gear.training.drawing import ImagesU8, models_of
+from gear.training.drawing import Images01, ImagesU8, models_of, to_01
 from gear.training.loop import fit
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.requests import Prompt, Protocol, prompt_requests
@@ -61,9 +61,9 @@ def config(clip: Path, **changes: Any) -> tiny.RunConfig:
     return tiny.RunConfig.from_dict(tiny.config().to_dict() | {"watch": watch(clip, **changes)})
 
 
-def colours(images_u8: ImagesU8) -> np.ndarray:
+def colours(images_01: Images01) -> np.ndarray:
     """Three features in place of Inception's 2,048, for a distance that can be written out at once."""
-    return images_u8.mean(axis=(1, 2)).astype(np.float32)
+    return images_01.mean(axis=(2, 3)).astype(np.float32)
 
 
 def plain_fid(a: np.ndarray, b: np.ndarray) -> float:
@@ -117,10 +117,25 @@ def test_the_figures_are_the_plain_ones_of_the_averaged_model(clip: Path) -> Non
     assert set(figures) == {f"coco_{kind}/{name}" for kind in ("fid", "clip") for name in ("wocfg", "cfg1.75")}
     for name, scale in (("wocfg", 1.0), ("cfg1.75", 1.75)):
         images = drawn_plainly(stage, captions, scale)
-        assert figures[f"coco_fid/{name}"] == pytest.approx(plain_fid(colours(images), colours(real)), rel=1e-4)
+        assert figures[f"coco_fid/{name}"] == pytest.approx(
+            plain_fid(colours(to_01(images)), colours(to_01(real))), rel=1e-4
+        )
         # The library resizes for CLIP with torchvision, which moves a level here and there.
         assert figures[f"coco_clip/{name}"] == pytest.approx(plain_clip_score(clip, images, captions), abs=0.1)
     assert monitor.measure() == figures
+
+
+def test_images_are_held_a_tile_at_a_time_and_all_processes_may_leave_between_two(clip: Path) -> None:
+    asked: list[int] = []
+    given: list[int] = []
+
+    def extract(images_01: Images01) -> np.ndarray:
+        given.append(len(images_01))
+        return colours(images_01)
+
+    CocoMonitor(tiny.stage("t2i", config(clip, batch_size=4)), extract, lambda: asked.append(len(given))).measure()
+    assert given == [4, 4, 1, *[8, 1] * 2], "the real images, then those of both scales"
+    assert asked == list(range(len(given))), "before each of them"
 
 
 def test_one_scale_has_one_name(clip: Path) -> None:
