@@ -104,7 +104,7 @@ class AssetStore:
             return Found(asset=asset, path=path, digest=self._digest_of_override(asset, path), overridden=True)
         if not path.is_file():
             raise MissingAsset(self._explain(asset, needed_by, "is not in the asset store"))
-        digest = self.memo.file(path)
+        digest = self.memo.file(path, ours=True)
         expected = self.expected_sha256(asset)
         if expected is not None and digest != expected:
             raise MissingAsset(self._explain(asset, needed_by, f"has sha256 {digest[:12]}... in {path}"))
@@ -129,15 +129,19 @@ class AssetStore:
         except (UserError, KeyError, TypeError):
             return None
 
-    def pull(self, asset: Asset, progress: Progress = lambda done, total: None) -> Path:
+    def pull(self, asset: Asset, progress: Progress = lambda done, total: None, *, replace: bool = False) -> Path:
         """Fetch an asset unless it is there, continuing a download that was cut off.
 
+        Args:
+            asset: which.
+            progress: is told how far it is.
+            replace: fetch it even so, and take in another file than the first one where the list names no digest.
         Raises:
             MissingAsset: no address, or what came is not the listed file.
             EnvironmentFailure: no address answered.
         """
         path = self.root / asset.name / asset.file
-        if path.is_file() and self.memo.file(path) == self.expected_sha256(asset):
+        if not replace and path.is_file() and self.memo.file(path, ours=True) == self.expected_sha256(asset):
             return path
         if not asset.urls:
             raise MissingAsset(
@@ -147,10 +151,10 @@ class AssetStore:
         with explain_disk_errors(path, kept="what came so far is kept"):
             path.parent.mkdir(parents=True, exist_ok=True)
             url, partial = _fetch_any(asset, path, progress)
-            return self._admit(asset, partial, path, source=url)
+            return self._admit(asset, partial, path, source=url, replace=replace)
 
-    def bring(self, asset: Asset, source: Path) -> Path:
-        """Copy a file that came another way into the store (`harness assets import`).
+    def bring(self, asset: Asset, source: Path, *, replace: bool = False) -> Path:
+        """Copy a file that came another way into the store (`harness assets import`); `replace` as in `pull`.
 
         Raises:
             MissingAsset: it is not the listed file.
@@ -162,9 +166,9 @@ class AssetStore:
         with explain_disk_errors(path):
             partial.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, partial)
-            return self._admit(asset, partial, path, source=str(source))
+            return self._admit(asset, partial, path, source=str(source), replace=replace)
 
-    def _admit(self, asset: Asset, partial: Path, path: Path, *, source: str) -> Path:
+    def _admit(self, asset: Asset, partial: Path, path: Path, *, source: str, replace: bool) -> Path:
         """Check a file that came in and give it its name; a wrong one is removed."""
         digest = sha256_file(partial)
         wrong = _mismatch(asset, partial, digest)
@@ -172,6 +176,13 @@ class AssetStore:
             partial.unlink()
             raise MissingAsset(
                 f"{source}: {wrong}; it was not taken in as '{asset.name}'. Fetch it again, or from another place."
+            )
+        first = self.expected_sha256(asset)
+        if first not in (None, digest) and not replace:
+            partial.unlink()
+            raise MissingAsset(
+                f"{source}: has sha256 {digest[:12]}..., the first '{asset.name}' that came in had {first[:12]}...; it "
+                "was not taken in. Scores on the two are not comparable; if the new one is meant, add --replace."
             )
         note = {
             "sha256": digest,

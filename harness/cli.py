@@ -5,6 +5,7 @@ Thin on purpose: options are turned into a `Request`, the rest happens in `plan`
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +33,7 @@ from harness.cli_base import (
     plain_table,
     request_options,
     setting_options,
+    yaml_value,
 )
 from harness.cli_layout import layout_command
 from harness.console import TerminalReporter
@@ -44,6 +45,7 @@ from harness.plan import Plan, Request, make_plan
 from harness.project import Project, find_project, home_dir
 from harness.reconstructions import tokenizer_generator
 from harness.record import RECORD_FILE, RunRecord, find_runs
+from harness.report.compare import protocol_note
 from harness.spread import spreads
 
 EXIT_CODES = """\b
@@ -158,7 +160,9 @@ def score(
     force, dry_run = rest.pop("force"), rest.pop("dry_run")
     project = find_project()
     catalog = Catalog.load(project)
-    values = {benchmark: {key: yaml.safe_load(value) for key, value in options.items()}} if options else {}
+    # The benchmark is clear here, but the advice of scorers names it for `harness run`: both ways of writing will do.
+    named = {key if key.startswith(f"{benchmark}.") else f"{benchmark}.{key}": text for key, text in options.items()}
+    values = _by_benchmark(named)
     taken_as = catalog.benchmark(benchmark).layout(layout) if layout else None
     plans = [
         make_plan(Request(benchmarks=(benchmark,), generator=existing_samples(path, taken_as), options=values), catalog)
@@ -241,12 +245,17 @@ def _execute_several(
         scored.append(record.scores(run_dir)[benchmark])
     table = plain_table("metric", "mean", "one score's deviation", "95 % interval of the mean", "sample sets")
     for row in spreads(scored):
-        low, high = row.spread.interval
         label = row.metric.label or row.metric.name
         name = f"{label} ({row.metric.category})" if row.metric.category else label
+        if row.spread is None:
+            table.add_row(name, "–", "–", f"none: {row.obstacle}", "–")
+            continue
+        low, high = row.spread.interval
         mean, std = f"{row.spread.mean:.6g}", f"{row.spread.std:.3g}"
         table.add_row(name, mean, std, f"{low:.6g} .. {high:.6g}", str(row.spread.n))
     out.print(table)
+    if note := protocol_note(scored):
+        out.print(Text(note, "yellow"), soft_wrap=True)
 
 
 # --- looking at things -----------------------------------------------------------------------------------------------
@@ -262,7 +271,8 @@ def ls(runs_dir: Path) -> None:
     for benchmark in Catalog.load(find_project()).benchmarks.values():
         table.add_row(Text(benchmark.id, "bold"), ", ".join(benchmark.suites), benchmark.title)
     out.print(table)
-    rows = [(record, _scores_if_readable(record, runs_dir)) for record in find_runs(runs_dir)]
+    records = find_runs(runs_dir, lambda problem: err.print(Text(str(problem), "yellow"), soft_wrap=True))
+    rows = [(record, _scores_if_readable(record, runs_dir)) for record in records]
     out.print(runs_table(rows) if rows else f"No runs in {runs_dir} yet.")
 
 
@@ -308,8 +318,9 @@ def compare(runs: tuple[str, ...], runs_dir: Path) -> None:
     from harness.report.sections import ScoreColumn
     from harness.report.table import score_table
 
-    folders = [find_run(run, runs_dir) for run in runs]
-    scores = {folder.name: RunRecord.read(folder).scores(folder) for folder in folders}
+    folders = list(dict.fromkeys(find_run(run, runs_dir).resolve() for run in runs))
+    read = [RunRecord.read(folder).scores(folder) for folder in folders]
+    scores = dict(zip(_distinct_names(folders), read, strict=True))
     for benchmark in dict.fromkeys(name for by_benchmark in scores.values() for name in by_benchmark):
         columns = [
             ScoreColumn(label=name, record=by_benchmark[benchmark])
@@ -362,7 +373,7 @@ def find_run(name: str, runs_dir: Path) -> Path:
     for path in (runs_dir / name, Path(name)):
         if (path / RECORD_FILE).is_file():
             return path
-    runs = {record.run: runs_dir / record.run for record in find_runs(runs_dir)}
+    runs = {path.parent.name: path.parent for path in sorted(runs_dir.glob(f"*/{RECORD_FILE}"))}
     matches = [path for run, path in runs.items() if run.startswith(name)]
     if len(matches) > 1:
         raise UserError(
@@ -372,6 +383,12 @@ def find_run(name: str, runs_dir: Path) -> Path:
     return found
 
 
+def _distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of different absolute paths that tell them apart."""
+    by_length = (["/".join(folder.parts[-length:]) for folder in folders] for length in itertools.count(1))
+    return next(names for names in by_length if len(set(names)) == len(folders))
+
+
 def _request(project: Project, options: Mapping[str, Any]) -> Request:
     return Request(
         benchmarks=options["benchmarks"],
@@ -379,7 +396,7 @@ def _request(project: Project, options: Mapping[str, Any]) -> Request:
         generator=_generator(project, options),
         limit=options["limit"],
         run_seed=options["run_seed"],
-        protocol={name: yaml.safe_load(value) for name, value in options["protocol"].items()},
+        protocol={name: yaml_value(f"--protocol {name}", text) for name, text in options["protocol"].items()},
         options=_by_benchmark(options["options"]),
     )
 
@@ -396,7 +413,6 @@ def _generator(project: Project, options: Mapping[str, Any]) -> Generator:
             project,
             options["tokenizer"],
             options=_by_benchmark(options["options"]),
-            image_size=int(size) if (size := options["protocol"].get("image_size")) else None,
             limit=options["limit"],
         )
     if given == ["generator"]:
@@ -407,11 +423,11 @@ def _generator(project: Project, options: Mapping[str, Any]) -> Generator:
 def _by_benchmark(values: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """{"adm.batch_size": "32"} -> {"adm": {"batch_size": 32}}."""
     options: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
+    for name, text in values.items():
         benchmark, dot, key = name.partition(".")
         if not dot:
-            raise UserError(f"--set {name}={value}: name the benchmark too, as in --set BENCHMARK.{name}={value}.")
-        options.setdefault(benchmark, {})[key] = yaml.safe_load(value)
+            raise UserError(f"--set {name}={text}: name the benchmark too, as in --set BENCHMARK.{name}={text}.")
+        options.setdefault(benchmark, {})[key] = yaml_value(f"--set {name}", text)
     return options
 
 

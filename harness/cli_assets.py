@@ -18,6 +18,10 @@ from harness.digests import DigestMemo
 from harness.plan import scorer_environment
 from harness.project import find_project, home_dir
 
+replace_option = click.option(
+    "--replace", is_flag=True, help="Take in another file than the first one, where the list names no digest."
+)
+
 
 @click.group(cls=Group)
 def assets() -> None:
@@ -47,7 +51,8 @@ def assets_ls() -> None:
 @click.argument("names", nargs=-1)
 @click.option("--benchmark", "benchmarks", multiple=True, help="Everything a benchmark needs.")
 @click.option("--all", "everything", is_flag=True, help="Everything there is.")
-def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything: bool) -> None:
+@replace_option
+def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything: bool, replace: bool) -> None:
     """Fetch assets, going on where a download was cut off, and check them."""
     catalog, store = _assets()
     of_benchmarks = [asset for name in benchmarks for asset in catalog.benchmark(name).needed_assets]
@@ -62,7 +67,7 @@ def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything:
             def moved(done: int, total: int | None, task: Any = task) -> None:
                 bars.update(task, completed=done, total=total)
 
-            click.echo(store.pull(catalog.asset(name), moved))
+            click.echo(store.pull(catalog.asset(name), moved, replace=replace))
 
 
 @assets.command("verify")
@@ -95,14 +100,15 @@ def assets_path(name: str) -> None:
 
 @assets.command("import")
 @click.argument("words", nargs=-1, required=True, metavar="[NAME] FILE")
-def assets_import(words: tuple[str, ...]) -> None:
+@replace_option
+def assets_import(words: tuple[str, ...], replace: bool) -> None:
     """Bring in a file that came another way. Without NAME it is found by the file's name or sha256."""
     catalog, store = _assets()
     if len(words) > 2:
         raise UserError("Give one file, and before it the name of the asset: harness assets import NAME FILE")
     file = Path(words[-1])
     asset = catalog.asset(words[0]) if len(words) == 2 else _guess_asset(catalog, file)
-    click.echo(store.bring(asset, file))
+    click.echo(store.bring(asset, file, replace=replace))
 
 
 def _guess_asset(catalog: Catalog, file: Path) -> Asset:

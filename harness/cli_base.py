@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -68,6 +69,14 @@ def assignment(ctx: click.Context, parameter: click.Parameter, values: Sequence[
             raise click.BadParameter(f"'{value}' is not NAME=VALUE", ctx=ctx, param=parameter)
         pairs[name] = text
     return pairs
+
+
+def yaml_value(option: str, text: str) -> Any:
+    """The value of an option such as "--set adm.batch_size", typed as YAML would: 32 is a number, true is true."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
+        raise UserError(f"{option}={text}: the value cannot be read as YAML; put text in quotes.") from error
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ from harness.execute import exit_code, run_plan
 from harness.generators import gear_code_digest
 from harness.plan import CORE, OutputOf, Plan, Request, Resources, Source, Step, make_plan
 from harness.project import Project, find_project
-from harness.record import REPORT_FILE, RunRecord
+from harness.record import REPORT_FILE, RunRecord, read_score
 
 GEAR, BASELINE = "GEAR", "LlamaGen-REPA"
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -201,6 +201,7 @@ class _Nobody:
 
     name = "demo"
     draws_nothing = False
+    heeds: frozenset[str] = frozenset()
 
     def describe(self) -> dict[str, Any]:
         return {}
@@ -270,9 +271,7 @@ def _score_columns(record: RunRecord, run_dir: Path, catalog: Catalog) -> dict[s
     benchmark = catalog.benchmark("demo")
     models = (("gear", GEAR), ("baseline", BASELINE))
     drawn = [
-        ScoreColumn(
-            label=label, record=labelled(ScoreRecord.read(_output(record, run_dir, f"{prefix}-score")), benchmark)
-        )
+        ScoreColumn(label=label, record=labelled(read_score(run_dir, record.step(f"{prefix}-score")), benchmark))
         for prefix, label in models
     ]
     rebuilt = [

@@ -40,17 +40,24 @@ class DigestMemo:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
         return digest_json(rows)
 
-    def file(self, path: Path) -> str:
-        """SHA-256 of one file."""
+    def file(self, path: Path, *, ours: bool = False) -> str:
+        """SHA-256 of one file.
+
+        Args:
+            path: the file.
+            ours: it lies in a store of the harness's own, which replaces files by renaming and never writes into one.
+                Then the change time does not count: the venv runtime links such a file into every step that reads it,
+                which moves the change time and would have gigabytes read again after each step.
+        """
         real = path.resolve(strict=True)
         place = self.folder / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.json"
-        before = _fingerprint(real)
+        before = _fingerprint(real, ours)
         known = _recall(place)
         if known.get("fingerprint") == before and is_digest(known.get("sha256")):
             return str(known["sha256"])
         sha256 = sha256_file(real)
-        settled = time.time() - real.stat().st_ctime > _SETTLED_S
-        if settled and _fingerprint(real) == before:
+        settled = time.time() - before[-1] / 1e9 > _SETTLED_S
+        if settled and _fingerprint(real, ours) == before:
             write_json(place, {"path": str(real), "fingerprint": before, "sha256": sha256})
         return sha256
 
@@ -63,6 +70,8 @@ def _recall(place: Path) -> dict[str, object]:
     return known if isinstance(known, dict) else {}
 
 
-def _fingerprint(path: Path) -> list[int]:
+def _fingerprint(path: Path, ours: bool) -> list[int]:
+    """What changes with any write; a time stamp comes last."""
     stat = path.stat()
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    changed = [] if ours else [stat.st_ctime_ns]
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, *changed]

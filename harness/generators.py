@@ -40,6 +40,10 @@ class Generator(Protocol):
     def draws_nothing(self) -> bool:
         """True for samples that exist already: nobody has to say what to draw."""
 
+    @property
+    def heeds(self) -> frozenset[str]:
+        """Where nothing is drawn: which of "limit", "seed" and "protocol <name>" decide its output all the same."""
+
     def describe(self) -> dict[str, Any]:
         """Who draws, for the record and the report."""
 
@@ -61,6 +65,7 @@ class GearGenerator:
     """GPUs that draw side by side, a process on each; which images come out does not depend on it."""
     name: str = "gear"
     draws_nothing: bool = False
+    heeds: frozenset[str] = frozenset()
 
     def describe(self) -> dict[str, Any]:
         """The files and the options."""
@@ -108,6 +113,7 @@ class CommandGenerator:
     gpus: int = 1
     name: str = "command"
     draws_nothing: bool = False
+    heeds: frozenset[str] = frozenset()
 
     def describe(self) -> dict[str, Any]:
         """The command line."""
@@ -143,6 +149,7 @@ class ExistingSamples:
     layout: Layout | None = None
     """How the folder is laid out, when it was made for the original scorer of a prompt suite."""
     name: str = "samples"
+    heeds: frozenset[str] = frozenset()
 
     @property
     def draws_nothing(self) -> bool:

@@ -19,9 +19,10 @@ def digest_of(kind: str, path: Path, memo: DigestMemo) -> str:
         case "requests":
             return RequestSet.read(path).digest
         case "sample":
-            # The same pixels drawn for other requests are worth something else: prompts and labels decide the score.
+            # The same pixels are worth something else under other prompts (requests) or labels (index), and a scorer
+            # may ask who made them: reconstructions are judged differently.
             samples = SampleSet.open(path)
-            return digest_json([samples.digest, samples.request_digest])
+            return digest_json([samples.manifest.index_sha256, samples.request_digest, samples.generator.get("kind")])
         case "score":
             return sha256_file(path / SCORE_FILE)
         case _:

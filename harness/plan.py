@@ -283,6 +283,7 @@ def make_plan(request: Request, catalog: Catalog) -> Plan:
     """
     benchmarks = _chosen(request, catalog)
     _check_options(request.options, benchmarks)
+    _refuse_unused(request)
     steps: list[Step] = []
     for benchmark in benchmarks:
         drawing, samples = _drawing(benchmark, request)
@@ -346,8 +347,21 @@ def _check_options(options: Mapping[str, Mapping[str, Any]], benchmarks: Sequenc
             )
 
 
+def _refuse_unused(request: Request) -> None:
+    """What nobody goes by must not stand in the record as if it had decided the samples."""
+    given = {
+        "limit": request.limit is not None,
+        "seed": request.run_seed != 0,
+        **{f"protocol {name}": True for name in request.protocol},
+    }
+    unused = [f"--{name}" for name, is_given in given.items() if is_given and name not in request.generator.heeds]
+    if request.generator.draws_nothing and unused:
+        raise UserError(f"Nothing is drawn here; leave out {', '.join(unused)}, which would change nothing.")
+
+
 def _drawing(benchmark: Benchmark, request: Request) -> tuple[list[Step], Source]:
     generator = request.generator
+    benchmark = dataclasses.replace(benchmark, protocol=_protocol(benchmark, request.protocol))
     if benchmark.form == "pairs" and not generator.draws_nothing:
         raise UserError(f"{benchmark.id} judges tokenizers; give --tokenizer SOURCE, or --samples with pairs.")
     if generator.draws_nothing:
@@ -359,12 +373,13 @@ def _drawing(benchmark: Benchmark, request: Request) -> tuple[list[Step], Source
 
 def _requests_step(benchmark: Benchmark, request: Request) -> Step:
     """What to draw. `requests.kind: script` runs the benchmark's own script, which reads the same specification."""
-    protocol = dataclasses.asdict(_protocol(benchmark, request.protocol))
+    options = request.options.get(benchmark.id, {})
     spec = {
         "benchmark": benchmark.id,
         "version": benchmark.version,
-        "protocol": protocol,
-        "requests": dict(benchmark.requests),
+        "protocol": dataclasses.asdict(benchmark.protocol),
+        # An option of both, such as how many prompts of a pool: the scorer must find what was asked for.
+        "requests": {name: options.get(name, value) for name, value in benchmark.requests.items()},
         "limit": request.limit,
         "run_seed": request.run_seed,
     }
@@ -396,10 +411,7 @@ def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> Protocol:
     if unknown:
         known = ", ".join(field.name for field in dataclasses.fields(benchmark.protocol))
         raise UserError(f"--protocol {sorted(unknown)[0]}: there is no such setting; there are: {known}.")
-    try:
-        return dataclasses.replace(benchmark.protocol, **changes)
-    except TypeError as error:
-        raise UserError(f"--protocol: {error}; give numbers.") from error
+    return dataclasses.replace(benchmark.protocol, **changes)
 
 
 def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, Any]) -> list[Step]:

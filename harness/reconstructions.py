@@ -23,13 +23,12 @@ class TokenizerGenerator:
     """Of the code that reconstructs."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Changes to the benchmarks' options, by benchmark: `resize` and `ema` are this step's."""
-    image_size: int | None = None
-    """None: the benchmark's."""
     limit: int | None = None
     """The first so many images; None: all."""
     gpus: int = 1
     name: str = "tokenizer"
     draws_nothing: bool = True
+    heeds: frozenset[str] = frozenset({"limit", "protocol image_size"})
 
     def describe(self) -> dict[str, Any]:
         """The file."""
@@ -40,7 +39,6 @@ class TokenizerGenerator:
         if benchmark.form != "pairs":
             raise UserError(f"--tokenizer reconstructs and cannot draw what {benchmark.id} asks for; give --ckpt FILE.")
         settings = {**benchmark.options, **self.options.get(benchmark.id, {})}
-        size = self.image_size or benchmark.protocol.image_size
         step = Step(
             name=f"reconstruct-{benchmark.id}",
             kind="pairs",
@@ -48,7 +46,8 @@ class TokenizerGenerator:
             environment=CORE,
             argv=(
                 *("{python}", "-m", "gear", "pairs", "{in}/images", "--tokenizer", f"{{in}}/{self._input}"),
-                *("--image-size", str(size), "--resize", str(settings["resize"]), "--limit", str(self.limit or 0)),
+                *("--image-size", str(benchmark.protocol.image_size), "--resize", str(settings["resize"])),
+                *("--limit", str(self.limit or 0)),
                 *("--ema" if settings["ema"] else "--no-ema", "--out", "{out}"),
             ),
             inputs={
@@ -73,7 +72,6 @@ def tokenizer_generator(
     source: Path,
     *,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    image_size: int | None = None,
     limit: int | None = None,
 ) -> TokenizerGenerator:
     """A TokenizerGenerator for a model file, a folder of one, or a run folder.
@@ -88,6 +86,5 @@ def tokenizer_generator(
         source=(model if model.is_file() else source).resolve(),
         code_digest=gear_code_digest(project, training=True),
         options=dict(options or {}),
-        image_size=image_size,
         limit=limit,
     )

@@ -10,15 +10,16 @@ runs/<id>/
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.fields import Fields
 from harness.contract.files import read_json, write_json
-from harness.contract.record import ScoreRecord
+from harness.contract.record import SCORE_FILE, ScoreRecord
 
 FORMAT = "run-record"
 SCHEMA_VERSION = 1
@@ -118,7 +119,10 @@ class RunRecord:
         if not path.is_file():
             raise UserError(f"{path}: is missing, so this is no run folder. List the runs: harness ls")
         row = read_json(path)
-        Fields(row, str(path)).format(FORMAT, SCHEMA_VERSION)
+        fields = Fields(row, str(path))
+        fields.format(FORMAT, SCHEMA_VERSION)
+        for name in ("run", "status", "started"):  # what lists and tables print and sort by
+            fields.text(name, empty=True)
         row = {name: value for name, value in row.items() if name not in {"format", "schema_version"}}
         try:
             steps = tuple(StepResult(**{**step, "gpus": tuple(step["gpus"])}) for step in row.pop("steps"))
@@ -131,11 +135,39 @@ class RunRecord:
         scored = [step for step in self.steps if step.kind == "score" and step.is_finished]
         benchmarks = [step.benchmark for step in scored]
         names = [step.name if benchmarks.count(step.benchmark) > 1 else str(step.benchmark) for step in scored]
-        records = [ScoreRecord.read(run_dir / step.folder / "output") for step in scored]
-        return dict(zip(names, records, strict=True))
+        return dict(zip(names, (read_score(run_dir, step) for step in scored), strict=True))
 
 
-def find_runs(runs_dir: Path) -> list[RunRecord]:
-    """Every run of a folder, oldest first; folders without a record are not runs."""
-    records = [RunRecord.read(path.parent) for path in sorted(runs_dir.glob(f"*/{RECORD_FILE}"))]
+def read_score(run_dir: Path, step: StepResult) -> ScoreRecord:
+    """The score of a finished step.
+
+    Raises:
+        UserError: it is damaged, or not the one that the run wrote down.
+    """
+    folder = run_dir / step.folder / "output"
+    score = ScoreRecord.read(folder)
+    if sha256_file(folder / SCORE_FILE) != step.digest:
+        raise UserError(
+            f"{folder / SCORE_FILE}: is not the file that {RECORD_FILE} vouches for (it was edited, or computed again "
+            "by another run); run the same command again."
+        )
+    return score
+
+
+def find_runs(runs_dir: Path, unreadable: Callable[[UserError], object] | None = None) -> list[RunRecord]:
+    """Every run of a folder, oldest first; folders without a record are not runs.
+
+    Args:
+        runs_dir: the folder.
+        unreadable: is told of each record that cannot be read, and the others are returned all the same; None: the
+            first one is raised.
+    """
+    records = []
+    for path in sorted(runs_dir.glob(f"*/{RECORD_FILE}")):
+        try:
+            records.append(RunRecord.read(path.parent))
+        except UserError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
     return sorted(records, key=lambda record: record.started)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.contract.errors import UserError
 from harness.contract.record import Metric, ScoreRecord
 from harness.metrics.interval import Spread, spread_of
+from harness.report.compare import MetricRow, Outcome, metric_rows, value_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,23 +16,26 @@ class MetricSpread:
     """One metric over the sample sets."""
 
     metric: Metric
-    """As the first set has it: name, label, direction."""
-    spread: Spread
+    """As the first set that has it states it: name, label, direction."""
+    spread: Spread | None
+    obstacle: str = ""
+    """Why there is no spread: what keeps two runs from being compared keeps values from being averaged."""
 
 
 def spreads(records: Sequence[ScoreRecord]) -> list[MetricSpread]:
-    """Every metric that is a number in all the records, in the order of the first. Needs at least two records."""
-    found = []
-    for metric in records[0].metrics:
-        values = [_value(record, metric) for record in records]
-        numbers = [value for value in values if value is not None]
-        if len(numbers) == len(records):
-            found.append(MetricSpread(metric=metric, spread=spread_of(numbers)))
-    return found
+    """Every metric of at least two records.
+
+    Raises:
+        UserError: two of the records are of the same images.
+    """
+    samples = [record.digests["samples"] for record in records if "samples" in record.digests]
+    if len(set(samples)) < len(samples):
+        raise UserError("Two of the sample sets hold the same images, which say nothing of the spread; leave one out.")
+    return [_spread(row) for row in metric_rows(records)]
 
 
-def _value(record: ScoreRecord, metric: Metric) -> float | None:
-    try:
-        return record.metric(metric.name, metric.category).value
-    except KeyError:
-        return None
+def _spread(row: MetricRow) -> MetricSpread:
+    if row.verdict.outcome is Outcome.NOT_COMPARABLE:
+        return MetricSpread(metric=row.any_metric, spread=None, obstacle=row.verdict.reason)
+    values = [value_of(cell) for cell in row.cells if cell is not None]
+    return MetricSpread(metric=row.any_metric, spread=spread_of(values))

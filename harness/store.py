@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import lease
+from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_json
+from harness.contract.record import SCORE_FILE
 from harness.folders import discard, file_sizes, sync_tree
 
 _KEY_LETTERS = 32
@@ -73,12 +75,17 @@ class Store:
         self.root = root
 
     def find(self, kind: str, key: str) -> Entry | None:
-        """The finished entry, or None. One whose files are missing or cut short counts as not there."""
+        """The finished entry, or None. One whose files are missing or cut short counts as not there.
+
+        A score is small enough to be read too: one that was edited is not there either, and is computed again.
+        """
         path = self._entry_path(kind, key)
         try:
             row = read_json(path / "entry.json")
             entry = Entry(path=path, key=row["key"], digest=row["digest"], meta=row["meta"])
             intact = entry.key == key and file_sizes(entry.output) == row["files"]
+            if kind == "score":
+                intact &= sha256_file(entry.output / SCORE_FILE) == entry.digest
         except (UserError, OSError, KeyError, TypeError):
             return None
         return entry if intact else None

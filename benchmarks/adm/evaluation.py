@@ -10,14 +10,15 @@ gives the recorded numbers again, on a machine with NumPy and SciPy only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.adm.references import Measure
+from benchmarks.adm.references import Measure, ReferenceSplit, SamplesAre, Split
+from harness.contract.digest import is_digest
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.features import read_features
 from harness.contract.screen import Duplicates, check_duplicates_option
@@ -28,6 +29,8 @@ from harness.metrics.prdc import adm_precision_recall, exact_precision_recall
 
 Array = npt.NDArray[Any]
 DistanceName = Literal["float16", "tensorflow"]
+CHOICES = {"distances": DistanceName, "measure": Measure, "reference_split": ReferenceSplit, "samples_are": SamplesAre}
+"""The options that are one of a few words."""
 
 STATISTICS_FILE = "statistics.npz"
 RADII_FILE = "radii.npy"
@@ -50,6 +53,12 @@ class Options:
     """Whether precision and recall are also given in exact (float32) arithmetic; not comparable with published ones."""
     measure: Measure = "gfid"
     """`gfid`: samples against the training set. `rfid`: reconstructions of the validation set against that."""
+    reference_split: ReferenceSplit = "auto"
+    """Of which split of ImageNet the reference is: `train`, `val`, `other`; `auto` goes by digest, else by contents."""
+    references: Mapping[str, Split] = field(default_factory=dict)
+    """sha256 -> split of the reference archives that are known; kept in benchmark.yaml."""
+    samples_are: SamplesAre = "auto"
+    """`generated` or `reconstructions`; `auto` goes by what the sample set says of itself."""
     duplicates: Duplicates = "refuse"
     """What to do with images that stand more than once: `refuse`, or `allow` with a note."""
 
@@ -58,11 +67,13 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"the option adm.{name} is {value!r}; give a whole number of at least 1.")
-        for name, choices in (("distances", get_args(DistanceName)), ("measure", get_args(Measure))):
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"the option adm.{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}."
-                )
+        for name, kind in CHOICES.items():
+            value, choices = getattr(self, name), get_args(kind)
+            if value not in choices:
+                raise UserError(f"the option adm.{name} is {value!r}; choose one of {', '.join(choices)}.")
+        for sha256, split in self.references.items():
+            if not is_digest(sha256) or split not in get_args(Split):
+                raise UserError(f"the option adm.references has {sha256}: {split}; give sha256: train, val or other.")
         if not isinstance(self.exact, bool):
             raise UserError(f"the option adm.exact is {self.exact!r}; give true or false.")
         check_duplicates_option("adm", self.duplicates)

@@ -8,24 +8,23 @@ one gives a plausible number: so the wrong one is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from harness.contract.errors import UserError
+from harness.contract.errors import BadSamples, UserError
+from harness.contract.samples import SampleSet
 
 Measure = Literal["gfid", "rfid"]
 Split = Literal["train", "val", "other"]
+ReferenceSplit = Literal["auto", "train", "val", "other"]
+SamplesAre = Literal["auto", "generated", "reconstructions"]
 
 NUM_VALIDATION_IMAGES = 50_000
-"""Of ImageNet."""
-
-
+"""Of ImageNet; an archive of nearly all of them is one of the validation set too."""
 NUM_REFERENCE_IMAGES = 10_000
 """In the public archives, beside statistics of the whole training set."""
 
-KNOWN_SHA256: Mapping[str, Split] = {}
-"""Digests of public archives. Nobody publishes them, so the first download is recorded by the asset store and every
-later one must be the same; until one is known here, an archive is told by what it holds."""
+SAY_SPLIT = "If it is another archive, say so: --set adm.reference_split=train|val|other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,29 +37,69 @@ class Reference:
     """Images in `arr_0`."""
     has_statistics: bool
     """Whether it stores `mu` and `sigma` of a whole data set."""
+    said: ReferenceSplit = "auto"
+    """What the user says it is of; "auto": find out."""
+    known: Mapping[str, Split] = field(default_factory=dict)
+    """sha256 -> split, from benchmark.yaml."""
 
     @property
     def split(self) -> Split:
-        """By digest; else by contents. The archives of the training set hold its statistics and 10,000 images, those
-        that people make of the validation set hold all its 50,000 images."""
-        if self.sha256 in KNOWN_SHA256:
-            return KNOWN_SHA256[self.sha256]
-        if self.count == NUM_VALIDATION_IMAGES:
+        """As the user says; else by digest; else by contents. The archives of the training set hold its statistics and
+        10,000 images, those that people make of the validation set hold its 50,000 images."""
+        if self.said != "auto":
+            return self.said
+        if self.sha256 in self.known:
+            return self.known[self.sha256]
+        if abs(self.count - NUM_VALIDATION_IMAGES) <= 0.01 * NUM_VALIDATION_IMAGES:
             return "val"
         return "train" if self.has_statistics and self.count == NUM_REFERENCE_IMAGES else "other"
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for the record where nobody knows what the archive is of."""
+        if self.said != "auto" or self.sha256 in self.known or self.split != "other":
+            return []
+        return [
+            f"Nothing tells which images the reference archive ({self.count:,} of them) is of, so a mix-up of training "
+            "and validation set would go unnoticed; say it: --set adm.reference_split=train|val|other"
+        ]
 
 
 def refuse_mixed_up(measure: Measure, reference: Reference) -> None:
     """Raise UserError for rFID against the training set and for gFID against the validation set."""
+    what = f"{reference.filename}: holds {reference.count:,} images"
     if measure == "rfid" and reference.split == "train":
         raise UserError(
-            f"{reference.filename}: holds the statistics of ImageNet's training set and {reference.count:,} of its "
-            "images; rFID compares with the validation set. Give its images: "
-            "--asset adm-imagenet256-reference=FILE   or for gFID leave out --set adm.measure=rfid"
+            f"{what} and passes for ImageNet's training set; rFID compares with the validation set. Give its images: "
+            "--asset adm-imagenet256-reference=FILE   or for gFID leave out --set adm.measure=rfid   "
+            f"{SAY_SPLIT}"
         )
     if measure == "gfid" and reference.split == "val":
         raise UserError(
-            f"{reference.filename}: holds {reference.count:,} images, which is ImageNet's validation set; gFID "
-            "compares with the training set. Leave out --asset adm-imagenet256-reference, or for reconstructions add: "
-            "--set adm.measure=rfid"
+            f"{what} and passes for ImageNet's validation set; gFID compares with the training set. Leave out --asset "
+            "adm-imagenet256-reference, or for reconstructions add: --set adm.measure=rfid   "
+            f"{SAY_SPLIT}"
         )
+
+
+def refuse_other_kind(measure: Measure, samples: SampleSet, said: SamplesAre) -> None:
+    """Raise BadSamples for gFID of reconstructions and for rFID of drawn images, where it is known what they are."""
+    kind = said if said != "auto" else kind_of(samples.generator, samples.request_digest)
+    if measure == "gfid" and kind == "reconstructions":
+        raise BadSamples(
+            f"{samples.folder}: holds reconstructions of a tokenizer; gFID is for drawn images. Measure their rFID: "
+            "--set adm.measure=rfid, with the validation images as reference, or: harness score recon"
+        )
+    if measure == "rfid" and kind == "generated":
+        raise BadSamples(
+            f"{samples.folder}: holds drawn images; rFID is for reconstructions. Leave out --set adm.measure=rfid, or "
+            "if they are reconstructions, say so: --set adm.samples_are=reconstructions"
+        )
+
+
+def kind_of(generator: Mapping[str, Any], request_digest: str | None) -> SamplesAre:
+    """By the generator's own mark; else images that answer requests were drawn; else "auto": nobody knows."""
+    if generator.get("kind") in ("generated", "reconstructions"):
+        kind: SamplesAre = generator["kind"]
+        return kind
+    return "auto" if request_digest is None else "generated"

@@ -21,9 +21,9 @@ from benchmarks.adm.evaluation import (
     evaluator_statistics,
     write_statistics,
 )
-from benchmarks.adm.references import Reference, refuse_mixed_up
+from benchmarks.adm.references import Reference, refuse_mixed_up, refuse_other_kind
 from harness.contract.digest import sha256_file
-from harness.contract.errors import BadSamples, MissingAsset
+from harness.contract.errors import MissingAsset
 from harness.contract.features import FeatureFile
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
@@ -56,8 +56,8 @@ LABELS = {
 
 def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
     options = Options.from_mapping(job.options)
-    found = screen_samples(job.samples, "adm", at_least=options.manifold_k + 1, duplicates=options.duplicates)
-    _refuse_reconstructions(job.samples, options)
+    found = screen(job.samples, options, at_least=options.manifold_k + 1)
+    reference = check_reference(job.assets, options)
     features = Features.read(job.stage("reference"), job.stage("samples"))
     evaluation = evaluate(features, options, _distance(options))
     job.items.extend(items(job, evaluation))
@@ -65,11 +65,18 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
         benchmark="adm",
         benchmark_version=VERSION,
         metrics=metrics(evaluation, options),
-        digests={f"asset:{name}": sha256_file(job.assets.file(name)) for name in (GRAPH, REFERENCE)},
+        digests={f"asset:{GRAPH}": sha256_file(job.assets.file(GRAPH)), f"asset:{REFERENCE}": reference.sha256},
         environment=describe_environment(["scipy", "tensorflow-cpu"]),
         options=options.as_mapping(),
-        notes=[*found, *notes(len(job.samples), options, evaluation)],
+        notes=[*found, *reference.notes, *notes(len(job.samples), evaluation)],
     )
+
+
+def screen(samples: SampleSet, options: Options, *, at_least: int = 2) -> list[str]:
+    """Refuse, before any work, what cannot be scored; notes for the record. The samples' stage does not know how many
+    neighbours the score will ask for, so it leaves `at_least` at what a covariance needs."""
+    refuse_other_kind(options.measure, samples, options.samples_are)
+    return screen_samples(samples, "adm", at_least=at_least, duplicates=options.duplicates)
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------
@@ -96,6 +103,7 @@ def reference_features(job: StageJob[SampleSet]) -> None:
 def sample_features(job: StageJob[SampleSet]) -> None:
     """Features of the samples in request order, and the classifier that turns them into probabilities."""
     options = Options.from_mapping(job.options)
+    screen(job.samples, options)
     extract(job, job.samples.batches(options.batch_size), job.progress(len(job.samples), "images"))
 
 
@@ -131,7 +139,14 @@ def check_reference(assets: Assets, options: Options) -> Reference:
             "take a larger reference archive."
         )
     has_statistics = "mu" in npz_names(path, error=MissingAsset)
-    reference = Reference(filename=path.name, sha256=sha256_file(path), count=shape[0], has_statistics=has_statistics)
+    reference = Reference(
+        filename=path.name,
+        sha256=sha256_file(path),
+        count=shape[0],
+        has_statistics=has_statistics,
+        said=options.reference_split,
+        known=options.references,
+    )
     refuse_mixed_up(options.measure, reference)
     return reference
 
@@ -175,7 +190,7 @@ def items(job: ScoreJob[SampleSet], evaluation: Evaluation) -> Iterator[dict[str
         yield {"id": job.samples.ids[row], "row": row, "in_reference_manifold": bool(inside)}
 
 
-def notes(count: int, options: Options, evaluation: Evaluation) -> list[str]:
+def notes(count: int, evaluation: Evaluation) -> list[str]:
     found = []
     if count < FULL_COUNT:
         found.append(
@@ -195,14 +210,6 @@ def _distance(options: Options) -> Any:
     from benchmarks.adm.inception_graph import TensorFlowDistances
 
     return TensorFlowDistances()
-
-
-def _refuse_reconstructions(samples: SampleSet, options: Options) -> None:
-    if options.measure == "gfid" and samples.generator.get("kind") == "reconstructions":
-        raise BadSamples(
-            f"{samples.folder}: holds reconstructions of a tokenizer; gFID is for drawn images. Measure their rFID: "
-            "--set adm.measure=rfid, with the validation images as reference, or: harness score recon"
-        )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import MissingAsset
 
 Array = npt.NDArray[Any]
@@ -44,6 +45,11 @@ class CocoParquet:
     def __len__(self) -> int:
         return sum(table.metadata.num_rows for table in self._tables)
 
+    @property
+    def digest(self) -> str:
+        """Of the bytes of the files, in order of name."""
+        return digest_json([sha256_file(path) for path in self.files])
+
     def captions(self) -> list[str]:
         """Of every row, in the order of files and rows; the first one where a row has several."""
         found = []
@@ -66,22 +72,6 @@ class CocoParquet:
 def selection(total: int, num_samples: int, seed: int) -> Array:
     """(min(num_samples, total),) int64 rows, in the order in which they are drawn and scored."""
     return np.random.RandomState(seed).permutation(total)[:num_samples]
-
-
-def to_square(image: Image.Image, size: int) -> Image.Image:
-    """The short side becomes `size` (the long one rounded), bicubic, then the middle size x size pixels.
-
-    For both sides of the comparison. Not the transform of tokenizer reconstruction, which truncates the long side.
-    """
-    width, height = image.size
-    if (width, height) == (size, size):
-        return image
-    short = min(width, height)
-    if short != size:
-        scaled = (max(size, round(width * size / short)), max(size, round(height * size / short)))
-        image = image.resize(scaled, Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 def _image(cell: Any, path: Path, row: int) -> Image.Image:

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.coco.dataset import CocoParquet, selection, to_square
+from benchmarks.coco.dataset import CocoParquet, selection
 from benchmarks.coco.evaluation import Options, fid
 from benchmarks.coco.fid_inception import WEIGHTS, FIDFeatures
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples
 from harness.contract.features import FeatureFile, read_features
+from harness.contract.images import to_square
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
@@ -56,7 +57,10 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
                 interval=(low, high),
             ),
         ],
-        digests={f"asset:{name}": sha256_file(job.assets.file(name)) for name in (WEIGHTS, *CLIP)},
+        digests={
+            **{f"asset:{name}": sha256_file(job.assets.file(name)) for name in (WEIGHTS, *CLIP)},
+            f"asset:{DATASET}": CocoParquet(job.assets.path(DATASET)).digest,
+        },
         environment=describe_environment(["scipy", "torch", "torchvision", "transformers", "pyarrow"]),
         options=options.as_mapping(),
         notes=[*found, *notes(len(real), len(drawn))],
@@ -83,7 +87,8 @@ def sample_features(job: StageJob[SampleSet]) -> None:
     from benchmarks.coco.clip import ClipCosines
 
     options, samples = Options.from_mapping(job.options), job.samples
-    captions = [str(request.prompt) for request in requests_of(samples, None, options)]
+    screen_samples(samples, "coco", at_least=2, duplicates=options.duplicates)
+    captions = [str(request.prompt) for request in requests_of(samples, job.assets, options)]
     inception = FIDFeatures(job.assets.file(WEIGHTS))
     clip = ClipCosines({name: job.assets.file(name) for name in CLIP})
     file, progress = FeatureFile(job.out / "features.npy", len(samples)), job.progress(len(samples), "images")
@@ -119,8 +124,8 @@ def real_batches(
 # --- the record ------------------------------------------------------------------------------------------------------
 
 
-def requests_of(samples: SampleSet, assets: Assets | None, options: Options) -> RequestSet:
-    """The captions the samples answer; with `assets`, checked against the selection.
+def requests_of(samples: SampleSet, assets: Assets, options: Options) -> RequestSet:
+    """The captions the samples answer, checked against the selection.
 
     Raises BadSamples when nothing says what was asked for, or it was something else.
     """
@@ -130,8 +135,6 @@ def requests_of(samples: SampleSet, assets: Assets | None, options: Options) -> 
             f"{samples.folder}: nothing says which caption an image is of; draw the samples for coco's requests "
             "(harness run --benchmark coco ...)."
         )
-    if assets is None:
-        return requests
     captions = CocoParquet(assets.path(DATASET)).captions()
     rows = selection(len(captions), options.num_samples, options.selection_seed)[: len(requests)]
     if [request.prompt for request in requests] != [captions[row] for row in rows]:

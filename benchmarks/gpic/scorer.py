@@ -45,6 +45,8 @@ def sample_features(job: StageJob[SampleSet]) -> None:
     from benchmarks.gpic.dinov2 import DINOv2Features  # PyTorch, which the score itself can do without
 
     options = Options.from_mapping(job.options)
+    # How many neighbours the score will ask for is not known here: it looks at the count once more.
+    screen_samples(job.samples, "gpic", at_least=2, duplicates=options.duplicates)
     network, count = DINOv2Features(job.assets.file(WEIGHTS)), len(job.samples)
     features, progress = FeatureFile(job.out / "features.npy", count), job.progress(count, "images")
     for images_u8 in job.samples.batches(options.batch_size):

@@ -22,15 +22,19 @@ class Options:
     """What may be set with `--set recon.<name>=<value>`; the defaults are the published protocol."""
 
     batch_size: int = 32
-    """Images per call of the network; also the batches whose means L1 and PSNR are averaged over, as published."""
+    """Images per call of the network."""
+    mean_batch: int = 32
+    """Images in the batches whose means L1 and PSNR are averaged over, as published."""
     resize: Resize = "bicubic"
     """How images are brought to size when `--tokenizer` makes the pairs; bilinear is Open-MAGVIT2's and IBQ's."""
     ema: bool = True
     """Averaged or live weights, when `--tokenizer` makes the pairs."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.batch_size, int) or isinstance(self.batch_size, bool) or self.batch_size < 1:
-            raise UserError(f"the option recon.batch_size is {self.batch_size!r}; give a whole number of 1 or more.")
+        for name in ("batch_size", "mean_batch"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"the option recon.{name} is {value!r}; give a whole number of 1 or more.")
         if self.resize not in get_args(Resize):
             raise UserError(f"the option recon.resize is {self.resize!r}; choose bicubic or bilinear.")
         if not isinstance(self.ema, bool):
@@ -71,7 +75,21 @@ def evaluate(measured: Measured, options: Options) -> dict[str, float]:
     )
     return {
         "rfid": frechet_distance(*fitted).value,
-        "psnr": mean_of_batch_means(measured.psnr, options.batch_size),
+        "psnr": mean_of_batch_means(measured.psnr, options.mean_batch),
         "ssim": float(measured.ssim.mean()),
-        "l1": mean_of_batch_means(measured.l1, options.batch_size),
+        "l1": mean_of_batch_means(measured.l1, options.mean_batch),
     }
+
+
+def batch_means_interval(values: Array, batch: int, *, num_resamples: int = 1_000) -> tuple[float, float]:
+    """95 % percentile bootstrap of `mean_of_batch_means`, about that very value.
+
+    Images (N,) are resampled together with the weight that each has in it, 1 / (size of its batch), and their weighted
+    mean is taken; of the images as they are that is the value itself. Where all batches are full, it is the plain mean.
+    """
+    starts = np.arange(len(values)) // batch * batch
+    weights = 1.0 / np.minimum(batch, len(values) - starts)
+    generator = np.random.default_rng(0)
+    draws = (generator.integers(len(values), size=len(values)) for _ in range(num_resamples))
+    low, high = np.quantile([np.average(values[rows], weights=weights[rows]) for rows in draws], [0.025, 0.975])
+    return float(low), float(high)

@@ -10,6 +10,8 @@ folder; any other tokenizer needs two lines:
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from harness.contract.errors import BadSamples
 from harness.contract.files import read_json
 from harness.contract.npz import NpzMember, open_npz_member
 from harness.contract.samples import check_images_header
+from harness.contract.screen import FLAT_SHARE
 
 Array = npt.NDArray[Any]
 
@@ -57,6 +60,8 @@ class PairSet:
         with open_npz_member(*members[0]) as originals, open_npz_member(*members[1]) as recon:
             check_images_header(originals.shape, originals.dtype, members[0][0])
             _check_reconstructions(originals, recon, members[1][0])
+            if originals.shape[0] < 2:
+                raise BadSamples(f"{path}: recon needs at least 2 pairs, there is one; reconstruct more images.")
             manifest = path / MANIFEST
             return cls(
                 path=path,
@@ -79,18 +84,34 @@ class PairSet:
         """Nobody asked for these images by a request set."""
         return None
 
-    def batches(self, size: int) -> Iterator[tuple[Array, Array]]:
+    @property
+    def requests(self) -> None:
+        """Likewise."""
+        return None
+
+    def batches(self, size: int, notes: list[str] | None = None) -> Iterator[tuple[Array, Array]]:
         """(originals, reconstructions) in order, both (n, H, W, 3) float32 in [0, 1].
 
+        `notes` gets sentences for the record, after the last batch.
+
         Raises:
-            BadSamples: an archive is damaged, or a reconstruction is not finite or leaves the range.
+            BadSamples: an archive is damaged, a reconstruction is not finite or leaves the range, or one side is flat
+                images (as soon as that is sure) or one image all over.
         """
+        sides = ("originals", "reconstructions")
+        screens = [Screen(file, side, len(self)) for (file, _), side in zip(self.members, sides, strict=True)]
         with ExitStack() as stack:
             originals, recon = (stack.enter_context(open_npz_member(*member)) for member in self.members)
             start = 0
             for images_u8, batch in zip(originals.batches(size), recon.batches(size), strict=True):
-                yield to_01(images_u8), self._checked(to_01(batch), start)
+                pair = to_01(images_u8), self._checked(to_01(batch), start)
+                for screen, images_01 in zip(screens, pair, strict=True):
+                    screen.see(images_01)
+                yield pair
                 start += len(batch)
+        found = [note for screen in screens for note in screen.notes()]
+        if notes is not None:
+            notes += found
 
     def _checked(self, recon_01: Array, start: int) -> Array:
         file, key = self.members[1]
@@ -104,6 +125,38 @@ class PairSet:
                     "(x.clip(-1, 1) + 1) / 2 for an output x within -1..1."
                 )
         return recon_01
+
+
+class Screen:
+    """Looks at one side of the pairs as it passes; what it refuses is a bug of whoever made them."""
+
+    def __init__(self, file: Path, side: str, count: int) -> None:
+        self.file = file
+        self.side = side
+        self.count = count
+        self.num_flat = 0
+        self.times: Counter[bytes] = Counter()
+
+    def see(self, images_01: Array) -> None:
+        """(n, H, W, 3). Raises BadSamples as soon as too many were flat."""
+        self.num_flat += int((images_01.min(axis=(1, 2, 3)) == images_01.max(axis=(1, 2, 3))).sum())
+        self.times.update(hashlib.sha256(image.tobytes()).digest() for image in images_01)
+        if self.num_flat > FLAT_SHARE * self.count:
+            raise BadSamples(
+                f"{self.file}: {self.num_flat:,} or more of {self.count:,} {self.side} are one flat grey or black; "
+                "look at what wrote them, and make the pairs again."
+            )
+
+    def notes(self) -> list[str]:
+        """Sentences for the record, after the last image. Raises BadSamples when they were all the same."""
+        if len(self.times) == 1:
+            raise BadSamples(
+                f"{self.file}: all {self.count:,} {self.side} are the same image; look at what wrote them, and make "
+                "the pairs again."
+            )
+        surplus = self.count - len(self.times)
+        found = {"are one flat grey or black": self.num_flat, "repeat another one to the last pixel": surplus}
+        return [f"{n:,} of {self.count:,} {self.side} {what}." for what, n in found.items() if n]
 
 
 def to_01(images: Array) -> Array:

@@ -10,16 +10,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.coco.fid_inception import WEIGHTS, FIDFeatures
-from benchmarks.recon.evaluation import Measured, Options, evaluate
+from benchmarks.recon.evaluation import Measured, Options, batch_means_interval, evaluate
 from benchmarks.recon.pairs import PairSet
 from harness.contract.digest import sha256_file
 from harness.contract.features import FeatureFile, read_features
+from harness.contract.files import read_json, write_json
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.scorer import ScoreJob, StageJob, describe_environment, run_scorer
 from harness.metrics.image import l1, psnr, ssim
 from harness.metrics.interval import bootstrap_interval
 
-VERSION = 1
+VERSION = 2
 FULL_COUNT = 50_000
 LABELS = {"rfid": ("rFID", ""), "psnr": ("PSNR", "dB"), "ssim": ("SSIM", ""), "l1": ("L1", "")}
 """Metric -> how it is printed, and its unit."""
@@ -43,18 +44,20 @@ def score(job: ScoreJob[PairSet]) -> ScoreRecord:
         metrics=list(metrics(measured, options)),
         digests={f"asset:{WEIGHTS}": sha256_file(job.assets.file(WEIGHTS))},
         environment=describe_environment(["scipy", "torch", "torchvision"]),
-        options=options.as_mapping(),
-        notes=notes(job.samples, options),
+        options={**options.as_mapping(), "resize": job.samples.made.get("resize", "not stated")},
+        protocol={"image_size": job.samples.shape[1], "ema": job.samples.made.get("ema", "not stated")},
+        notes=[*read_json(folder / "notes.json"), *notes(job.samples, options)],
     )
 
 
 def measure_pairs(job: StageJob[PairSet]) -> None:
-    """`images.npz` (l1, psnr, ssim per image), `originals.npy` and `reconstructions.npy` (features)."""
+    """`images.npz` (l1, psnr, ssim per image), `originals.npy` and `reconstructions.npy` (features), `notes.json`."""
     options, count = Options.from_mapping(job.options), len(job.samples)
     network, progress = FIDFeatures(job.assets.file(WEIGHTS)), job.progress(count, "pairs")
     files = [FeatureFile(job.out / f"{name}.npy", count) for name in ("originals", "reconstructions")]
     each: dict[str, list[np.ndarray]] = {"l1": [], "psnr": [], "ssim": []}
-    for pair in job.samples.batches(options.batch_size):
+    found: list[str] = []
+    for pair in job.samples.batches(options.batch_size, found):
         channels_first = [images_01.transpose(0, 3, 1, 2) for images_01 in pair]
         for name, metric in (("l1", l1), ("psnr", psnr), ("ssim", ssim)):
             each[name].append(metric(*channels_first))
@@ -64,10 +67,16 @@ def measure_pairs(job: StageJob[PairSet]) -> None:
     for file in files:
         file.finish()
     np.savez(job.out / "images.npz", **{name: np.concatenate(parts) for name, parts in each.items()})  # type: ignore[arg-type]
+    write_json(job.out / "notes.json", found)
 
 
 def metrics(measured: Measured, options: Options) -> Iterator[Metric]:
-    """Means over images carry a bootstrap interval; rFID is no mean and has none."""
+    """Means over images carry a bootstrap interval, about the mean that is published; rFID is no mean and has none."""
+    intervals = {
+        "psnr": batch_means_interval(measured.psnr, options.mean_batch),
+        "ssim": bootstrap_interval(measured.ssim),
+        "l1": batch_means_interval(measured.l1, options.mean_batch),
+    }
     for name, value in evaluate(measured, options).items():
         label, unit = LABELS[name]
         yield Metric(
@@ -77,7 +86,7 @@ def metrics(measured: Measured, options: Options) -> Iterator[Metric]:
             value=value,
             higher_is_better=name in ("psnr", "ssim"),
             n=len(measured.l1),
-            interval=None if name == "rfid" else bootstrap_interval(getattr(measured, name)),
+            interval=intervals.get(name),
         )
 
 

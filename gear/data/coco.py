@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from harness.contract.errors import EnvironmentFailure, MissingAsset
+from harness.contract.images import to_square
 
 COLUMNS = ("image", "caption")
 ROWS_AT_A_TIME = 32
@@ -58,20 +59,6 @@ class CocoSelection:
 def selection(total: int, num: int, seed: int) -> npt.NDArray[np.int64]:
     """(min(num, total),) rows, in the order in which they are drawn and compared."""
     return np.random.RandomState(seed).permutation(total)[:num].astype(np.int64)
-
-
-def to_square(image: Image.Image, size: int) -> Image.Image:
-    """The short side becomes `size` (the long one rounded), bicubic, then the middle size x size pixels.
-
-    Training and reconstruction truncate the long side (`gear.data.transforms`), and the published COCO figures do not.
-    """
-    width, height = image.size
-    short = min(width, height)
-    if short != size:
-        scaled = (max(size, round(width * size / short)), max(size, round(height * size / short)))
-        image = image.resize(scaled, Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 def _opened(folder: Path) -> list[tuple[Path, Any]]:

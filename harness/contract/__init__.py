@@ -61,10 +61,12 @@ score.json
                         says why), unit, higher_is_better, n (items that went in), category (or null), interval
                         ([low, high] at 95 %, or null)
     digests             object of digests: "samples", "requests", and whatever else went in
-    environment         object: python, platform, library versions, GPU, driver, image or lock digest
+    environment         object: python, platform, library versions, device ("cpu" or the GPU's name), image or lock
+                        digest
     timings_s           object: seconds by stage, "total" among them
     unscored            array of: id, reason_class (one word to count by), reason (a sentence)
     options             object: the options in force
+    protocol            object: how the samples were drawn, as in requests.json; {} or absent where nothing says it
     notes               array of sentences a reader of the number must know
     items               object: count and sha256 of items.jsonl
 items.jsonl             one object per image or question; the metrics can be computed again from it alone

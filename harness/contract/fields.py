@@ -42,9 +42,10 @@ class Fields:
                 "use the program version that wrote the file, or write it again with this one."
             )
 
-    def text(self, name: str, default: Any = _MISSING) -> Any:
-        """A non-empty string (or `default` when the field is absent or null and a default is given)."""
-        return self._checked(name, default, lambda value: isinstance(value, str) and value != "", "a non-empty string")
+    def text(self, name: str, default: Any = _MISSING, *, empty: bool = False) -> Any:
+        """A string (or `default` when the field is absent or null and a default is given); not "" unless `empty`."""
+        wanted = "a string" if empty else "a non-empty string"
+        return self._checked(name, default, lambda value: isinstance(value, str) and (empty or value != ""), wanted)
 
     def flag(self, name: str, default: Any = _MISSING) -> Any:
         """True or false."""

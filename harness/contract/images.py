@@ -72,6 +72,23 @@ def read_any_image(path: PathLike) -> np.ndarray:
     return _decode(data, path)
 
 
+def to_square(image: Image.Image, size: int) -> Image.Image:
+    """The short side becomes `size` (the long one rounded), bicubic, then the middle size x size pixels.
+
+    Both sides of the published COCO figures are brought to size like this. The transforms of training and of tokenizer
+    reconstruction are others: they truncate the long side.
+    """
+    width, height = image.size
+    if (width, height) == (size, size):
+        return image
+    short = min(width, height)
+    if short != size:
+        scaled = (max(size, round(width * size / short)), max(size, round(height * size / short)))
+        image = image.resize(scaled, Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
 def _check_png_start(data: bytes, path: Path, image_size: int) -> None:
     if not data.startswith(_SIGNATURE):
         raise BadSamples(f"{path}: is not a PNG file; save the image as 8-bit RGB PNG.")

@@ -84,6 +84,8 @@ class ScoreRecord:
     unscored: Sequence[Unscored] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     """The options the scorer ran with, defaults included."""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """How the samples were drawn (cfg_scale, temperature, ...), as their requests say; empty where nothing says it."""
     notes: Sequence[str] = ()
     """Sentences a reader of the number must know."""
     schema_version: int = SCHEMA_VERSION
@@ -122,6 +124,7 @@ class ScoreRecord:
             "timings_s": finite(self.timings_s),
             "unscored": [vars(item) for item in self.unscored],
             "options": finite(self.options),
+            "protocol": finite(self.protocol),
             "notes": [*self.notes, *(note for note in notes if note not in self.notes)],
             "items": {"count": count, "sha256": sha256_file(folder / ITEMS_FILE)},
         }
@@ -185,6 +188,7 @@ def _read_record(fields: Fields) -> ScoreRecord:
             timings_s=timings_s,
             unscored=unscored,
             options=fields.mapping("options"),
+            protocol=fields.mapping("protocol", {}),
             notes=notes,
         )
     except ValueError as reason:

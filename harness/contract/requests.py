@@ -53,11 +53,11 @@ class Protocol:
     """Keep the smallest set of tokens with at least this probability; 1 keeps all."""
 
     def __post_init__(self) -> None:
+        for name in ("image_size", "top_k"):
+            object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
         for name in ("cfg_scale", "cfg_interval", "temperature", "top_p"):
             # 1 and 1.0 are the same protocol and must have the same digest.
-            object.__setattr__(self, name, float(getattr(self, name)))
-            if not math.isfinite(getattr(self, name)):
-                raise UserError(f"protocol: {name} is not a finite number.")
+            object.__setattr__(self, name, _finite_number(name, getattr(self, name)))
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
             raise UserError(f"protocol: image_size {self.image_size} is not within 1..{MAX_IMAGE_SIZE}.")
         if self.temperature <= 0:
@@ -85,7 +85,7 @@ class Request:
     label: int | None = None
     """Class of a class-conditional request."""
     prompt: str | None = None
-    """Text of a text-conditional request."""
+    """Text of a text-conditional request; may be empty, which asks for an image of anything."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Whatever the scorer needs to know about this image, as JSON values."""
 
@@ -205,6 +205,22 @@ class RequestSet:
         return request_set
 
 
+def _whole_number(name: str, value: Any) -> int:
+    if isinstance(value, str) or not _finite_number(name, value).is_integer():
+        raise UserError(f"protocol: {name} is {value!r}, which is not a whole number.")
+    return int(value)
+
+
+def _finite_number(name: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"protocol: {name} is {value!r}, which is not a finite number.")
+    return number
+
+
 def _read_protocol(row: dict[str, Any], path: Path, error: type[UserError]) -> Protocol:
     fields = Fields(row, f"{path}, protocol", error)
     try:
@@ -228,7 +244,7 @@ def _read_request(fields: Fields) -> Request:
         seed=fields.integer("seed", low=0, high=NUM_SEEDS),
         path=fields.text("path"),
         label=fields.integer("label", low=0, high=NUM_LABELS, default=None),
-        prompt=fields.text("prompt", None),
+        prompt=fields.text("prompt", None, empty=True),  # "": a caption that is missing in a published list
         meta=fields.mapping("meta", {}),
     )
     fields.done()

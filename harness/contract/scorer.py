@@ -25,7 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -41,6 +41,7 @@ from harness.contract.errors import (
 from harness.contract.files import explain_disk_errors, read_json, safe_join, write_json
 from harness.contract.progress import Progress
 from harness.contract.record import SCORE_FILE, ScoreRecord
+from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
 
 STAGE_FILE = "features.json"
@@ -102,6 +103,10 @@ class Samples(Protocol):
     @property
     def request_digest(self) -> str | None:
         """Of the request set that was answered, where it is known."""
+
+    @property
+    def requests(self) -> RequestSet | None:
+        """The request set that was answered, where it is known."""
 
     def __len__(self) -> int: ...
 
@@ -173,8 +178,8 @@ def run_scorer(
 ) -> int:
     """Run `score` as the `score` command and return its exit code.
 
-    The digests of samples and requests, the options, the total time and the Python and NumPy versions are added to the
-    record; what the scorer itself wrote under the same names stays.
+    The digests of samples and requests, the protocol they were drawn by, the options, the total time, the device and
+    the Python and NumPy versions are added to the record; what the scorer itself wrote under the same names stays.
 
     Args:
         score: samples in, record out; it appends to `job.items`.
@@ -188,8 +193,9 @@ def run_scorer(
         if arguments.stage:
             return _run_stage(arguments, (stages or {})[arguments.stage], reads)
         job = _open_job(arguments, stages or {}, reads)
+        protocol = _protocol(job.samples)  # now: requests that the samples do not answer are refused before the work
         with explain_disk_errors(job.out):
-            record = _complete(score(job), job, time.monotonic() - started)
+            record = _complete(score(job), job, protocol, time.monotonic() - started)
             record.write(job.out, job.items)
     except UserError as error:
         return _fail(error)
@@ -267,12 +273,17 @@ def _run_stage(arguments: argparse.Namespace, stage: Stage, reads: Callable[[Pat
         arguments.out.mkdir(parents=True, exist_ok=True)
         stage(StageJob(assets=Assets(arguments.assets), out=arguments.out, options=options, given=given))
         seconds = round(time.monotonic() - started, 3)
-        row = {"stage": arguments.stage, "options": options, "seconds": seconds, "environment": describe_environment()}
+        environment = {"device": _device(), **describe_environment()}
+        row = {"stage": arguments.stage, "options": options, "seconds": seconds, "environment": environment}
         write_json(arguments.out / STAGE_FILE, row)
     return EXIT_OK
 
 
-def _complete(record: ScoreRecord, job: ScoreJob[Any], seconds: float) -> ScoreRecord:
+def _protocol(samples: Samples) -> dict[str, Any]:
+    return {} if samples.requests is None else asdict(samples.requests.protocol)
+
+
+def _complete(record: ScoreRecord, job: ScoreJob[Any], protocol: Mapping[str, Any], seconds: float) -> ScoreRecord:
     digests = {"samples": job.samples.digest}
     if job.samples.request_digest is not None:
         digests["requests"] = job.samples.request_digest
@@ -280,9 +291,23 @@ def _complete(record: ScoreRecord, job: ScoreJob[Any], seconds: float) -> ScoreR
         record,
         digests={**digests, **record.digests},
         options={**job.options, **record.options},
+        protocol={**protocol, **record.protocol},
         timings_s={"total": round(seconds, 3), **record.timings_s},
-        environment={**describe_environment(), **record.environment},
+        environment={"device": _devices(job), **describe_environment(), **record.environment},
     )
+
+
+def _devices(job: ScoreJob[Any]) -> str:
+    """Where the numbers come from: the devices of the stages that were there already, else this process's own."""
+    files = sorted(job.features.glob(f"*/{STAGE_FILE}")) if job.features else []
+    found = dict.fromkeys(read_json(file)["environment"].get("device") for file in files)
+    return ", ".join(filter(None, found)) or _device()
+
+
+def _device() -> str:
+    """The GPU that this process has used, by name, or "cpu". PyTorch is only asked where a scorer has imported it."""
+    torch: Any = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_initialized() else "cpu"
 
 
 def _fail(error: UserError) -> int:

@@ -1,21 +1,33 @@
 """Which of several models is better on a metric, and when the numbers do not let anybody say so.
 
 A difference counts as a win only when it is in the better direction, was measured the same way on both sides (version,
-unit, about the same number of items), and the intervals, where they exist, do not overlap.
+assets, options, unit, about the same number of items), and the intervals, where they exist, do not overlap. How the
+images were drawn (guidance, temperature) may differ, since that is what people compare; a note says so.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from harness.contract.record import Metric, ScoreRecord
 from harness.report.formats import arrow, format_together, in_words, plural
 
 LARGEST_N_GAP = 0.01
 """Counts further apart than this share make two values incomparable (FID falls with n); a few unscored items do not."""
+
+DRAWN = {"samples", "requests"}
+"""Digests of what is compared; all others are of what it is measured with."""
+NOT_MEASURING = {
+    *("batch_size", "backend", "device"),  # how a number is computed
+    *("duplicates", "reference_split", "references", "samples_are"),  # what is refused
+    *("exact", "ema"),  # whether there are more metrics; which weights are judged
+}
+"""Options that leave the meaning of a metric alone."""
 
 
 class Outcome(Enum):
@@ -51,6 +63,8 @@ class MetricRow:
     category: str | None
     cells: tuple[Metric | None, ...]
     verdict: Verdict
+    note: str = ""
+    """What else differs between the models: how their images were drawn."""
 
     @property
     def any_metric(self) -> Metric:
@@ -77,13 +91,24 @@ def metric_rows(records: Sequence[ScoreRecord]) -> list[MetricRow]:
     """Line up the metrics of several records, in the order in which the records first state them."""
     tables = [{(m.name, m.category): m for m in record.metrics} for record in records]
     keys = list(dict.fromkeys(key for table in tables for key in table))
-    obstacle = _versions_obstacle(records)
+    obstacle, note = _versions_obstacle(records) or _settings_obstacle(records), protocol_note(records)
     rows = []
     for name, category in keys:
         cells = tuple(table.get((name, category)) for table in tables)
         verdict = Verdict(outcome=Outcome.NOT_COMPARABLE, reason=obstacle) if obstacle else judge(cells)
-        rows.append(MetricRow(name=name, category=category, cells=cells, verdict=verdict))
+        rows.append(MetricRow(name=name, category=category, cells=cells, verdict=verdict, note=note))
     return rows
+
+
+def protocol_note(records: Sequence[ScoreRecord]) -> str:
+    """One sentence when the images of several records were drawn differently, or not all records say how."""
+    protocols = [record.protocol for record in records]
+    if not any(protocols):
+        return ""
+    if not all(protocols):
+        return "Not every record says how its images were drawn (guidance, temperature)."
+    differing = list(_differing(protocols, set().union(*protocols)))
+    return f"The images were drawn with different {in_words(differing)}." if differing else ""
 
 
 def judge(cells: Sequence[Metric | None]) -> Verdict:
@@ -122,7 +147,7 @@ def summary(labels: Sequence[str], rows: Sequence[MetricRow]) -> list[str]:
     for reason in dict.fromkeys(row.verdict.reason for row in unclear):
         names = in_words([row.title for row in unclear if row.verdict.reason == reason])
         sentences.append(f"{names} cannot be compared: {reason}.")
-    return sentences
+    return sentences + [note for note in dict.fromkeys(row.note for row in overall) if note]
 
 
 def _wins(labels: Sequence[str], rows: Sequence[MetricRow]) -> str:
@@ -146,6 +171,23 @@ def _with_numbers(row: MetricRow, winner: int) -> str:
 def _versions_obstacle(records: Sequence[ScoreRecord]) -> str:
     versions = dict.fromkeys(f"{record.benchmark} version {record.benchmark_version}" for record in records)
     return f"measured by {in_words(list(versions))}" if len(versions) > 1 else ""
+
+
+def _settings_obstacle(records: Sequence[ScoreRecord]) -> str:
+    """Other assets, or other options where the records know them: a newer record may have one that an older lacks."""
+    digests, options = [record.digests for record in records], [record.options for record in records]
+    names = [name for name in sorted(set().union(*digests) - DRAWN) if len({row.get(name) for row in digests}) > 1]
+    shared = set(options[0]).intersection(*options) - NOT_MEASURING if options else set()
+    differing = [*names, *_differing(options, shared)]
+    return f"measured with different {in_words(differing)}" if differing else ""
+
+
+def _differing(rows: Sequence[Mapping[str, Any]], names: Set[str]) -> Iterator[str]:
+    """Names whose values are not the same in all rows, each with the values, in the order of the rows."""
+    for name in sorted(names):
+        values = [row.get(name) for row in rows]
+        if any(value != values[0] for value in values):
+            yield f"{name} ({in_words([textwrap.shorten(str(value), 40) for value in values])})"
 
 
 def _cells_obstacle(cells: Sequence[Metric | None], metrics: Sequence[Metric]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from harness.contract.errors import UserError
 from harness.contract.record import ScoreRecord
 from harness.contract.samples import SampleSet
-from harness.record import REPORT_FILE, RunRecord, StepResult
+from harness.record import REPORT_FILE, RunRecord, StepResult, read_score
 from harness.report.declared import labelled, published_by
 from harness.report.formats import format_seconds, in_words
 from harness.report.html import Report
@@ -96,7 +96,7 @@ def _finished(record: RunRecord, kind: str) -> list[StepResult]:
 
 def _read_score(run_dir: Path, step: StepResult) -> Finding:
     try:
-        return Finding(step=step, score=ScoreRecord.read(run_dir / step.folder / "output"))
+        return Finding(step=step, score=read_score(run_dir, step))
     except UserError as error:
         return Finding(step=step, problem=str(error))
 

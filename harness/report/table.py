@@ -56,7 +56,7 @@ def steps_table(steps: Iterable[StepResult], title: str = "") -> Table:
     for step in steps:
         seconds = step.computed_s if step.status == "cached" else step.seconds
         time = "" if step.status in NOT_RUN else format_seconds(seconds)
-        status = Text(step.status, style=STATUS_STYLES[step.status])
+        status = Text(step.status, style=STATUS_STYLES.get(step.status, ""))
         key = Text((step.key or "")[:KEY_DIGITS], style="dim")
         table.add_row(Text(step.name), Text(step.kind), status, Text(time), key)
     return table
@@ -68,7 +68,7 @@ def runs_table(runs: Iterable[tuple[RunRecord, Mapping[str, ScoreRecord]]], titl
     for name in ("run", "started", "status", "scores"):
         table.add_column(name)
     for record, scores in runs:
-        status = Text(record.status, style=STATUS_STYLES[record.status])
+        status = Text(record.status, style=STATUS_STYLES.get(record.status, ""))
         headlines = "\n".join(headline(score) for score in scores.values())
         table.add_row(Text(record.run, style="bold"), Text(record.started), status, Text(headlines))
     return table

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.coco.dataset import CocoParquet, selection, to_square
+from benchmarks.coco.dataset import CocoParquet, selection
 from benchmarks.coco.evaluation import Options, fid
 from benchmarks.coco.scorer import real_batches
 from gear.data.coco import CocoSelection
+from harness.contract.images import to_square
 from harness.metrics.clip_score import clip_score, cosines
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_case
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import os
+import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from harness.assets import Asset, AssetStore, _fetch, git_blob_id, read_assets
 from harness.contract.digest import sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
 from harness.digests import DigestMemo
+from harness.project import find_project
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -201,3 +205,63 @@ def test_the_git_id_is_what_git_says(tmp_path):
     file = tmp_path / "empty"
     file.write_bytes(b"")
     assert git_blob_id(file) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # the id of the empty file, everywhere
+
+
+def test_another_file_than_the_first_is_taken_in_only_where_that_is_meant(tmp_path, file):
+    asset, other = Asset(name="w", file="w.bin"), tmp_path / "other.bin"
+    other.write_bytes(b"another")
+    store = make_store(tmp_path, asset)
+    path = store.bring(asset, file)
+    with pytest.raises(MissingAsset, match=r"the first 'w' that came in had .* add --replace"):
+        store.bring(asset, other)
+    assert path.read_bytes() == CONTENT and store.find("w").digest == sha256_file(file)
+    path.unlink()  # what holds is the digest that was recorded, not the file that happens to lie there
+    with pytest.raises(MissingAsset, match="add --replace"):
+        store.bring(asset, other)
+    store.bring(asset, other, replace=True)
+    assert store.find("w").digest == sha256_file(other)
+
+
+def test_replacing_does_not_overrule_a_listed_digest(tmp_path, file):
+    asset = Asset(name="w", file="w.bin", sha256="0" * 64)
+    with pytest.raises(MissingAsset, match="listed is"):
+        make_store(tmp_path, asset).bring(asset, file, replace=True)
+
+
+def test_a_file_that_is_fetched_again_is_compared_with_the_first(tmp_path, monkeypatch):
+    asset = Asset(name="w", file="w.bin", urls=("https://example.org/w",))
+    store = make_store(tmp_path, asset)
+    contents = iter([b"first", b"second", b"second", b"third"])
+    monkeypatch.setattr("harness.assets._fetch", lambda url, partial, progress: partial.write_bytes(next(contents)))
+    path = store.pull(asset)
+    assert store.pull(asset) == path  # nothing is fetched
+    path.unlink()
+    with pytest.raises(MissingAsset, match="add --replace"):
+        store.pull(asset)
+    assert store.pull(asset, replace=True).read_bytes() == b"second"
+    assert store.pull(asset, replace=True).read_bytes() == b"third"
+
+
+def test_a_file_in_the_store_is_not_read_again_because_a_step_linked_it(tmp_path, file, monkeypatch):
+    """The venv runtime links assets into the folder of each step that reads them."""
+    asset = Asset(name="w", file="w.bin")
+    store = make_store(tmp_path, asset)
+    path = store.bring(asset, file)
+    hour_ago = time.time() - 3600
+    os.utime(path, (hour_ago, hour_ago))
+    digest = store.find("w").digest
+    monkeypatch.setattr("harness.digests.sha256_file", lambda path: pytest.fail(f"{path} was read again"))
+    os.link(path, tmp_path / "in")
+    assert store.find("w").digest == digest
+    (tmp_path / "in").unlink()
+    assert store.find("w").digest == digest
+
+
+def test_a_file_whose_name_ends_in_its_digest_is_checked_against_it(monkeypatch):
+    """As PyTorch names weights: `name-<first eight digits of the sha256>.pth`."""
+    monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)
+    listed = read_assets(find_project().benchmarks_dir).values()
+    names = {asset.name: re.search(r"-([0-9a-f]{8})\.pth$", (*asset.urls, asset.file)[0]) for asset in listed}
+    wanted = {name: match[1] for name, match in names.items() if match}
+    assert {"fid-inception", "mask2former-swin-s"} <= set(wanted)
+    assert {asset.name: asset.sha256_prefix for asset in listed if asset.name in wanted} == wanted

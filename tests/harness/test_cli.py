@@ -106,6 +106,27 @@ def test_a_plan_and_a_dry_run_write_nothing(toy, samples):
         (["run", "--benchmark", "toy", "--generator", "true", "--set", "toy.scale"], 2, "not NAME=VALUE"),
         (["run", "--benchmark", "toy", "--generator", "true", "--protocol", "cgf=2"], 2, "there are: image_size"),
         (["run", "--benchmark", "toy", "--generator", "true", "--protocol", "top_p=7"], 2, "top_p"),
+        (["run", "--benchmark", "toy", "--generator", "true", "--protocol", "cfg_scale=abc"], 2, "cfg_scale is 'abc'"),
+        (["run", "--benchmark", "toy", "--generator", "true", "--protocol", "top_k=1.5"], 2, "top_k is 1.5"),
+        (
+            ["run", "--benchmark", "toy", "--generator", "true", "--protocol", "top_k=["],
+            2,
+            "--protocol top_k=[: the value",
+        ),
+        (["run", "--benchmark", "toy", "--tokenizer", ".", "--protocol", "image_size=abc"], 2, "image_size is 'abc'"),
+        (["run", "--benchmark", "toy", "--samples", ".", "--limit", "10"], 2, "leave out --limit"),
+        (
+            ["run", "--benchmark", "toy", "--generator", "true", "--set", "toy.scale=["],
+            2,
+            "--set toy.scale=[: the value",
+        ),
+        (
+            ["run", "--benchmark", "toy", "--generator", "true", "--set", "toy.scale=2024-13-45"],
+            2,
+            "put text in quotes",
+        ),
+        (["score", "toy", "--samples", ".", "--set", "scale=["], 2, "--set toy.scale=[: the value"),
+        (["score", "toy", "--samples", ".", "--set", "toy.scael=2"], 2, "--set toy.scael: toy has no such option"),
         (["run", "--benchmark", "toy", "--generator", "true"], 4, "toy needs 'toy-reference'"),
         (["run", "--benchmark", "toy", "--generator", "true", "--asset", "toy-reference=no"], 4, "does not exist"),
         (["plan", "--benchmark", "toy", "--generator", "true"], 4, "harness assets import toy-reference FILE"),
@@ -119,6 +140,63 @@ def test_a_mistake_is_one_sentence_with_a_fix_and_a_documented_status(toy, words
     result = harness(*words)
     assert result.exit_code == code and sentence in result.output, result.output
     assert "Traceback" not in result.output
+
+
+def test_an_option_is_taken_with_and_without_the_name_of_the_only_benchmark(toy, samples):
+    words = ("score", "toy", "--samples", samples, "--asset", f"toy-reference={toy.reference}")
+    for option in ("scale=3", "toy.scale=3"):
+        result = harness(*words, "--set", option)
+        assert result.exit_code == 0 and "21.00" in result.output, result.output
+
+
+def test_a_number_that_was_edited_is_not_believed_and_is_computed_again(toy, samples, scored):
+    (score,) = toy.runs_dir.glob("grey/steps/*-score-toy/output/score.json")
+    score.write_text(score.read_text().replace("7.0", "9.0"))
+    for command in ("show", "compare"):
+        result = harness(command, "grey")
+        assert result.exit_code == 2 and "9.00" not in result.output
+        assert "score.json: is not the file that record.json vouches for" in result.output
+        assert "run the same command again" in result.output
+    listed = harness("ls")
+    assert listed.exit_code == 0 and "9.00" not in listed.output
+    words = ("--samples", samples, "--asset", f"toy-reference={toy.reference}", "--name", "grey")
+    assert "7.00" in harness("score", "toy", *words).output and "7.00" in harness("show", "grey").output
+
+
+def test_one_run_that_cannot_be_read_does_not_hide_the_others(toy, scored):
+    for name, text in {"torn": '{"format": ', "other": '{"format": "song"}'}.items():
+        (toy.runs_dir / name).mkdir()
+        (toy.runs_dir / name / "record.json").write_text(text)
+    result = harness("ls")
+    assert result.exit_code == 0 and "grey" in result.output
+    assert "torn/record.json" in result.output and "other/record.json" in result.output
+    assert find_run("gre", toy.runs_dir).name == "grey"
+
+
+def test_a_status_of_another_version_is_shown_as_it_is(toy, scored):
+    path = toy.runs_dir / "grey" / "record.json"
+    path.write_text(path.read_text().replace('"status": "finished"', '"status": "paused"'))
+    for command in (["ls"], ["show", "grey"]):
+        result = harness(*command)
+        assert result.exit_code == 0 and "paused" in result.output, result.output
+
+
+def test_runs_of_the_same_name_are_compared_under_the_names_that_tell_them_apart(toy, samples, scored):
+    words = ("score", "toy", "--samples", samples, "--asset", f"toy-reference={toy.reference}", "--name", "grey")
+    np.savez(samples, arr_0=np.full((5, 8, 8, 3), 9, np.uint8))
+    harness(*words, "--runs", "other")
+    result = harness("compare", "runs/grey", "other/grey")
+    assert result.exit_code == 0
+    for part in ("runs/grey", "other/grey", "7.00", "9.00"):
+        assert part in result.output
+
+
+def test_an_asset_is_replaced_only_on_request(toy):
+    harness("assets", "import", toy.reference)
+    toy.reference.write_text("2.0")
+    refused = harness("assets", "import", toy.reference)
+    assert refused.exit_code == 4 and "add --replace" in refused.output
+    assert harness("assets", "import", "--replace", toy.reference).exit_code == 0
 
 
 def test_samples_that_are_none_end_with_their_own_status(toy):

@@ -53,3 +53,15 @@ def test_a_folder_is_its_names_and_contents(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="nothing-here"):
         DigestMemo(tmp_path / "memo").of(tmp_path / "nothing-here")
+
+
+def test_a_link_to_a_file_of_our_own_is_no_change_and_a_write_is(tmp_path, monkeypatch):
+    memo, path, reads = DigestMemo(tmp_path / "memo"), tmp_path / "a", []
+    monkeypatch.setattr("harness.digests.sha256_file", lambda path: reads.append(path) or sha256_file(path))
+    path.write_text("x")
+    settle(path)
+    first = memo.file(path, ours=True)
+    os.link(path, tmp_path / "link")
+    assert memo.file(path, ours=True) == first and len(reads) == 1
+    (tmp_path / "link").write_text("y")
+    assert memo.file(path, ours=True) == sha256_file(path) != first

@@ -204,3 +204,39 @@ def test_generators_and_tokenizers_are_not_mixed_up(toy):
         make_plan(Request(benchmarks=("toy",), generator=toy.command()), pairs_benchmark(toy))
     with pytest.raises(UserError, match="cannot draw what toy asks for"):
         make_plan(Request(benchmarks=("toy",), generator=tokenizer(toy)), toy.catalog)
+
+
+# --- what a request may say ------------------------------------------------------------------------------------------
+
+
+def test_an_option_that_is_also_said_of_the_requests_changes_both(toy):
+    """How many prompts of a pool, and which: the scorer looks for those that were drawn."""
+    toy.edit("benchmarks/toy/benchmark.yaml", "{scale: 1.0, refuse: 0}", "{scale: 1.0, refuse: 0, count: 12}")
+    plan = toy.plan(options={"toy": {"count": 5, "scale": 2.0}})
+    spec, options = plan.step("requests-toy").inputs["spec.json"], plan.step("score-toy").inputs["options.json"]
+    wanted = {"kind": "classes", "count": 5, "num_classes": 3, "labels": "balanced"}
+    assert isinstance(spec, Document) and spec.value["requests"] == wanted
+    assert options == Document({"scale": 2.0, "refuse": 0, "count": 5})
+    assert toy.run(options={"toy": {"count": 5}}).status == "finished" and toy.drawn() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"limit": 10}, "--limit"),
+        ({"run_seed": 3}, "--seed"),
+        ({"protocol": {"cfg_scale": 4}, "limit": 10}, "--limit, --protocol cfg_scale"),
+    ],
+)
+def test_what_would_change_nothing_about_samples_that_exist_is_refused(toy, given, named: str):
+    (toy.root / "mine.npz").touch()
+    with pytest.raises(UserError, match=f"leave out {named}, which would change nothing"):
+        toy.plan(generator=existing_samples(toy.root / "mine.npz"), **given)
+
+
+def test_a_tokenizer_goes_by_limit_and_image_size_and_by_nothing_else_of_the_protocol(toy):
+    fields = {"benchmarks": ("toy",), "generator": tokenizer(toy, limit=7), "limit": 7}
+    plan = make_plan(Request(**fields, protocol={"image_size": 16}), pairs_benchmark(toy))
+    assert "--image-size 16" in " ".join(plan.steps[0].argv)
+    with pytest.raises(UserError, match="leave out --seed, --protocol top_k,"):
+        make_plan(Request(**fields, protocol={"image_size": 16, "top_k": 5}, run_seed=1), pairs_benchmark(toy))

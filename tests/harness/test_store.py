@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import lease
+from harness.contract.digest import sha256_file
 from harness.contract.errors import EnvironmentFailure
 from harness.store import Store
 
@@ -80,6 +81,18 @@ def test_a_damaged_entry_counts_as_not_there_and_can_be_replaced(tmp_path, damag
     assert store.find("train", KEY) is None
     fill(store)
     assert store.find("train", KEY)
+
+
+def test_a_score_that_was_edited_counts_as_not_there(tmp_path):
+    store = Store(tmp_path)
+    with store.working("score", KEY) as work:
+        work.output.mkdir(parents=True)
+        file = work.output / "score.json"
+        file.write_text('{"value": 3}')
+        entry = store.commit(work, "score", KEY, digest=sha256_file(file), meta={})
+    assert store.find("score", KEY) == entry
+    (entry.output / "score.json").write_text('{"value": 1}')  # as many bytes
+    assert store.find("score", KEY) is None
 
 
 def test_a_second_commit_replaces_the_first(tmp_path):

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
+import yaml
 
-from benchmarks.adm.references import Measure, Reference, refuse_mixed_up
-from harness.contract.errors import UserError
+from benchmarks.adm.evaluation import Options
+from benchmarks.adm.references import Measure, Reference, SamplesAre, refuse_mixed_up, refuse_other_kind
+from harness.contract.adopt import sample_set_from_npz
+from harness.contract.errors import BadSamples, UserError
+from harness.contract.requests import Protocol, RequestSet, class_requests
+from harness.contract.samples import SampleSet
+
+DECLARED = yaml.safe_load((Path(__file__).parents[3] / "benchmarks" / "adm" / "benchmark.yaml").read_text())
+REQUESTS = class_requests("adm", 2, Protocol(image_size=8), count=3, num_classes=4)
 
 
-def reference(count: int, *, has_statistics: bool) -> Reference:
-    return Reference(filename="reference.npz", sha256="0" * 64, count=count, has_statistics=has_statistics)
+def reference(count: int, *, has_statistics: bool, **said: Any) -> Reference:
+    return Reference(filename="reference.npz", sha256="0" * 64, count=count, has_statistics=has_statistics, **said)
 
 
 TRAIN = reference(10_000, has_statistics=True)
 VALIDATION = reference(50_000, has_statistics=False)
 OTHER = reference(2_000, has_statistics=False)
+
+
+def test_benchmark_yaml_declares_the_defaults_and_the_published_values() -> None:
+    assert DECLARED["options"] == Options().as_mapping()
+    rows = {(row["model"], row["protocol"].split("(")[-1][:5]): row["metrics"]["gfid"] for row in DECLARED["published"]}
+    assert rows[("LlamaGen-B", "24x24")] == 6.09
+    assert rows[("LlamaGen-3B", "24x24")] == 2.18
 
 
 @pytest.mark.parametrize(
@@ -29,12 +48,61 @@ def test_rfid_against_the_training_set_is_refused() -> None:
         refuse_mixed_up("rfid", TRAIN)
 
 
+@pytest.mark.parametrize("count", [49_999, 50_000])
 @pytest.mark.parametrize("has_statistics", [False, True])
-def test_gfid_against_the_validation_set_is_refused(has_statistics: bool) -> None:
+def test_gfid_against_the_validation_set_is_refused(count: int, has_statistics: bool) -> None:
+    with pytest.raises(UserError, match=r"gFID compares with the training set.*adm\.reference_split=train\|val\|other"):
+        refuse_mixed_up("gfid", reference(count, has_statistics=has_statistics))
+
+
+def test_what_the_user_says_overrules_the_guess() -> None:
+    refuse_mixed_up("gfid", reference(50_000, has_statistics=True, said="train"))
+    refuse_mixed_up("rfid", reference(10_000, has_statistics=True, said="other"))
     with pytest.raises(UserError, match="gFID compares with the training set"):
-        refuse_mixed_up("gfid", reference(50_000, has_statistics=has_statistics))
+        refuse_mixed_up("gfid", reference(10_000, has_statistics=False, said="val"))
 
 
-def test_a_known_digest_says_more_than_the_contents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.adm.references.KNOWN_SHA256", {"0" * 64: "val"})
-    assert TRAIN.split == "val"
+def test_a_known_digest_says_more_than_the_contents() -> None:
+    assert reference(10_000, has_statistics=True, known={"0" * 64: "val"}).split == "val"
+    assert reference(10_000, has_statistics=True, known={"1" * 64: "val"}).split == "train"
+
+
+def test_an_archive_that_nobody_knows_is_noted() -> None:
+    assert "reference_split" in OTHER.notes[0]
+    known = reference(2_000, has_statistics=False, known={"0" * 64: "other"})
+    said = reference(2_000, has_statistics=False, said="other")
+    assert [TRAIN.notes, known.notes, said.notes] == [[], [], []]
+
+
+def drawn(folder: Path, generator: dict | None = None, requests: RequestSet | None = None) -> SampleSet:
+    images_u8 = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    np.savez(folder / "drawn.npz", arr_0=images_u8)
+    return sample_set_from_npz(folder / "drawn.npz", folder / "samples", generator=generator, requests=requests)
+
+
+@pytest.mark.parametrize(("measure", "said"), [("gfid", "auto"), ("gfid", "generated"), ("rfid", "reconstructions")])
+def test_images_of_which_nothing_is_known_pass_as_what_the_user_says(
+    tmp_path: Path, measure: Measure, said: SamplesAre
+) -> None:
+    refuse_other_kind(measure, drawn(tmp_path), said)
+
+
+@pytest.mark.parametrize(("generator", "said"), [(None, "reconstructions"), ({"kind": "reconstructions"}, "auto")])
+def test_gfid_of_reconstructions_is_refused(tmp_path: Path, generator: dict | None, said: SamplesAre) -> None:
+    with pytest.raises(BadSamples, match="gFID is for drawn images"):
+        refuse_other_kind("gfid", drawn(tmp_path, generator), said)
+
+
+def test_rfid_of_images_that_were_drawn_is_refused(tmp_path: Path) -> None:
+    samples = drawn(tmp_path, requests=REQUESTS)
+    with pytest.raises(BadSamples, match=r"rFID is for reconstructions.*adm\.samples_are=reconstructions"):
+        refuse_other_kind("rfid", samples, "auto")
+    refuse_other_kind("rfid", samples, "reconstructions")
+
+
+@pytest.mark.parametrize(
+    "given", [{"reference_split": "test"}, {"samples_are": "pairs"}, {"references": {"abc": "train"}}]
+)
+def test_a_wrong_option_is_refused_by_name(given: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(given))):
+        Options.from_mapping(given)

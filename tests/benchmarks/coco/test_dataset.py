@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.coco.dataset import CocoParquet, selection, to_square
+from benchmarks.coco.dataset import CocoParquet, selection
 from benchmarks.coco.request_set import main
 from harness.contract.errors import MissingAsset
 from harness.contract.files import write_json
@@ -48,6 +48,16 @@ def test_rows_are_counted_over_all_files_in_order_of_name(folder: Path) -> None:
     assert dataset.captions() == [f"caption {row}" for row in range(10)]
 
 
+def test_the_digest_is_of_the_bytes_of_the_files(folder: Path) -> None:
+    before = CocoParquet(folder).digest
+    assert CocoParquet(folder).digest == before
+    (folder / "README.md").write_text("not data")
+    assert CocoParquet(folder).digest == before
+    table = pq.read_table(folder / "val-1.parquet")
+    pq.write_table(table.slice(1), folder / "val-1.parquet")
+    assert CocoParquet(folder).digest != before
+
+
 def test_an_image_may_be_bytes_a_struct_or_a_path(folder: Path) -> None:
     found = {row: np.asarray(image)[0, 0, 0] for row, image in CocoParquet(folder).images({0, 5, 8, 9})}
     assert found == {0: 0, 5: 5, 8: 8, 9: 9}
@@ -56,19 +66,6 @@ def test_an_image_may_be_bytes_a_struct_or_a_path(folder: Path) -> None:
 def test_the_selection_is_capped_and_permuted() -> None:
     assert sorted(selection(10, 30_000, 42)) == list(range(10))
     np.testing.assert_array_equal(selection(10, 4, 42), np.random.RandomState(42).permutation(10)[:4])
-
-
-@pytest.mark.parametrize(("size", "wanted"), [((100, 67), (48, 32)), ((64, 64), (32, 32)), ((20, 30), (32, 48))])
-def test_the_short_side_is_brought_to_size_and_the_middle_kept(size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    scaled = image.resize(wanted, Image.Resampling.BICUBIC)
-    left, top = (wanted[0] - 32) // 2, (wanted[1] - 32) // 2
-    np.testing.assert_array_equal(to_square(image, 32), scaled.crop((left, top, left + 32, top + 32)))
-
-
-def test_a_square_of_the_right_size_stays_as_it_is() -> None:
-    image = Image.new("RGB", (32, 32))
-    assert to_square(image, 32) is image
 
 
 def test_the_request_set_follows_the_selection(folder: Path, tmp_path: Path) -> None:

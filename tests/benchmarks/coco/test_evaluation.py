@@ -40,7 +40,7 @@ def test_images_without_captions_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "drawn.npz", arr_0=np.zeros((3, 8, 8, 3), np.uint8))
     samples = sample_set_from_npz(tmp_path / "drawn.npz", tmp_path / "samples")
     with pytest.raises(BadSamples, match="nothing says which caption"):
-        requests_of(samples, None, Options())
+        requests_of(samples, Assets(FOLDER / "check" / "assets"), Options())
 
 
 def test_a_wrong_option_is_refused_by_name() -> None:

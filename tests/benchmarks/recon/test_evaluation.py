@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks.recon.evaluation import Measured, Options, evaluate
+from benchmarks.recon.evaluation import Measured, Options, batch_means_interval, evaluate
 from benchmarks.recon.pairs import PairSet
 from benchmarks.recon.scorer import LABELS, metrics, notes
 from harness.contract.errors import BadSamples, UserError
+from harness.metrics.image import mean_of_batch_means
+from harness.metrics.interval import bootstrap_interval
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "recon"
 DECLARED = yaml.safe_load((FOLDER / "benchmark.yaml").read_text())
@@ -30,9 +32,35 @@ def test_benchmark_yaml_declares_the_defaults_and_metrics_of_the_code() -> None:
 
 def test_a_short_last_batch_weighs_as_much_as_a_full_one_in_l1_but_not_in_ssim() -> None:
     given = measured()
-    values = evaluate(given, Options(batch_size=8))
+    values = evaluate(given, Options(mean_batch=8))
     assert values["l1"] == pytest.approx((given.l1[:8].mean() + given.l1[8:].mean()) / 2)
     assert values["ssim"] == pytest.approx(given.ssim.mean())
+
+
+def test_the_speed_of_the_network_does_not_move_the_numbers() -> None:
+    assert evaluate(measured(), Options(batch_size=3)) == evaluate(measured(), Options())
+
+
+def test_the_interval_is_about_the_published_value_where_the_last_batch_is_short() -> None:
+    values = np.r_[np.random.default_rng(0).normal(20, 1, 32), [40.0]]
+    low, high = batch_means_interval(values, 32)
+    assert low < mean_of_batch_means(values, 32) < high
+    ordinary = np.random.default_rng(0).normal(20, 1, 1000)
+    low, high = batch_means_interval(ordinary, 32)
+    assert 0.09 < high - low < 0.16
+    assert low < mean_of_batch_means(ordinary, 32) < high
+
+
+def test_of_full_batches_it_is_the_interval_of_a_mean() -> None:
+    values = np.random.default_rng(0).normal(20, 1, 64)
+    assert batch_means_interval(values, 32) == pytest.approx(bootstrap_interval(values))
+
+
+def test_the_published_tokenizers_are_listed() -> None:
+    rows = {row["model"].split(" (")[0]: row["metrics"] for row in DECLARED["published"]}
+    assert len(rows) == 9
+    assert rows["VQ-16, original"] == {"rfid": 2.19, "psnr": 20.79, "ssim": 0.55}
+    assert rows["IBQ-16, GEAR"] == {"rfid": 1.72, "psnr": 20.92, "ssim": 0.57}
 
 
 def test_means_have_an_interval_and_the_distance_has_none() -> None:

@@ -69,6 +69,38 @@ def test_values_that_are_no_image_are_refused_with_their_row(tmp_path: Path, val
         list(PairSet.open(saved(tmp_path, images(), broken)).batches(2))
 
 
+def test_one_pair_is_refused_when_the_set_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(BadSamples, match="at least 2 pairs"):
+        PairSet.open(saved(tmp_path, images(1), recon(1)))
+
+
+@pytest.mark.parametrize("side", ["originals", "reconstructions"])
+def test_black_images_are_refused_with_the_first_batch(tmp_path: Path, side: str) -> None:
+    given = {"originals": images(), "reconstructions": recon()}
+    given[side] = np.zeros_like(given[side])
+    batches = PairSet.open(saved(tmp_path, **given)).batches(2)
+    with pytest.raises(BadSamples, match=f"2 or more of 5 {side} are one flat grey or black"):
+        next(batches)
+
+
+@pytest.mark.parametrize("side", ["originals", "reconstructions"])
+def test_one_image_all_over_is_refused(tmp_path: Path, side: str) -> None:
+    given = {"originals": images(), "reconstructions": recon()}
+    given[side] = np.repeat(given[side][:1], 5, axis=0)
+    with pytest.raises(BadSamples, match=f"all 5 {side} are the same image"):
+        list(PairSet.open(saved(tmp_path, **given)).batches(2))
+
+
+def test_few_flat_or_repeated_images_are_noted(tmp_path: Path) -> None:
+    originals, notes = images(200), list[str]()
+    originals[3], originals[7] = 0, originals[8]
+    list(PairSet.open(saved(tmp_path, originals, recon(200))).batches(64, notes))
+    assert notes == [
+        "1 of 200 originals are one flat grey or black.",
+        "1 of 200 originals repeat another one to the last pixel.",
+    ]
+
+
 def test_a_truncated_archive_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSamples, match="holds no pairs"):
         PairSet.open(tmp_path)

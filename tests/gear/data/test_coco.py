@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from gear.data.coco import CocoSelection, to_square
+from gear.data.coco import CocoSelection
 from harness.contract.errors import EnvironmentFailure, MissingAsset
 
 
@@ -44,13 +44,6 @@ def test_captions_and_images_come_in_the_order_of_the_permutation(folder: Path) 
 def test_all_rows_are_taken_where_more_are_asked_for(folder: Path) -> None:
     chosen = CocoSelection(folder, num=1000, seed=42)
     assert sorted(chosen.images(0, len(chosen), 4)[:, 0, 0, 0]) == list(range(6))
-
-
-def test_the_long_side_is_rounded() -> None:
-    """6 x 4 to 5 px: 7.5 px wide becomes 8 (even), where truncation would give 7."""
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    wide = Image.fromarray(pixels).resize((8, 5), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(to_square(Image.fromarray(pixels), 5), np.asarray(wide)[:, 1:6])
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

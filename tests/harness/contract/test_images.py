@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from harness.contract.errors import BadSamples, EnvironmentFailure
-from harness.contract.images import encode_png, read_any_image, read_png
+from harness.contract.images import encode_png, read_any_image, read_png, to_square
 
 SQUARES = st.integers(1, 9).flatmap(lambda size: hnp.arrays(np.uint8, (size, size, 3)))
 
@@ -179,3 +179,23 @@ def test_another_format_is_refused(tmp_path):
     path = save(tmp_path / "a.bmp", Image.fromarray(noise()))
     with pytest.raises(BadSamples, match="cannot be decoded"):
         read_any_image(path)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [((100, 67), (48, 32)), ((64, 64), (32, 32)), ((20, 30), (32, 48))])
+def test_the_short_side_is_brought_to_size_and_the_middle_kept(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    scaled = image.resize(wanted, Image.Resampling.BICUBIC)
+    left, top = (wanted[0] - 32) // 2, (wanted[1] - 32) // 2
+    np.testing.assert_array_equal(to_square(image, 32), scaled.crop((left, top, left + 32, top + 32)))
+
+
+def test_a_square_of_the_right_size_stays_as_it_is() -> None:
+    image = Image.new("RGB", (32, 32))
+    assert to_square(image, 32) is image
+
+
+def test_the_long_side_is_rounded() -> None:
+    """6 x 4 to 5 px: 7.5 px wide becomes 8 (even), where truncation would give 7."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    wide = Image.fromarray(pixels).resize((8, 5), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(to_square(Image.fromarray(pixels), 5), np.asarray(wide)[:, 1:6])

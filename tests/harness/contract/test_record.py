@@ -32,6 +32,7 @@ RECORDS = st.builds(
     timings_s=st.dictionaries(TEXT, st.floats(0, 1e6), max_size=2),
     unscored=st.lists(st.builds(Unscored, id=TEXT, reason_class=TEXT, reason=TEXT), max_size=2),
     options=st.dictionaries(TEXT, st.booleans() | FINITE | TEXT, max_size=2),
+    protocol=st.dictionaries(TEXT, FINITE, max_size=2),
     notes=st.lists(TEXT, max_size=2),
 )
 
@@ -76,6 +77,15 @@ def test_writing_what_was_read_changes_nothing(tmp_path):
     record(metrics=[Metric(name="a", value=math.nan, higher_is_better=True, n=1)]).write(tmp_path / "a")
     ScoreRecord.read(tmp_path / "a").write(tmp_path / "b")
     assert (tmp_path / "a" / "score.json").read_bytes() == (tmp_path / "b" / "score.json").read_bytes()
+
+
+def test_a_record_from_before_there_was_a_protocol_is_read(tmp_path):
+    record(protocol={"cfg_scale": 1.5}).write(tmp_path)
+    path = tmp_path / "score.json"
+    row = json.loads(path.read_text())
+    assert row.pop("protocol") == {"cfg_scale": 1.5}
+    path.write_text(json.dumps(row))
+    assert ScoreRecord.read(tmp_path).protocol == {}
 
 
 def test_a_metric_is_found_by_name_and_category():

@@ -41,7 +41,7 @@ def request_sets(draw):
             seed=draw(st.integers(0, NUM_SEEDS - 1)),
             path=f"{name}.png",
             label=draw(st.integers(0, 999)) if by_label else None,
-            prompt=None if by_label else draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1)),
+            prompt=None if by_label else draw(st.text(st.characters(exclude_categories=["Cs"]))),
             meta=draw(st.dictionaries(NAMES, JSON_VALUES, max_size=2)),
         )
         for name in names
@@ -268,13 +268,20 @@ DAMAGED_LINES = {
     "both conditions": ({"prompt": "t"}, "exactly one"),
     "no condition": ({"label": ...}, "exactly one"),
     "a label that is text": ({"label": "3"}, "label"),
-    "an empty prompt": ({"label": ..., "prompt": ""}, "prompt"),
+    "a prompt that is no text": ({"label": ..., "prompt": 5}, "prompt"),
     "a path upwards": ({"path": "../../etc/x.png"}, r"'\.\.'"),
     "an absolute path": ({"path": "/etc/x.png"}, "absolute"),
     "a backslash": ({"path": "a\\x.png"}, "backslash"),
     "meta that is no object": ({"meta": "x"}, "meta"),
     "an unknown field": ({"lable": 3}, "unknown field 'lable'"),
 }
+
+
+def test_an_empty_prompt_is_a_prompt(tmp_path):
+    """Published lists have missing captions, which are empty strings there."""
+    prompts = [Prompt(item="a", text=""), Prompt(item="b", text="two cats")]
+    prompt_requests("gpic", 1, Protocol(image_size=8), prompts=prompts).write(tmp_path)
+    assert [request.prompt for request in RequestSet.read(tmp_path)] == ["", "two cats"]
 
 
 @pytest.mark.parametrize(("changes", "sentence"), DAMAGED_LINES.values(), ids=DAMAGED_LINES.keys())
@@ -318,3 +325,25 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path_factory, data):
         return
     assert again.digest == requests.digest
     assert list(again) == list(requests)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"top_k": 1.5}, "top_k is 1.5, which is not a whole number"),
+        ({"image_size": 256.5}, "image_size is 256.5, which is not a whole number"),
+        ({"image_size": "256"}, "image_size is '256', which is not a whole number"),
+        ({"top_k": True}, "top_k is True"),
+        ({"cfg_scale": "abc"}, "cfg_scale is 'abc', which is not a finite number"),
+        ({"cfg_scale": None}, "cfg_scale is None"),
+        ({"top_p": float("nan")}, "top_p is nan"),
+    ],
+)
+def test_a_protocol_of_other_things_than_numbers_is_refused(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Protocol(**{"image_size": 8, **changes})
+
+
+def test_a_protocol_is_the_same_however_its_numbers_are_written():
+    one, other = Protocol(image_size=8, cfg_scale=2, top_k=5), Protocol(image_size=8.0, cfg_scale="2e0", top_k=5.0)
+    assert digest_json(vars(one)) == digest_json(vars(other))

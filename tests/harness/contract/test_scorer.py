@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,6 +46,8 @@ def test_a_scorer_writes_a_record_with_its_provenance(command, tmp_path, class_s
     assert record.options == {"precision": "float32", "seed": 0}
     assert record.timings_s["total"] >= 0
     assert {"python", "platform", "numpy", "pillow"} <= set(record.environment)
+    assert record.environment["device"] == "cpu"
+    assert record.protocol == asdict(class_set.protocol)
     assert [item["id"] for item in read_items(tmp_path / "out")] == [request.id for request in class_set]
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -62,6 +66,35 @@ def test_what_the_scorer_says_itself_stands(command, tmp_path):
         {"total": 7.0},
         "2.7",
     )
+
+
+class Cuda:
+    """As much of PyTorch as is asked for its GPU."""
+
+    @staticmethod
+    def is_initialized():
+        return True
+
+    @staticmethod
+    def get_device_name():
+        return "NVIDIA H100"
+
+
+def test_the_gpu_of_a_stage_is_the_device_of_the_score(command, tmp_path, monkeypatch):
+    features = tmp_path / "features" / "pixels"
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "torch", SimpleNamespace(cuda=Cuda))
+        stage = [*replaced(command, "--out", features), "--stage", "pixels"]
+        assert run_scorer(brightness, stage, stages={"pixels": lambda job: None}) == 0
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    features = ["--features", str(tmp_path / "features")]
+    assert run_scorer(brightness, [*command, *features], stages={"pixels": lambda job: None}) == 0
+    assert ScoreRecord.read(tmp_path / "out").environment["device"] == "NVIDIA H100"
+
+
+def test_requests_that_are_not_those_answered_are_refused_before_the_work(command, tmp_path):
+    (tmp_path / "samples" / "requests.json").unlink()
+    assert run_scorer(lambda job: pytest.fail("it went to work"), command) == 3
 
 
 def test_unscored_items_have_an_exit_code_of_their_own(command, tmp_path):

@@ -84,6 +84,51 @@ def test_versions_of_a_benchmark_are_not_compared(make_record: MakeRecord) -> No
     assert "version 1 and demo version 2" in rows[0].verdict.reason
 
 
+REFERENCE = "asset:adm-imagenet256-reference"
+
+
+def test_other_assets_are_not_compared_and_are_named(make_record: MakeRecord) -> None:
+    one, other = (make_record(("gfid", v, False), digests={REFERENCE: d * 64}) for v, d in ((3.0, "a"), (9.0, "b")))
+    (row,) = metric_rows([one, other])
+    assert row.verdict.outcome is Outcome.NOT_COMPARABLE
+    assert row.verdict.reason == f"measured with different {REFERENCE}"
+    assert metric_rows([one, one])[0].verdict.outcome is Outcome.TIE
+    assert REFERENCE in metric_rows([one, make_record(("gfid", 4.0, False))])[0].verdict.reason
+
+
+def test_the_digests_of_what_is_compared_may_differ(make_record: MakeRecord) -> None:
+    one, other = (
+        make_record(("gfid", v, False), digests={"samples": d * 64, "requests": d * 64, REFERENCE: "c" * 64})
+        for v, d in ((3.0, "a"), (9.0, "b"))
+    )
+    assert metric_rows([one, other])[0].verdict.winner == 0
+
+
+def test_other_options_are_not_compared_and_are_named_with_their_values(make_record: MakeRecord) -> None:
+    one = make_record(("gfid", 3.0, False), options={"manifold_k": 3, "distances": "float16", "batch_size": 64})
+    other = make_record(("gfid", 9.0, False), options={"manifold_k": 30, "distances": "tensorflow", "batch_size": 8})
+    (row,) = metric_rows([one, other])
+    assert row.verdict.outcome is Outcome.NOT_COMPARABLE
+    assert row.verdict.reason == "measured with different distances (float16 and tensorflow) and manifold_k (3 and 30)"
+
+
+def test_options_that_do_not_change_the_metric_may_differ(make_record: MakeRecord) -> None:
+    one = make_record(("gfid", 3.0, False), options={"batch_size": 64, "duplicates": "refuse", "manifold_k": 3})
+    other = make_record(("gfid", 9.0, False), options={"batch_size": 8, "duplicates": "allow", "newer": 1})
+    assert metric_rows([one, other])[0].verdict.winner == 0
+
+
+def test_another_cfg_is_compared_with_a_note(make_record: MakeRecord) -> None:
+    one, other = (make_record(("gfid", v, False), protocol={"cfg_scale": c}) for v, c in ((3.0, 1.0), (9.0, 1.5)))
+    rows = metric_rows([one, other])
+    assert rows[0].verdict.winner == 0
+    note = "The images were drawn with different cfg_scale (1.0 and 1.5)."
+    assert rows[0].note == note
+    assert summary(["a", "b"], rows)[-1] == note
+    assert metric_rows([one, one])[0].note == ""
+    assert metric_rows([one, make_record(("gfid", 4.0, False))])[0].note.startswith("Not every record says how")
+
+
 def test_rows_keep_the_order_and_categories_apart(make_record: MakeRecord, metric: MakeMetric) -> None:
     first = make_record(("acc", 0.5, True), metric("acc", 0.4, True, category="counting"))
     second = make_record(("extra", 1.0, True), ("acc", 0.6, True))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.catalog import Benchmark, Catalog, MetricSpec, ScorerSpec
+from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.record import ScoreRecord
 from harness.contract.requests import Prompt, Protocol, RequestSet, class_requests, prompt_requests
@@ -50,11 +51,19 @@ def run_dir(tmp_path: Path, make_record: MakeRecord) -> Path:
         computed_s=60.0,
         key="a" * 64,
     )
-    score = StepResult(name="score-adm", kind="score", benchmark="adm", status="run", folder="steps/03", seconds=7.5)
     requests = class_requests("adm", 1, PROTOCOL, count=24, num_classes=3, labels="balanced")
     digest = write_samples(run_dir / "steps/02/output", requests)
     record = make_record(("gfid", 3.94, False), benchmark="adm", digests={"samples": digest})
     record.write(run_dir / "steps/03/output")
+    score = StepResult(
+        name="score-adm",
+        kind="score",
+        benchmark="adm",
+        status="run",
+        folder="steps/03",
+        seconds=7.5,
+        digest=sha256_file(run_dir / "steps/03/output/score.json"),
+    )
     return write_run(
         run_dir, sample, score, command=("harness", "run", "--note", "two words"), generator={"name": "xl"}
     )
@@ -131,6 +140,14 @@ def test_a_damaged_score_becomes_a_note_and_the_rest_is_shown(run_dir: Path, rea
     page = read_page(report_for_run(run_dir).read_text(encoding="utf-8"))
     assert "The result of score-adm cannot be shown" in page.text
     assert page.tags.count("img") == 1
+
+
+def test_an_edited_number_is_not_shown(run_dir: Path, read_page: ReadPage) -> None:
+    score = run_dir / "steps/03/output/score.json"
+    score.write_text(score.read_text().replace("3.94", "1.94"))
+    page = read_page(report_for_run(run_dir).read_text(encoding="utf-8"))
+    assert "score.json: is not the file that record.json vouches for" in page.text
+    assert "1.94" not in page.text
 
 
 def test_damaged_samples_become_a_note_and_the_scores_are_shown(run_dir: Path, read_page: ReadPage) -> None:

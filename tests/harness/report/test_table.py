@@ -81,3 +81,9 @@ def test_a_headline_is_short(make_record: MakeRecord) -> None:
     record = make_record(*[(f"m{i}", float(i), True) for i in range(9)], benchmark="adm")
     assert headline(record) == "adm: m0 0.000, m1 1.000, m2 2.00"
     assert headline(make_record()) == "demo: no metric"
+
+
+def test_a_status_nobody_knows_is_shown_as_it_is() -> None:
+    step = StepResult(name="score-adm", kind="score", status="paused")  # type: ignore[arg-type]
+    record = RunRecord(run="gear", status="paused", plan_digest="0" * 64)  # type: ignore[arg-type]
+    assert "paused" in show(steps_table([step])) and "paused" in show(runs_table([(record, {})]))

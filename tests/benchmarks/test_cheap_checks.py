@@ -1,0 +1,90 @@
+"""What is wrong with a sample set is said before a network is loaded: by the stage that would work on it for hours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks.adm import scorer as adm
+from benchmarks.coco import scorer as coco
+from benchmarks.gpic import scorer as gpic
+from harness.contract.adopt import sample_set_from_npz
+from harness.contract.errors import BadSamples
+from harness.contract.requests import Prompt, Protocol, prompt_requests
+from harness.contract.samples import SampleSet
+from harness.contract.scorer import Assets, StageJob
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+STAGES: dict[str, Callable[[StageJob[SampleSet]], None]] = {
+    "adm": adm.sample_features,
+    "coco": coco.sample_features,
+    "gpic": gpic.sample_features,
+}
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+
+
+def repeated(count: int) -> np.ndarray:
+    images_u8 = noise(count)
+    images_u8[1] = images_u8[0]
+    return images_u8
+
+
+WRONG = {
+    "one image": (noise(1), "holds 1 images"),
+    "the same image": (np.repeat(noise(1), 6, axis=0), "all 6 images are the same"),
+    "black ones": (np.concatenate([noise(4), np.zeros((1, 8, 8, 3), np.uint8)]), "flat grey or black"),
+    "repeated ones": (repeated(6), "repeat another one"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To load one, or to take an asset from this folder, is to be too late."""
+    monkeypatch.setitem(sys.modules, "benchmarks.adm.inception_graph", None)  # type: ignore[arg-type]
+    monkeypatch.setattr("benchmarks.gpic.dinov2.DINOv2Features", None)
+    monkeypatch.setattr(coco, "FIDFeatures", None)
+
+
+def job(folder: Path, images_u8: np.ndarray, assets: Path | None = None, **given: Any) -> StageJob[SampleSet]:
+    np.savez(folder / "drawn.npz", arr_0=images_u8)
+    samples = sample_set_from_npz(folder / "drawn.npz", folder / "samples", **given)
+    return StageJob(assets=Assets(assets or folder), out=folder, options={}, given=samples)
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(("images_u8", "sentence"), WRONG.values(), ids=WRONG)
+def test_a_stage_refuses_what_is_no_set_of_drawn_images(
+    tmp_path: Path, name: str, images_u8: np.ndarray, sentence: str
+) -> None:
+    with pytest.raises(BadSamples, match=sentence):
+        STAGES[name](job(tmp_path, images_u8))
+
+
+def test_adm_refuses_gfid_of_reconstructions_in_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(BadSamples, match="gFID is for drawn images"):
+        adm.sample_features(job(tmp_path, noise(6), generator={"name": "vq", "kind": "reconstructions"}))
+
+
+def test_coco_refuses_captions_of_another_data_set_in_the_stage(tmp_path: Path) -> None:
+    prompts = [Prompt(item=f"{index:06d}", text="something else") for index in range(6)]
+    requests = prompt_requests("coco", 1, Protocol(image_size=8), prompts=prompts, layout="{index:06d}.png")
+    with pytest.raises(BadSamples, match="not the first 6 of the selection"):
+        coco.sample_features(job(tmp_path, noise(6), BENCHMARKS / "coco/check/assets", requests=requests))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_samples_come_first_and_are_given_what_the_checks_read(name: str) -> None:
+    first = yaml.safe_load((BENCHMARKS / name / "benchmark.yaml").read_text())["scorer"]["stages"][0]
+    assert first["samples"]
+    read = {"adm": {"measure", "samples_are"}, "coco": {"num_samples", "selection_seed"}, "gpic": set[str]()}[name]
+    assert {"duplicates", *read} <= set(first["options"])
+    assert name != "coco" or coco.DATASET in first["assets"]
