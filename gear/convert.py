@@ -123,7 +123,10 @@ def _save(state_dict: StateDict, path: Path) -> None:
     """Atomically; the tensors are written from where they are, without a copy of the whole in memory."""
     unfinished = partial_path(path)
     try:
+        unfinished.touch()
+        rights = unfinished.stat().st_mode  # those of new files here; safetensors would let nobody else read it
         safetensors.torch.save_file({key: value.contiguous() for key, value in state_dict.items()}, unfinished)
+        unfinished.chmod(rights)
         unfinished.replace(path)
     except safetensors.SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))

@@ -222,7 +222,8 @@ class AssetStore:
         else:
             lines.append(f"  Nobody offers it for download. {asset.note or ''}".rstrip())
             lines.append(
-                f"  For one run:  --asset {asset.name}=PATH      For good:  harness assets import {asset.name} FILE"
+                f"  For one run:  --asset {asset.name}=PATH      "
+                f"For good, where it is one file:  harness assets import {asset.name} FILE"
             )
         return "\n".join(lines)
 

@@ -22,7 +22,7 @@ from rich.text import Text
 from harness import __version__, doctor
 from harness.catalog import Benchmark, Catalog, pick
 from harness.check import check_plan, compare_with_expected, full_check_plan
-from harness.cli_assets import assets, images
+from harness.cli_assets import assets, images, prepare_command
 from harness.cli_base import (
     Group,
     assignment,
@@ -37,9 +37,9 @@ from harness.cli_base import (
 )
 from harness.cli_layout import layout_command
 from harness.console import TerminalReporter
-from harness.contract.errors import EXIT_PARTLY_SCORED, UserError
+from harness.contract.errors import EXIT_PARTLY_SCORED, MissingAsset, UserError
 from harness.contract.record import ScoreRecord
-from harness.execute import Setting, command_lines, describe, exit_code, preview, run_plan
+from harness.execute import Preview, Setting, command_lines, describe, exit_code, preview, run_plan
 from harness.generators import Generator, command_generator, existing_samples, gear_generator
 from harness.plan import Plan, Request, make_plan
 from harness.project import Project, find_project, home_dir
@@ -74,6 +74,7 @@ def main() -> None:
 main.epilog = EXIT_CODES
 main.add_command(assets)
 main.add_command(images)
+main.add_command(prepare_command)
 main.add_command(layout_command)
 
 
@@ -94,12 +95,18 @@ def plan_command(as_json: bool, dry_run: bool, **options: Any) -> None:
     project = find_project()
     plan = make_plan(_request(project, options), Catalog.load(project))
     setting = make_setting(project, **options)
+    if as_json and dry_run:
+        raise UserError("--json and --dry-run are two ways to print a plan; give one of them.")
     if as_json:
         out.print_json(json.dumps(describe(plan), default=str))
     elif dry_run:
         _print_command_lines(plan, setting)
     else:
-        out.print(_plan_table(plan, setting, force=options["force"]))
+        try:
+            out.print(_plan_table(preview(plan, setting, force=options["force"])))
+        except MissingAsset:  # the plan is worth reading all the same
+            out.print(_plan_table([Preview(step=step, state="waits") for step in plan.steps]))
+            raise
 
 
 @main.command()
@@ -212,10 +219,10 @@ def check(benchmark: str, full: bool, **options: Any) -> None:
         )
     out.print(table)
     if not all(row.passed for row in comparisons):
-        raise UserError(
-            f"{chosen.id} does not give the known answer under {options['runtime']}: do not trust its numbers on this "
-            f"machine. Its log: {run_dir / record.step(f'score-{chosen.id}').folder / 'log.txt'}"
-        )
+        log = run_dir / record.step(f"score-{chosen.id}").folder / "log.txt"
+        problem = f"{chosen.id} does not give the known answer under {options['runtime']}"
+        err.print(Text(f"{problem}: do not trust its numbers on this machine. Its log: {log}", "red"), soft_wrap=True)
+        sys.exit(1)
 
 
 def _execute(plan: Plan, setting: Setting, catalog: Catalog, *, force: bool, run_id: str | None) -> None:
@@ -406,8 +413,18 @@ def _generator(project: Project, options: Mapping[str, Any]) -> Generator:
     if len(given) != 1:
         problem = "Who draws? Give one of" if not given else "Give only one of"
         raise UserError(f"{problem} --ckpt FILE, --tokenizer FILE, --generator COMMAND, --samples PATH.")
+    for name in ("vq_ckpt", "text_encoder", "draw"):
+        if options[name] and given != ["ckpt"]:
+            raise UserError(f"--{name.replace('_', '-')} belongs to --ckpt, which was not given.")
     if given == ["ckpt"]:
-        return gear_generator(project, options["ckpt"], options["vq_ckpt"], gpus=options["gpus"])
+        return gear_generator(
+            project,
+            options["ckpt"],
+            options["vq_ckpt"],
+            text_encoder=options["text_encoder"],
+            options=options["draw"],
+            gpus=options["gpus"],
+        )
     if given == ["tokenizer"]:
         return tokenizer_generator(
             project,
@@ -416,7 +433,7 @@ def _generator(project: Project, options: Mapping[str, Any]) -> Generator:
             limit=options["limit"],
         )
     if given == ["generator"]:
-        return command_generator(options["generator"], version=options["generator_version"])
+        return command_generator(options["generator"], version=options["generator_version"], gpus=options["gpus"])
     return existing_samples(options["samples"])
 
 
@@ -465,12 +482,12 @@ def _print_command_lines(plan: Plan, setting: Setting) -> None:
         click.echo(shlex.join(line))
 
 
-def _plan_table(plan: Plan, setting: Setting, *, force: bool) -> Table:
+def _plan_table(previews: Sequence[Preview]) -> Table:
     words = {"cached": ("finished, from cache", "cyan"), "resume": ("goes on", "yellow"), "run": ("runs", "green")}
     table = plain_table("step", "what", "environment", "GPUs", "memory", "key", "now")
-    for row in preview(plan, setting, force=force):
+    for row in previews:
         step = row.step
-        text, style = words.get(row.state, (f"after {', '.join(step.needs)}", "dim"))
+        text, style = words.get(row.state, (f"after {', '.join(step.needs)}" if step.needs else "", "dim"))
         gpus = str(step.resources.gpus or "")
         memory = f"{step.resources.memory_gb:g} GB"
         key = (row.key or "")[:12]

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
 from harness.assets import Asset, AssetStore
 from harness.catalog import Catalog
-from harness.cli_base import Group, err, make_setting, out, plain_table, setting_options
+from harness.cli_base import Group, assignment, err, make_setting, out, plain_table, runtime_option
 from harness.contract.digest import sha256_file
-from harness.contract.errors import MissingAsset, UserError
+from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
 from harness.digests import DigestMemo
 from harness.plan import scorer_environment
 from harness.project import find_project, home_dir
@@ -42,7 +43,7 @@ def assets_ls() -> None:
     for asset in catalog.assets.values():
         missing = store.missing([(asset.name, "")])
         here = Text("–", "dim") if missing else Text("✓", "green")
-        size = "" if asset.size is None else f"{asset.size / 1e6:,.0f} MB"
+        size = "" if asset.size is None else decimal(asset.size)
         table.add_row(here, asset.name, ", ".join(asset.used_by), size, asset.licence or "")
     out.print(table)
 
@@ -53,12 +54,16 @@ def assets_ls() -> None:
 @click.option("--all", "everything", is_flag=True, help="Everything there is.")
 @replace_option
 def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything: bool, replace: bool) -> None:
-    """Fetch assets, going on where a download was cut off, and check them."""
+    """Fetch assets, going on where a download was cut off, and check them.
+
+    What cannot be had from here does not stop the others; it is said at the end, with exit status 4 or 6.
+    """
     catalog, store = _assets()
     of_benchmarks = [asset for name in benchmarks for asset in catalog.benchmark(name).needed_assets]
     chosen = list(catalog.assets) if everything else [*names, *of_benchmarks]
     if not chosen:
         raise UserError("Say what to fetch: names, --benchmark NAME, or --all. List them: harness assets ls")
+    problems: list[MissingAsset | EnvironmentFailure] = []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=err) as bars:
         for name in dict.fromkeys(chosen):
@@ -67,7 +72,12 @@ def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything:
             def moved(done: int, total: int | None, task: Any = task) -> None:
                 bars.update(task, completed=done, total=total)
 
-            click.echo(store.pull(catalog.asset(name), moved, replace=replace))
+            try:
+                click.echo(store.pull(catalog.asset(name), moved, replace=replace))
+            except (MissingAsset, EnvironmentFailure) as problem:
+                problems.append(problem)
+    if problems:
+        raise type(problems[0])("\n".join(str(problem) for problem in problems))
 
 
 @assets.command("verify")
@@ -135,17 +145,36 @@ def images() -> None:
 
 @images.command("build")
 @click.argument("benchmarks", nargs=-1)
-@setting_options
+@click.option("--image", "images", multiple=True, callback=assignment, metavar="NAME=IMAGE", help="Ready image.")
+@click.option("--base-image", metavar="IMAGE", help="What images are built on ($BASE_IMAGE).")
 def images_build(benchmarks: tuple[str, ...], **options: Any) -> None:
     """Build the images of benchmarks (default: all) now, unless they are there.
 
     \b
       harness images build adm --base-image python:3.11-slim
     """
+    _prepare(benchmarks, "docker", **options)
+
+
+@click.command("prepare")
+@click.argument("benchmarks", nargs=-1)
+@runtime_option
+def prepare_command(benchmarks: tuple[str, ...], runtime: str) -> None:
+    """Build the scorers' environments or images (default: all) now: for a node without internet, say.
+
+    \b
+      harness prepare adm geneval
+      harness prepare --runtime docker
+    """
+    _prepare(benchmarks, runtime, images={}, base_image=None)
+
+
+def _prepare(benchmarks: tuple[str, ...], runtime_name: str, **options: Any) -> None:
     project = find_project()
     catalog = Catalog.load(project)
-    runtime = make_setting(project, **{**options, "runtime": "docker"}).runtime
+    runtime = make_setting(project, runtime=runtime_name, assets={}, runs_dir=Path("runs"), **options).runtime
     for benchmark in [catalog.benchmark(name) for name in benchmarks] or list(catalog.benchmarks.values()):
         environment = scorer_environment(benchmark)
         runtime.prepare(environment, lambda text: err.print(text, markup=False))
-        click.echo(f"{benchmark.id}: {runtime.describe(environment)['image']}")
+        row = runtime.describe(environment)
+        click.echo(f"{benchmark.id}: {row.get('image') or row.get('lock') or row['runtime']}")

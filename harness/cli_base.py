@@ -72,23 +72,32 @@ def assignment(ctx: click.Context, parameter: click.Parameter, values: Sequence[
 
 
 def yaml_value(option: str, text: str) -> Any:
-    """The value of an option such as "--set adm.batch_size", typed as YAML would: 32 is a number, true is true."""
+    """The value of an option such as "--set adm.batch_size", typed as YAML would: 32 is a number, true is true.
+
+    Text is left as it is, with its colons and number signs; several lines are always text.
+    """
+    if "\n" in text:
+        return text
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        return text if isinstance(value, str) and text[0] not in "'\"" else value
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise UserError(f"{option}={text}: the value cannot be read as YAML; put text in quotes.") from error
+
+
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default=lambda: os.environ.get("HARNESS_RUNTIME", "venv"),
+    show_default="$HARNESS_RUNTIME or venv",
+    help="How steps are isolated.",
+)
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where things are run and kept."""
     options = [
-        click.option(
-            "--runtime",
-            type=click.Choice(RUNTIMES),
-            default=lambda: os.environ.get("HARNESS_RUNTIME", "venv"),
-            show_default="$HARNESS_RUNTIME or venv",
-            help="How steps are isolated.",
-        ),
+        runtime_option,
         click.option(
             "--asset", "assets", multiple=True, callback=assignment, metavar="NAME=PATH", help="Use this file."
         ),
@@ -107,9 +116,23 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--suite", help="All benchmarks of a suite, such as c2i."),
         click.option("--benchmark", "benchmarks", multiple=True, help="One benchmark; may be repeated."),
-        click.option("--ckpt", type=existing, help="GEAR model to draw with: file or run folder."),
+        click.option("--ckpt", type=existing, help="GEAR model to draw with: file, run folder, or converted folder."),
         click.option("--vq-ckpt", type=existing, help="Its tokenizer, when that is another file."),
-        click.option("--gpus", default=1, show_default=True, help="With --ckpt: GPUs that draw side by side."),
+        click.option("--text-encoder", type=existing, metavar="DIR", help="Its text encoder, as a folder of files."),
+        click.option(
+            "--draw",
+            multiple=True,
+            callback=assignment,
+            metavar="KEY=VALUE",
+            help="With --ckpt, of gear sample: dtype=bf16, ema=false, trained-size=384, tile=N, rounding=nearest.",
+        ),
+        click.option(
+            "--gpus",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="GPUs to draw with; a --generator is started once and sees them all.",
+        ),
         click.option("--tokenizer", type=existing, help="Tokenizer to judge by its reconstructions: file or folder."),
         click.option("--generator", metavar="COMMAND", help="Any program: COMMAND --requests DIR --out DIR."),
         click.option("--generator-version", default="", help="Say that something the command imports has changed."),
@@ -159,7 +182,7 @@ def command_line() -> list[str]:
 def plain_table(*columns: str) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a name that is cut cannot be copied
     return table
 
 

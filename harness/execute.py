@@ -102,8 +102,6 @@ class Preview:
     state: Literal["cached", "resume", "run", "waits"]
     """"waits": its key is not known before an earlier step has run."""
     key: str | None = None
-    environment_ready: bool | None = None
-    """False when its environment or image would have to be built first."""
 
 
 def preview(plan: Plan, setting: Setting, *, force: bool = False) -> list[Preview]:

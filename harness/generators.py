@@ -29,6 +29,10 @@ TRAINING_ONLY = (
 """Code of gear that cannot change a sample; editing it must not throw samples away."""
 
 
+DRAWING_OPTIONS = ("dtype", "ema", "rounding", "tile", "trained-size")
+"""Options of `gear sample` that decide the pixels and that no request set holds."""
+
+
 class Generator(Protocol):
     """Anything that can fill a request set."""
 
@@ -57,10 +61,12 @@ class GearGenerator:
 
     ckpt: Path
     vq_ckpt: Path | None = None
+    text_encoder: Path | None = None
+    """Folder of a text-to-image model's encoder; None: it comes with a package. Steps see no cache of the hub's."""
     code_digest: str
     """Of the code that samples: an edit there makes new samples."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Flags of `gear sample` that decide the pixels, such as {"no-ema": True}."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Options of `gear sample` out of DRAWING_OPTIONS, such as {"dtype": "bf16", "ema": "false"}."""
     gpus: int = 1
     """GPUs that draw side by side, a process on each; which images come out does not depend on it."""
     name: str = "gear"
@@ -69,25 +75,22 @@ class GearGenerator:
 
     def describe(self) -> dict[str, Any]:
         """The files and the options."""
-        vq_ckpt = None if self.vq_ckpt is None else str(self.vq_ckpt)
-        return {
-            "name": self.name,
-            "kind": "gear",
-            "ckpt": str(self.ckpt),
-            "vq_ckpt": vq_ckpt,
-            "options": dict(self.options),
-        }
+        files = {"ckpt": self.ckpt, "vq_ckpt": self.vq_ckpt, "text_encoder": self.text_encoder}
+        named = {name: None if path is None else str(path) for name, path in files.items()}
+        return {"name": self.name, "kind": "gear", **named, "options": dict(self.options)}
 
     def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
         """`python -m gear sample --ckpt ... --requests ... --out ...`, which resumes by shard."""
-        weights = {"ckpt": self.ckpt} | ({"vq-ckpt": self.vq_ckpt} if self.vq_ckpt else {})
-        flags: list[str] = []
-        inputs: dict[str, Source] = {}
-        for name, path in weights.items():
-            inputs[name + path.suffix] = FileInput(path)
-            flags += [f"--{name}", f"{{in}}/{name}{path.suffix}"]
+        # The model keeps its file's name: the image size of a published one stands nowhere else (c2i_B_384.pt).
+        files = {"ckpt": (self.ckpt, f"model-{self.ckpt.name}" if self.ckpt.is_dir() else self.ckpt.name)}
+        if self.vq_ckpt is not None:
+            files["vq-ckpt"] = (self.vq_ckpt, f"vq-ckpt{self.vq_ckpt.suffix}")
+        if self.text_encoder is not None:
+            files["text-encoder"] = (self.text_encoder, "text-encoder")
+        flags = [word for name, (_, seen_as) in files.items() for word in (f"--{name}", f"{{in}}/{seen_as}")]
+        inputs: dict[str, Source] = {seen_as: FileInput(path) for path, seen_as in files.values()}
         for name, value in sorted(self.options.items()):
-            flags += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+            flags += [f"--{'' if value == 'true' else 'no-'}ema"] if name == "ema" else [f"--{name}", value]
         return _sample_step(
             benchmark,
             requests,
@@ -103,8 +106,9 @@ class GearGenerator:
 class CommandGenerator:
     """Somebody's own program: `COMMAND --requests DIR --out DIR` writes a sample set.
 
-    Its identity is the command and the contents of every file the command names; what those import is not known here,
-    so `version` is there to say that something else has changed.
+    Its identity is the command and the contents of every file that it names, and of the weights, JSON and Python files
+    in every folder that it names; what those import is not known here, so `version` is there to say that something else
+    has changed.
     """
 
     command: tuple[str, ...]
@@ -127,18 +131,29 @@ class CommandGenerator:
             environment=CALLER,
             argv=self.command,
             inputs={},
-            identity={"generator": self.version, "files": self._digests_of_named_files()},
+            identity={"generator": self.version, "files": self._digests()},
             resources=Resources(gpus=self.gpus, memory_gb=8.0),
             cwd=str(self.cwd),
         )
 
-    def _digests_of_named_files(self) -> dict[str, str]:
+    def _digests(self) -> dict[str, str]:
+        """sha256 of files, by the word that names them, or names their folder."""
         # The first word is the interpreter; hashing a Python binary would say nothing about the model.
-        named = {word: self.cwd / word for word in self.command[1:]}
-        script = self.cwd / self.command[0]
-        if os.sep in self.command[0] and script.suffix:
-            named[self.command[0]] = script
-        return {word: sha256_file(path) for word, path in sorted(named.items()) if path.is_file()}
+        words = [word.partition("=")[2] if word.startswith("-") else word for word in self.command[1:]]
+        if os.sep in self.command[0] and Path(self.command[0]).suffix:
+            words.append(self.command[0])
+        files = {}
+        for word in filter(None, words):
+            path = self.cwd / word
+            if path.is_file():
+                files[word] = path
+            elif path.is_dir() and path.resolve() != self.cwd.resolve():
+                inside = (file for file in path.rglob("*") if file.suffix in _PARTS_OF_A_MODEL and file.is_file())
+                files |= {f"{word}/{file.relative_to(path).as_posix()}": file for file in inside}
+        return {name: sha256_file(path) for name, path in sorted(files.items())}
+
+
+_PARTS_OF_A_MODEL = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".py"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,24 +235,32 @@ def gear_generator(
     project: Project,
     ckpt: Path,
     vq_ckpt: Path | None = None,
-    options: Mapping[str, Any] | None = None,
+    *,
+    text_encoder: Path | None = None,
+    options: Mapping[str, str] | None = None,
     gpus: int = 1,
 ) -> GearGenerator:
-    """A GearGenerator for checkpoint files, or the run folders they are in.
+    """A GearGenerator for checkpoint files, the run folders they are in, or folders that `gear convert` wrote.
 
     Raises:
-        UserError: a checkpoint is not there.
+        UserError: a checkpoint is not there, or `gear sample` has no such option.
     """
+    for name, value in (options or {}).items():
+        if name not in DRAWING_OPTIONS:
+            raise UserError(f"--draw {name}={value}: there is no such option; there are: {', '.join(DRAWING_OPTIONS)}.")
+        if name == "ema" and value not in ("true", "false"):
+            raise UserError(f"--draw ema={value}: give true (averaged weights) or false (live ones).")
     return GearGenerator(
-        ckpt=_model_file(ckpt),
-        vq_ckpt=_model_file(vq_ckpt) if vq_ckpt else None,
+        ckpt=_model(ckpt),
+        vq_ckpt=_model(vq_ckpt) if vq_ckpt else None,
+        text_encoder=text_encoder.resolve() if text_encoder else None,
         code_digest=gear_code_digest(project),
         options=dict(options or {}),
         gpus=gpus,
     )
 
 
-def command_generator(command: str, *, cwd: Path | None = None, version: str = "") -> CommandGenerator:
+def command_generator(command: str, *, cwd: Path | None = None, version: str = "", gpus: int = 1) -> CommandGenerator:
     """A CommandGenerator from one line, as typed in a shell.
 
     Raises:
@@ -249,7 +272,7 @@ def command_generator(command: str, *, cwd: Path | None = None, version: str = "
         raise UserError(f"--generator {command!r}: {error}; close the quote.") from error
     if not words:
         raise UserError("--generator is empty; give a command such as --generator 'python my_model.py'.")
-    return CommandGenerator(command=words, cwd=cwd or Path.cwd(), version=version)
+    return CommandGenerator(command=words, cwd=cwd or Path.cwd(), version=version, gpus=gpus)
 
 
 def existing_samples(path: Path, layout: Layout | None = None) -> ExistingSamples:
@@ -282,8 +305,14 @@ def _sample_step(
     return [step], OutputOf(step.name)
 
 
-def _model_file(path: Path) -> Path:
+def _model(path: Path) -> Path:
+    """The file, or the folder where it takes several: one of safetensors, with a model card."""
+    if path.is_dir() and any(path.glob("*.safetensors")) and (path / "config.json").is_file():
+        return path.resolve()
     file = path / "model.pt" if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"{file}: does not exist; give --ckpt a model file, or the run folder of a finished training.")
+        raise UserError(
+            f"{file}: does not exist; give --ckpt a model file, the run folder of a finished training, or a folder "
+            "that `gear convert` wrote."
+        )
     return file.resolve()

@@ -41,12 +41,6 @@ class Item:
 
     questions: tuple[Question, ...]
 
-    @property
-    def missing_parents(self) -> list[int]:
-        """Parents that the item has no question for: the original fails on such an item and leaves it out."""
-        numbers = {question.number for question in self.questions}
-        return sorted({parent for question in self.questions for parent in question.parents} - numbers)
-
 
 def read_questions(path: Path, *, skip_first_row: bool = True) -> dict[str, Item]:
     """Read a question table: prompt key -> its questions.

@@ -40,9 +40,12 @@ def score_table(columns: Sequence[ScoreColumn], title: str = "") -> Table:
     table.add_column("95 % interval" if len(columns) == 1 else "better")
     table.add_column("n", justify="right")
     records = [column.record for column in columns]
-    for row in metric_rows(records):
+    rows = metric_rows(records)
+    for row in rows:
         table.add_row(_metric_name(row), *_values(row), _last_words(row, columns), _count(row))
-    table.caption = _unscored_caption(columns)
+    notes = [Text(note, style="yellow") for note in dict.fromkeys(row.note for row in rows) if note]
+    unscored = _unscored_caption(columns)
+    table.caption = Text("\n").join([unscored, *notes] if unscored else notes) if unscored or notes else None
     return table
 
 

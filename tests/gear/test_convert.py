@@ -161,6 +161,11 @@ def test_a_refused_conversion_writes_nothing_and_one_cut_off_can_be_repeated(con
     assert gear("convert", path, "--out", tmp_path / "hub", "--part", "vq")[0] == 0
 
 
+def test_others_may_read_what_is_written(content, tmp_path):
+    folder = to_hub(open_model(saved(content, tmp_path / "gear.pt"), preset=preset()), tmp_path / "hub")
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
 def test_an_output_that_is_a_file_is_one_sentence(content, tmp_path):
     path = saved(content, tmp_path / "gear.pt")
     (tmp_path / "taken").write_text("x")

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from harness.assets import Asset, AssetStore
+from harness.catalog import Catalog
 from harness.cli import find_run, main
-from harness.cli_base import LAZY_COMMANDS
-from harness.contract.errors import UserError
+from harness.cli_base import LAZY_COMMANDS, yaml_value
+from harness.contract.errors import MissingAsset, UserError
 
-COMMANDS = ("plan", "run", "score", "check", "ls", "show", "report", "compare", "doctor", "assets", "images")
+COMMANDS = ("plan", "run", "score", "check", "ls", "show", "report", "compare", "doctor", "assets", "images", "prepare")
 
 
 def harness(*words: object) -> Result:
@@ -82,7 +84,7 @@ def test_a_gold_check_passes_and_fails_as_it_should(toy):
     assert passed.exit_code == 0 and "pass" in passed.output, passed.output
     toy.edit("benchmarks/toy/brightness.py", "mean()", "mean() + 1")
     failed = harness("check", "toy")
-    assert failed.exit_code == 2 and "FAIL" in failed.output and "do not trust" in failed.output
+    assert failed.exit_code == 1 and "FAIL" in failed.output and "do not trust" in failed.output
 
 
 def test_a_plan_and_a_dry_run_write_nothing(toy, samples):
@@ -130,6 +132,9 @@ def test_a_plan_and_a_dry_run_write_nothing(toy, samples):
         (["run", "--benchmark", "toy", "--generator", "true"], 4, "toy needs 'toy-reference'"),
         (["run", "--benchmark", "toy", "--generator", "true", "--asset", "toy-reference=no"], 4, "does not exist"),
         (["plan", "--benchmark", "toy", "--generator", "true"], 4, "harness assets import toy-reference FILE"),
+        (["plan", "--benchmark", "toy", "--generator", "true"], 4, "sample-toy"),
+        (["plan", "--benchmark", "toy", "--generator", "true", "--json", "--dry-run"], 2, "give one of them"),
+        (["plan", "--benchmark", "toy", "--generator", "true", "--draw", "dtype=bf16"], 2, "belongs to --ckpt"),
         (["show", "nothing"], 2, "harness ls"),
         (["assets", "pull"], 2, "Say what to fetch"),
         (["assets", "path", "toy-reference"], 4, "toy-reference"),
@@ -140,6 +145,30 @@ def test_a_mistake_is_one_sentence_with_a_fix_and_a_documented_status(toy, words
     result = harness(*words)
     assert result.exit_code == code and sentence in result.output, result.output
     assert "Traceback" not in result.output
+
+
+def test_text_is_taken_as_it_is_typed():
+    assert yaml_value("--set", "3") == 3 and yaml_value("--set", "'3'") == "3" and yaml_value("--set", "true") is True
+    for text in ("Rate #1 now", 'PROMPT: "{prompt}"\n- one\n- two # three', "plain words"):
+        assert yaml_value("--set", text) == text
+
+
+def test_what_cannot_be_fetched_does_not_stop_the_others(toy, monkeypatch):
+    asked: list[str] = []
+
+    def pull(self: AssetStore, asset: Asset, *_: object, **__: object) -> Path:
+        asked.append(asset.name)
+        raise MissingAsset(f"'{asset.name}' has no address")
+
+    monkeypatch.setattr(AssetStore, "pull", pull)
+    result = harness("assets", "pull", "toy-reference", "--all")
+    assert result.exit_code == 4 and len(asked) == len(Catalog.load(toy.project).assets)
+    assert all(f"'{name}' has no address" in result.output for name in asked)
+
+
+def test_environments_can_be_prepared(toy):
+    result = harness("prepare", "toy")
+    assert result.exit_code == 0 and result.output.startswith("toy: "), result.output
 
 
 def test_an_option_is_taken_with_and_without_the_name_of_the_only_benchmark(toy, samples):
