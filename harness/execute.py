@@ -563,20 +563,32 @@ def _explain(step: Step, log: Path, outcome: Outcome) -> str:
     said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     start = max((i for i, line in enumerate(said) if line.startswith("$ ")), default=-1)
     tail = "\n".join(f"    {line}" for line in said[start + 1 :][-_TAIL_LINES:]) or "    (it printed nothing)"
-    what = {
-        "timeout": f"took longer than {step.resources.timeout_s:.0f} s"
-        if step.resources.timeout_s
-        else "took too long",
-        "out of memory": f"needed more than its {step.resources.memory_gb:g} GB of memory",
-    }.get(outcome.reason, f"ended with exit code {outcome.exit_code}{_meaning(outcome.exit_code)}")
-    return f"{step.name} {what}. The end of its log:\n{tail}\n  Whole log: {log}\n  {_advice(step, outcome)}"
+    return (
+        f"{step.name} {_ending(step, outcome)}. The end of its log:\n{tail}\n  Whole log: {log}\n"
+        f"  {_advice(step, outcome)}"
+    )
 
 
-def _meaning(code: int) -> str:
+def _ending(step: Step, outcome: Outcome) -> str:
+    if outcome.reason == "timeout":
+        limit = step.resources.timeout_s
+        return f"took longer than {limit:.0f} s" if limit else "took too long"
+    if outcome.reason == "out of memory":
+        return f"needed more than its {step.resources.memory_gb:g} GB of memory"
+    code = outcome.exit_code
     if code < 0:
-        return f" (killed by {signal.Signals(-code).name}{', often for lack of memory' if code == -9 else ''})"
-    meanings = {2: "usage", 3: "the samples are not what the benchmark needs", 4: "an asset is missing or wrong"}
-    return f" ({({**meanings, 6: 'the environment failed'})[code]})" if code in {*meanings, 6} else ""
+        often = ", often for lack of memory" if code == -signal.SIGKILL else ""
+        return f"ended with exit code {code} (killed by {signal.Signals(-code).name}{often})"
+    meaning = _MEANINGS.get(code)
+    return f"ended with exit code {code} ({meaning})" if meaning else f"ended with exit code {code}"
+
+
+_MEANINGS = {
+    2: "usage",
+    3: "the samples are not what the benchmark needs",
+    4: "an asset is missing or wrong",
+    6: "the environment failed",
+}
 
 
 def _advice(step: Step, outcome: Outcome) -> str:

@@ -222,7 +222,10 @@ def _distances(points: _Points, rows: Array, others: _Points, columns: Array) ->
 
 
 def _bounds(rows: Array, columns: Array) -> Array:
-    """Lower bounds (R, C) of squared distances from lifted rows (R, d + 3) and columns (C, d + 3): one product."""
+    """Lower bounds (R, C) of squared distances from lifted rows (R, d + 3) and columns (C, d + 3): one product.
+
+    (-2h, -2t, 1, |x|^2) . (h', t', |y|^2, 1) = |x|^2 + |y|^2 - 2 (h.h' + t t'), and t t' >= what is left of x.y.
+    """
     left = -2.0 * rows
     left[:, -2], left[:, -1] = 1.0, rows[:, -2]
     bounds: Array = left @ columns.T
