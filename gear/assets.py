@@ -42,11 +42,18 @@ def find_asset(source: str, *, purpose: str, setting: str) -> Path:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of the names and bytes of all files of a folder."""
+    """SHA-256 of a file's bytes, or of the names and bytes of a folder's files that make a model.
+
+    Model cards, and what download tools keep in hidden folders, are none of them: the same model fetched twice is one.
+    """
     if path.is_file():
         return sha256_file(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return digest_json([[file.relative_to(path).as_posix(), sha256_file(file)] for file in files])
+    files = {file.relative_to(path): file for file in path.rglob("*") if file.suffix in _OF_A_MODEL and file.is_file()}
+    shown = {name: file for name, file in files.items() if not any(part.startswith(".") for part in name.parts)}
+    return digest_json([[name.as_posix(), sha256_file(file)] for name, file in sorted(shown.items())])
+
+
+_OF_A_MODEL = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model"}
 
 
 def state_of(source: str) -> str:

@@ -114,7 +114,7 @@ class StageConfig:
     ema_decay: float = 0.9999
     """Decay of the averaged weights, per update."""
     checkpoint_every: int = 25_000
-    """Updates between checkpoints; the last update always has one."""
+    """Updates between checkpoints; the last update always has one, and so has one at which a monitor measures."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept; older ones are deleted."""
     keep_every: int = 0

@@ -32,7 +32,8 @@ from harness.contract.errors import UserError
 from harness.contract.files import explain_disk_errors, partial_path, write_atomically
 
 README = "README.md"
-_WRITTEN = {README, *(f"{part}.safetensors" for part in PARTS)}
+_UNFINISHED = ".gear-convert"
+"""Stands in a folder while a conversion is written into it: what lies beside it is ours."""
 
 
 def to_hub(
@@ -55,6 +56,7 @@ def to_hub(
         raise UserError(f"{out_dir} holds {model.path.name}, which is being converted; give a new folder with --out.")
     with explain_disk_errors(out_dir / CARD_FILE):
         _make_room(out_dir)
+        (out_dir / _UNFINISHED).touch()
         for part in card.parts:
             path = out_dir / f"{part}.safetensors"
             _save(model.parts[part], path)
@@ -62,6 +64,7 @@ def to_hub(
     with write_atomically(out_dir / README) as stream:
         stream.write(model_card(model, card, repo_id or f"org/{out_dir.name}").encode())
     card.write(out_dir)
+    (out_dir / _UNFINISHED).unlink()
     return out_dir
 
 
@@ -105,17 +108,18 @@ def _chosen(model: ModelFile, parts: Sequence[str]) -> list[str]:
 
 
 def _make_room(out_dir: Path) -> None:
-    """An empty folder (a fresh clone has only dot files), or an earlier conversion, whose files are removed.
-
-    One that was cut off has no card yet: what it wrote is written over.
-    """
+    """An empty folder (a fresh clone has only dot files), or an earlier conversion, cut off or not, whose parts are
+    removed."""
     out_dir.mkdir(parents=True, exist_ok=True)
     if (out_dir / CARD_FILE).exists():
         card = Card.read(out_dir / CARD_FILE)
         (out_dir / CARD_FILE).unlink()
         for entry in card.parts.values():
             (out_dir / Path(entry["file"]).name).unlink(missing_ok=True)
-    elif {path.name for path in out_dir.iterdir() if not path.name.startswith(".")} - _WRITTEN:
+    elif (out_dir / _UNFINISHED).exists():
+        for part in PARTS:
+            (out_dir / f"{part}.safetensors").unlink(missing_ok=True)
+    elif any(not path.name.startswith(".") for path in out_dir.iterdir()):
         raise UserError(f"{out_dir} is not empty; give a new folder with --out.")
 
 

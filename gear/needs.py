@@ -9,7 +9,7 @@ from gear.assets import digest_of, find_asset, state_of
 from gear.config import RunConfig
 from gear.features.clip import clip_files
 from gear.teachers import weights_of
-from gear.text import weights_source
+from gear.text import weights_digest, weights_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,12 @@ def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
     needs = [*_perceptual(config)] if phase in ("tokenizer", "e2e") else []
     if phase != "tokenizer":
         needs += _teachers(config)
-    return {
+    digests = {
         need.purpose: digest_of(find_asset(need.source, purpose=need.purpose, setting=need.setting)) for need in needs
     }
+    if phase == "t2i" and config.text is not None:
+        digests["text encoder"] = weights_digest(config.text)
+    return digests
 
 
 def _perceptual(config: RunConfig) -> Iterator[Need]:

@@ -74,7 +74,7 @@ def assignment(ctx: click.Context, parameter: click.Parameter, values: Sequence[
 def yaml_value(option: str, text: str) -> Any:
     """The value of an option such as "--set adm.batch_size", typed as YAML would: 32 is a number, true is true.
 
-    Text is left as it is, with its colons and number signs; several lines are always text.
+    What YAML reads as text is left as it was typed, number signs and all; several lines are always text.
     """
     if "\n" in text:
         return text

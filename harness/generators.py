@@ -7,15 +7,16 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.catalog import Benchmark
-from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.layouts import Layout
+from harness.digests import DigestMemo
 from harness.plan import CALLER, CORE, HOST, Document, FileInput, OutputOf, Resources, Source, Step
-from harness.project import Project
+from harness.project import Project, home_dir
 
 TRAINING_ONLY = (
     "gear/training",
@@ -106,9 +107,8 @@ class GearGenerator:
 class CommandGenerator:
     """Somebody's own program: `COMMAND --requests DIR --out DIR` writes a sample set.
 
-    Its identity is the command and the contents of every file that it names, and of the weights, JSON and Python files
-    in every folder that it names; what those import is not known here, so `version` is there to say that something else
-    has changed.
+    Its identity is the command and the contents of every file that it names, and of the weights in every folder that it
+    names; what those import is not known here, so `version` is there to say that something else has changed.
     """
 
     command: tuple[str, ...]
@@ -131,13 +131,15 @@ class CommandGenerator:
             environment=CALLER,
             argv=self.command,
             inputs={},
-            identity={"generator": self.version, "files": self._digests()},
+            identity={"generator": self.version, "files": self._digests},
             resources=Resources(gpus=self.gpus, memory_gb=8.0),
             cwd=str(self.cwd),
         )
 
+    @cached_property
     def _digests(self) -> dict[str, str]:
         """sha256 of files, by the word that names them, or names their folder."""
+        memo = DigestMemo(home_dir() / "digests")
         # The first word is the interpreter; hashing a Python binary would say nothing about the model.
         words = [word.partition("=")[2] if word.startswith("-") else word for word in self.command[1:]]
         if os.sep in self.command[0] and Path(self.command[0]).suffix:
@@ -147,13 +149,14 @@ class CommandGenerator:
             path = self.cwd / word
             if path.is_file():
                 files[word] = path
-            elif path.is_dir() and path.resolve() != self.cwd.resolve():
-                inside = (file for file in path.rglob("*") if file.suffix in _PARTS_OF_A_MODEL and file.is_file())
+            elif path.is_dir() and not self.cwd.resolve().is_relative_to(path.resolve()):
+                inside = (file for file in path.rglob("*") if file.suffix in _WEIGHTS and file.is_file())
                 files |= {f"{word}/{file.relative_to(path).as_posix()}": file for file in inside}
-        return {name: sha256_file(path) for name, path in sorted(files.items())}
+        return {name: memo.file(path) for name, path in sorted(files.items())}
 
 
-_PARTS_OF_A_MODEL = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".py"}
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+"""Suffixes. Whatever else lies in a folder may be what the command itself leaves there."""
 
 
 @dataclass(frozen=True, kw_only=True)

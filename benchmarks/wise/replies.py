@@ -27,12 +27,17 @@ def parse_score(cleaned: str) -> float | None:
     return float(bare[0]) if len(bare) == 1 else None
 
 
+_DRESS = r"""["'`_*\s]*"""
+
+
 def parse_legacy_scores(cleaned: str) -> dict[str, int] | None:
     """The three scores of the older protocol, 0 to 2 each; None unless all three are there."""
     found = {}
     for name in LEGACY_WEIGHTS:
-        # Bold or not, with its range in brackets or not; "Inconsistency", "-1", "0-2" and "1.5" are no such score.
-        pattern = rf"(?<!\w){name}\**(?:\s*\([^)]*\))?\**\s*:\s*\**\s*([012])\b(?![\d.–-]*\d)"
+        # Bold, quoted or plain, with its range in brackets or not; "Inconsistency", "-1", "0-2" and "1.5" are no score.
+        pattern = (
+            rf"(?<![^\W_]){name}{_DRESS}(?:\([^)]*\){_DRESS})?[:：=]{_DRESS}\[?{_DRESS}([012])(?![^\W_])(?![\d.–-]*\d)"
+        )
         match = re.search(pattern, cleaned, re.IGNORECASE)
         if match is None:
             return None

@@ -42,7 +42,7 @@ def weights_source(config: TextConfig) -> str | None:
 
 
 def weights_digest(config: TextConfig) -> str:
-    """SHA-256 over all files of the encoder: weights, configuration and tokenizer. They must be on this machine."""
+    """SHA-256 over the files of the encoder: weights, configuration and tokenizer. They must be on this machine."""
     from huggingface_hub import snapshot_download
 
     source = config.source or (QWEN3 if config.name == "qwen3" else str(_minilm_folder()))

@@ -111,7 +111,7 @@ def main_decides(action: Callable[[], T]) -> T:
 
 
 def from_all(value: T) -> list[T]:
-    """Every process's value in the order of ranks, in all of them. Small plain objects only."""
+    """Every process's value in the order of ranks, in all of them. Pickled: for plain objects and small arrays."""
     if world().size == 1:
         return [value]
     values: list[T] = [value] * world().size

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gear.config import RunConfig
+from gear.weights.locate import RUN_FILE
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_json
 
@@ -24,13 +25,14 @@ _ELSEWHERE = {
     "data": ("data_dir", "num_workers", "max_bad_samples"),
     "teacher": ("weights",),
     "perceptual": ("vgg_weights", "lpips_weights"),
+    "text": ("source", "revision"),
 }
 _MAY_CHANGE = {"steps", "accumulation", "checkpoint_every", "keep_checkpoints", "keep_every", "log_every", "init"}
 _MENDABLE = (
     "max_grad_norm",
     *(f"{name}.{field}" for name in ("tokenizer", "discriminator", "ar") for field in ("lr", "warmup_steps")),
 )
-"""What people turn to when a loss diverged: a run may go on with other values, and says so."""
+"""What people turn to when a loss diverged: a run that is not finished may go on with other values, and says so."""
 
 
 def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], samples: int) -> None:
@@ -42,8 +44,9 @@ def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], s
     path = out_dir / "config.json"
     if path.exists():
         differences = dict(_differences({**read_json(path), "name": None}, identity))
+        mendable = () if (out_dir / RUN_FILE).exists() else _MENDABLE
         for where, change in differences.items():
-            if where.removeprefix("config.stage.") not in _MENDABLE:
+            if where.removeprefix("config.stage.") not in mendable:
                 raise UserError(
                     f"{out_dir} holds another run (it differs in {where}: {change}); "
                     "give another --out, or delete that folder."
@@ -68,7 +71,7 @@ def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
         plain.pop(section)
     for section, names in _ELSEWHERE.items():
         for name in names:
-            plain.get(section, {}).pop(name, None)
+            (plain.get(section) or {}).pop(name, None)
     may_change = set(_MAY_CHANGE)
     if any(settings[name]["schedule"] != "constant" for name in ("tokenizer", "discriminator", "ar")):
         may_change.remove("steps")  # a learning rate that ends with the run has depended on its length all along

@@ -159,6 +159,14 @@ def test_a_refused_conversion_writes_nothing_and_one_cut_off_can_be_repeated(con
         assert code == EnvironmentFailure.exit_code and "the disk or quota is full" in error
     (tmp_path / "hub" / "vq_ema.safetensors").write_bytes(b"half")
     assert gear("convert", path, "--out", tmp_path / "hub", "--part", "vq")[0] == 0
+    assert sorted(file.name for file in (tmp_path / "hub").iterdir()) == ["README.md", "config.json", "vq.safetensors"]
+
+
+def test_somebodys_own_files_are_not_taken_for_a_conversion_cut_off(content, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    code, _, error = gear("convert", saved(content, tmp_path / "gear.pt"), "--out", tmp_path / "mine", "--part", "vq")
+    assert code == 2 and "is not empty" in error and (tmp_path / "mine" / "README.md").read_text() == "mine"
 
 
 def test_others_may_read_what_is_written(content, tmp_path):

@@ -138,6 +138,17 @@ def test_the_text_encoder_is_among_the_files_from_outside(tmp_path: Path, monkey
     assert encoder(preset="digits-t2i") == []
 
 
+def test_a_text_to_image_run_knows_its_encoder_by_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "teacher").write_text("x")
+    (tmp_path / "qwen").mkdir()
+    (tmp_path / "qwen" / "model.safetensors").write_text("1")
+    places = [f"teacher.weights={tmp_path}/teacher", f"text.source={tmp_path}/qwen"]
+    before = frozen_digests("t2i", load_config("t2i-gpic-gear-1b", places))
+    assert before.keys() == {"teacher dinov2-vit-b", "text encoder"}
+    (tmp_path / "qwen" / "model.safetensors").write_text("2")
+    assert frozen_digests("t2i", load_config("t2i-gpic-gear-1b", places)) != before
+
+
 def test_a_stage_knows_its_frozen_weights_by_what_they_hold(tmp_path: Path) -> None:
     for name in ("vgg", "heads", "teacher"):
         (tmp_path / name).write_text(name)
@@ -152,6 +163,10 @@ def test_a_stage_knows_its_frozen_weights_by_what_they_hold(tmp_path: Path) -> N
     assert digests("tokenizer", "nowhere").keys() == {"LPIPS loss (vgg_weights)", "LPIPS loss (lpips_weights)"}
     assert digests("e2e", "teacher") == {**digests("tokenizer", "nowhere"), **digests("ar", "teacher")}
     before = digests("ar", "folder")
+    (tmp_path / "folder" / ".cache").mkdir()
+    for name in ("README.md", ".cache/download.json"):
+        (tmp_path / "folder" / name).write_text("of today")
+    assert digests("ar", "folder") == before
     (tmp_path / "folder" / "model.safetensors").write_text("y")
     assert digests("ar", "folder") != before
     with pytest.raises(MissingAsset, match=r"teacher dinov2-vit-b needs .*nowhere, which does not exist"):

@@ -68,16 +68,16 @@ def test_the_identity_of_a_command_holds_the_models_in_the_folders_it_names(toy)
     folder = toy.root / "model"
     (folder / "unet").mkdir(parents=True)
     (folder / "unet" / "weights.safetensors").write_text("1")
-    (folder / "log.txt").write_text("1")
+    (folder / "state.json").write_text("1")
     (toy.root / "w.pt").write_text("1")
 
     def identity() -> dict[str, object]:
-        command = command_generator("python -m model --model model --ckpt=w.pt .", cwd=toy.root)
+        command = command_generator("python -m model --model model --ckpt=w.pt . --root=..", cwd=toy.root)
         return command.draw(toy.catalog.benchmark("toy"), OutputOf("r"))[0][0].identity
 
     before = identity()
     assert list(before["files"]) == ["model/unet/weights.safetensors", "w.pt"]
-    (folder / "log.txt").write_text("2")
+    (folder / "state.json").write_text("2")
     assert identity() == before
     (folder / "unet" / "weights.safetensors").write_text("2")
     assert identity() != before

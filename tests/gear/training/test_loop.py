@@ -104,8 +104,12 @@ def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_diverging_run_may_go_on_with_another_clipping_norm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fit(tiny.stage("tokenizer", tiny.config(steps=2)), tiny.Noise(), tmp_path, {})
-    fit(tiny.stage("tokenizer", tiny.config(steps=4, max_grad_norm=0.5)), tiny.Noise(), tmp_path, {})
+    finished = fit(tiny.stage("tokenizer", tiny.config(steps=2)), tiny.Noise(), tmp_path, {})
+    tighter = tiny.config(steps=4, max_grad_norm=0.5)
+    with pytest.raises(UserError, match=r"holds another run .*max_grad_norm"):
+        fit(tiny.stage("tokenizer", tighter), tiny.Noise(), tmp_path, {})
+    finished.unlink()  # as if it had stopped there
+    fit(tiny.stage("tokenizer", tighter), tiny.Noise(), tmp_path, {})
     assert "going on with a changed stage.max_grad_norm: 1.0 there, 0.5 now." in caplog.messages
     assert json.loads((tmp_path / "config.json").read_text())["config"]["stage"]["max_grad_norm"] == 0.5
 
