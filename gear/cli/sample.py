@@ -112,9 +112,6 @@ def sample(
     from gear.sampling.parity import Parity
     from gear.sampling.shards import Place
 
-    place = Place.from_environment()
-    if parity and place.num_ranks > 1:
-        raise UserError("--parity runs in one process, which walks through the streams of all --parity-ranks.")
     models, asked = _of(Models, options), _of(Asked, options)
     speed = Speed(tile=options.pop("tile"), dtype=_dtype(options.pop("dtype")), compiled=options.pop("compiled"))
     repeated = Parity(seed=asked.seed, num_ranks=parity_ranks, batch=batch_size or 32) if parity else None
@@ -126,7 +123,7 @@ def sample(
         out_dir=out_dir,
         batch_size=batch_size or 64,
         speed=speed,
-        place=place,
+        place=Place.from_environment(),
         parity=repeated,
         **options,
     )
@@ -182,7 +179,8 @@ def _refuse_ignored(ctx: click.Context) -> None:
         raise UserError(f"the request set says what --{name} says, too; leave out --{name} or --requests.")
     if {"count", "per_class"} <= given:
         raise UserError("--count and --per-class both say how many images; give one of them.")
-    if ctx.params["parity"] and (ctx.params["processes"] or 1) > 1:
+    processes = max(ctx.params["processes"] or 1, int(os.environ.get("WORLD_SIZE", "1")))
+    if ctx.params["parity"] and processes > 1:
         raise UserError("--parity runs in one process, which walks through the streams of all --parity-ranks.")
 
 
