@@ -27,7 +27,8 @@ class StageSpec:
 
     name: str
     samples: bool = False
-    """Whether it reads the samples; one that does not serves every score with the same assets and options."""
+    """Whether it reads the samples; one that does not serves every score with the same assets and options, and begins
+    once those that do have checked them."""
     assets: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     """Names of the scorer's options that it depends on."""

@@ -272,6 +272,8 @@ class _Run:
         self.finished: dict[str, Entry] = {}
         self._stop = threading.Event()
         self._writing = threading.Lock()
+        self._under_way: set[str] = set()
+        """Steps that have reported progress."""
         self._waited_s: dict[str, float] = {}
         """Seconds that a step waited for its share of the machine: not counted as its own."""
 
@@ -279,7 +281,7 @@ class _Run:
         started = time.monotonic()
         self.record.write(self.run_dir)
         with self._signals_stop():
-            run_all(self.plan.steps, self._do)
+            run_all(self.plan.steps, self._do, self._under_way)
         self._leave_out_the_rest()
         steps = self.record.steps
         if all(step.is_finished for step in steps):
@@ -365,6 +367,7 @@ class _Run:
             def on_line(line: str) -> None:
                 progress = parse_line(line)
                 if progress:
+                    self._under_way.add(step.name)
                     self.reporter.progress(step, progress)
                 elif not log.closed:
                     log.write(line + "\n")
@@ -448,8 +451,9 @@ class _Run:
     def _leave_out_the_rest(self) -> None:
         for step in self.plan.steps:
             if self._row(step).status == "waiting" and not self._stop.is_set():
-                missing = [need for need in step.needs if not self.record.step(need).is_finished]
-                self._conclude(step, self._result(step, status="skipped", error=f"needs {missing[0]}, which failed"))
+                missing = [name for name in step.waits_for if not self.record.step(name).is_finished]
+                error = f"waits for {missing[0]}, which failed"
+                self._conclude(step, self._result(step, status="skipped", error=error))
 
     def _update(self, **changes: Any) -> None:
         with self._writing:

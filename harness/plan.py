@@ -133,6 +133,9 @@ class Step:
     argv: tuple[str, ...]
     inputs: Mapping[str, Source] = field(default_factory=dict)
     """By name below `{in}`; a name may have folders in it: "samples", "options.json", "assets/adm-inception-graph"."""
+    after: tuple[str, ...] = ()
+    """Steps that it reads nothing of and lets go first: it begins once each is finished, or is at work with its checks
+    behind it, which the first line of progress says. Order only, so no part of the key."""
     identity: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else determines the output: versions, digests of code."""
     resources: Resources = Resources()
@@ -150,8 +153,13 @@ class Step:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the steps it waits for."""
+        """Names of the steps whose output it reads."""
         return tuple(dict.fromkeys(source.step for source in self.inputs.values() if isinstance(source, OutputOf)))
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Names of the steps without which it does not begin."""
+        return (*self.needs, *self.after)
 
     @property
     def asset_names(self) -> tuple[str, ...]:
@@ -203,10 +211,10 @@ class Plan:
         for step in self.steps:
             if step.name in known or not step.name or not set(step.name) <= _NAME_LETTERS:
                 raise UserError(f"plan: the step name '{step.name}' stands twice, or has letters a folder cannot have.")
-            unknown = [need for need in step.needs if need not in known]
+            unknown = [name for name in step.waits_for if name not in known]
             if unknown:
                 raise UserError(
-                    f"plan: '{step.name}' needs '{unknown[0]}', which is no earlier step; reorder the plan."
+                    f"plan: '{step.name}' waits for '{unknown[0]}', which is no earlier step; reorder the plan."
                 )
             known.add(step.name)
 
@@ -417,11 +425,10 @@ def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> Protocol:
 def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, Any]) -> list[Step]:
     """The feature stages of the scorer, if it has any, and the score itself, which is given what they wrote."""
     options = {**benchmark.options, **changes}
-    stages = [_stage_step(benchmark, stage, samples, options) for stage in benchmark.scorer.stages]
+    stages = _stage_steps(benchmark, samples, options)
     inputs: dict[str, Source] = {"samples": samples, "options.json": Document(options)}
     inputs |= _asset_inputs(benchmark.assets)
-    for stage, step in zip(benchmark.scorer.stages, stages, strict=True):
-        inputs[f"features/{stage.name}"] = OutputOf(step.name)
+    inputs |= {f"features/{name}": OutputOf(step.name) for name, step in stages.items()}
     flags = ("--features", "{in}/features") if stages else ()
     score = Step(
         name=f"score-{benchmark.id}",
@@ -436,7 +443,21 @@ def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, An
         variables=benchmark.scorer.variables,
         benchmark=benchmark.id,
     )
-    return [*stages, score]
+    return [*stages.values(), score]
+
+
+def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, Any]) -> dict[str, Step]:
+    """The steps of the feature stages, by name of the stage.
+
+    Work on the reference takes minutes and needs no samples, so it could begin at once; it comes after the stages that
+    read the samples all the same, which begin with the checks: bad samples are refused before it, not after it.
+    """
+    steps = {stage.name: _stage_step(benchmark, stage, samples, options) for stage in benchmark.scorer.stages}
+    reading = {name: step for name, step in steps.items() if "samples" in step.inputs}
+    after = tuple(step.name for step in reading.values())
+    return reading | {
+        name: dataclasses.replace(step, after=after) for name, step in steps.items() if name not in reading
+    }
 
 
 def _stage_step(benchmark: Benchmark, stage: StageSpec, samples: Source, options: Mapping[str, Any]) -> Step:

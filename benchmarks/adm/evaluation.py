@@ -58,7 +58,8 @@ class Options:
     references: Mapping[str, Split] = field(default_factory=dict)
     """sha256 -> split of the reference archives that are known; kept in benchmark.yaml."""
     samples_are: SamplesAre = "auto"
-    """`generated` or `reconstructions`; `auto` goes by what the sample set says of itself."""
+    """`generated` or `reconstructions`, for this run; `auto` goes by what the sample set says of itself. What a set
+    records (`python -m harness.contract adopt --kind`) cannot be overruled here."""
     duplicates: Duplicates = "refuse"
     """What to do with images that stand more than once: `refuse`, or `allow` with a note."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.samples import SampleSet
@@ -83,8 +83,16 @@ def refuse_mixed_up(measure: Measure, reference: Reference) -> None:
 
 
 def refuse_other_kind(measure: Measure, samples: SampleSet, said: SamplesAre) -> None:
-    """Raise BadSamples for gFID of reconstructions and for rFID of drawn images, where it is known what they are."""
-    kind = said if said != "auto" else kind_of(samples.generator, samples.request_digest)
+    """Raise BadSamples for gFID of reconstructions and for rFID of drawn images, where it is known what they are.
+
+    Raises UserError when the user says something else than the sample set's own record.
+    """
+    if samples.kind is not None and said not in ("auto", samples.kind):
+        raise UserError(
+            f"{samples.folder}: is recorded as {samples.kind}, against --set adm.samples_are={said}. Leave the option "
+            f"out, or if the record is wrong, adopt the images anew: python -m harness.contract adopt ... --kind {said}"
+        )
+    kind = kind_of(samples) if said == "auto" else said
     if measure == "gfid" and kind == "reconstructions":
         raise BadSamples(
             f"{samples.folder}: holds reconstructions of a tokenizer; gFID is for drawn images. Measure their rFID: "
@@ -97,9 +105,6 @@ def refuse_other_kind(measure: Measure, samples: SampleSet, said: SamplesAre) ->
         )
 
 
-def kind_of(generator: Mapping[str, Any], request_digest: str | None) -> SamplesAre:
-    """By the generator's own mark; else images that answer requests were drawn; else "auto": nobody knows."""
-    if generator.get("kind") in ("generated", "reconstructions"):
-        kind: SamplesAre = generator["kind"]
-        return kind
-    return "auto" if request_digest is None else "generated"
+def kind_of(samples: SampleSet) -> SamplesAre:
+    """As the set records it; else images that answer requests were drawn; else "auto": nobody knows."""
+    return samples.kind or ("auto" if samples.request_digest is None else "generated")

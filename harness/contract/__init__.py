@@ -40,7 +40,8 @@ samples.json
     index_sha256        SHA-256 of index.jsonl
     request_digest      `digest` of the request set answered, or null; if not null, requests.json and requests.jsonl
                         lie beside samples.json
-    generator           object: who drew them, with every option that changes a pixel
+    generator           object: who drew them, with every option that changes a pixel; its `kind`, where it is known,
+                        "generated" or "reconstructions" (of a tokenizer)
 index.jsonl, one line per image, in request order, the same bytes for both forms
     id, path            as requested
     sha256              SHA-256 over "<height>x<width>x3\n" followed by the pixels, row by row, RGB
@@ -82,6 +83,7 @@ folder has one folder per asset. Exit codes: see `harness.contract.errors`. Your
 
     python -m harness.contract validate DIR
     python -m harness.contract adopt FILE.npz|FOLDER OUT [--requests DIR] [--form npz|png]
+                                     [--kind generated|reconstructions]
     python -m harness.contract convert DIR OUT --form npz|png
 """
 

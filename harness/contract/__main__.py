@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.contract.adopt import convert, sample_set_from_folder, sample_set_from_npz
+from harness.contract.adopt import adopted, convert, sample_set_from_folder, sample_set_from_npz
 from harness.contract.errors import EXIT_OK, UserError
 from harness.contract.layouts import read_layout, sample_set_from_layout
 from harness.contract.record import SCORE_FILE, ScoreRecord
 from harness.contract.requests import HEAD_FILE, RequestSet
-from harness.contract.samples import FORMS, MANIFEST_FILE, SampleSet
+from harness.contract.samples import FORMS, IMAGES_DIR, KINDS, MANIFEST_FILE, NPZ_FILE, SampleSet
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,9 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     adopt.add_argument("source", type=Path, help="an .npz with arr_0 (N, H, W, 3) uint8, or a folder of images")
     adopt.add_argument("out", type=Path, help="the folder of the sample set to be")
     adopt.add_argument("--requests", type=Path, metavar="DIR", help="the request set that the images answer")
-    adopt.add_argument(
+    known = adopt.add_mutually_exclusive_group()  # what a layout's folder holds, its prompts say
+    known.add_argument(
         "--layout", type=Path, metavar="FILE", help="how the folder is laid out (harness.contract.layouts)"
     )
+    known.add_argument("--kind", choices=KINDS, help="what the images are: recorded, and scorers go by it")
     adopt.add_argument("--form", choices=FORMS, help="[npz, with a layout png]")
     adopt.set_defaults(run=_adopt)
 
@@ -79,8 +81,14 @@ def _adopt(arguments: argparse.Namespace) -> None:
         layout, suite = read_layout(arguments.layout)
         _describe(sample_set_from_layout(source, out, layout, suite=suite, requests=requests, form=form or "png"))
         return
+    if (source / MANIFEST_FILE).exists():  # copied, it would lose its requests, its labels, and what it says it is
+        raise UserError(
+            f"{source}: is a sample set already; use it as it is, or where its record is wrong, adopt the "
+            f"{NPZ_FILE} or the folder {IMAGES_DIR} that is in it."
+        )
+    generator = adopted(source, arguments.kind)
     take_in = sample_set_from_folder if source.is_dir() else sample_set_from_npz
-    _describe(take_in(source, out, form=form or "npz", requests=requests))
+    _describe(take_in(source, out, form=form or "npz", requests=requests, generator=generator))
 
 
 def _describe(samples: SampleSet) -> None:

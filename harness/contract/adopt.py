@@ -24,6 +24,7 @@ from harness.contract.samples import (
     MANIFEST_FILE,
     Entry,
     Form,
+    Kind,
     SampleSet,
     check_distinct,
     check_images_header,
@@ -71,7 +72,7 @@ def sample_set_from_npz(
             entries=entries,
             batches=member.batches(_BATCH),
             requests=requests,
-            generator=as_read_back(generator or {"name": "adopted", "source": path.name}, "generator"),
+            generator=as_read_back(generator or adopted(path), "generator"),
             progress=progress,
         )
 
@@ -113,7 +114,7 @@ def sample_set_from_folder(
         entries=entries,
         batches=_file_batches(files, image_size),
         requests=requests,
-        generator=as_read_back(generator or {"name": "adopted", "source": path.resolve().name}, "generator"),
+        generator=as_read_back(generator or adopted(path), "generator"),
         progress=progress,
     )
 
@@ -144,6 +145,12 @@ def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None 
         progress=progress,
         reread=True,
     )
+
+
+def adopted(path: Path, kind: Kind | None = None) -> dict[str, str]:
+    """The generator of samples of which only the file is known; `kind` where their owner says what they are."""
+    generator = {"name": "adopted", "source": path.resolve().name}
+    return generator if kind is None else {**generator, "kind": kind}
 
 
 def claim_out(out: Path, form: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract.adopt import claim_out
+from harness.contract.adopt import adopted, claim_out
 from harness.contract.assemble import assemble
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.fields import Fields
@@ -143,7 +143,7 @@ def sample_set_from_layout(
         requests=[request for picture in pictures for request in picture.requests],
     )
     missing = len(set(_ids(requests)) - set(_ids(answered))) if requests else 0
-    generator = {"name": "adopted", "source": path.resolve().name, "layout": layout.images, "missing": missing}
+    generator = {**adopted(path), "layout": layout.images, "missing": missing, "strays": strays}
     claim_out(Path(out_dir), form)
     return assemble(
         Path(out_dir),
@@ -152,7 +152,7 @@ def sample_set_from_layout(
         entries=[Entry(request.id, request.path, "") for request in answered],
         batches=_batches(pictures, layout, side),
         requests=answered,
-        generator=as_read_back({**generator, "strays": strays}, "generator"),
+        generator=as_read_back(generator, "generator"),
         progress=progress,
     )
 

@@ -33,6 +33,9 @@ NPZ_FILE = "samples.npz"
 IMAGES_DIR = "images"
 FORMS = ("npz", "png")
 Form = Literal["npz", "png"]
+Kind = Literal["generated", "reconstructions"]
+KINDS: tuple[Kind, ...] = ("generated", "reconstructions")
+"""What the `kind` of a sample set's generator may say that readers go by."""
 
 _BATCH = 32
 _MAX_THREADS = 8
@@ -121,6 +124,11 @@ class SampleSet:
     def generator(self) -> Mapping[str, Any]:
         """Who drew the images, and with which options."""
         return self.manifest.generator
+
+    @property
+    def kind(self) -> Kind | None:
+        """What the images are, as the generator's `kind` records it; None where it says nothing, or something else."""
+        return next((kind for kind in KINDS if kind == self.generator.get("kind")), None)
 
     @property
     def request_digest(self) -> str | None:

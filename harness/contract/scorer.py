@@ -133,7 +133,10 @@ class StageJob(Generic[AnySamples]):
         return self.given
 
     def progress(self, total: int, what: str) -> Progress:
-        """Start counting, e.g. `job.progress(10_000, "reference images")`."""
+        """Start counting, e.g. `job.progress(10_000, "reference images")`.
+
+        A stage that reads the samples checks them first: with its first line, the stages that read none begin.
+        """
         return Progress(total, what)
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,23 +76,26 @@ class Shares:
         return gpus <= len(self._gpus) and memory_gb <= self._memory_gb + 1e-9 and cpus <= self._cpus
 
 
-def run_all(steps: Sequence[Step], work: Callable[[Step], bool]) -> None:
+def run_all(steps: Sequence[Step], work: Callable[[Step], bool], under_way: Set[str] = frozenset()) -> None:
     """Call `work` for every step, as soon as all it needs has been done; false from `work` keeps its dependants back.
 
-    An exception in `work` is raised here, after the steps that are running have ended.
+    A step that comes `after` others waits only until they are done, or run and are `under_way`: a set that `work` adds
+    the names of steps to. An exception in `work` is raised here, after the steps that are running have ended.
     """
     waiting = list(steps)
     done: set[str] = set()
     running: dict[Future[bool], Step] = {}
     with ThreadPoolExecutor(max_workers=max(len(waiting), 1), thread_name_prefix="step") as pool:
         while True:
-            ready = [step for step in waiting if set(step.needs) <= done]
+            going = done | {step.name for step in running.values() if step.name in under_way}
+            ready = [step for step in waiting if done.issuperset(step.needs) and going.issuperset(step.after)]
             for step in ready:
                 waiting.remove(step)
                 running[pool.submit(work, step)] = step
             if not running:
                 return
-            # Not for ever: a signal that comes just as the main thread begins to wait is only handled when it wakes.
+            # Not for ever: a signal that comes just as the main thread begins to wait is only handled when it wakes,
+            # and nobody wakes it for a step that is under way.
             finished, _ = wait(running, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
             for future in finished:
                 step = running.pop(future)

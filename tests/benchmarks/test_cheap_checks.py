@@ -14,11 +14,15 @@ import yaml
 from benchmarks.adm import scorer as adm
 from benchmarks.coco import scorer as coco
 from benchmarks.gpic import scorer as gpic
+from harness.catalog import Catalog
 from harness.contract.adopt import sample_set_from_npz
 from harness.contract.errors import BadSamples
 from harness.contract.requests import Prompt, Protocol, prompt_requests
 from harness.contract.samples import SampleSet
 from harness.contract.scorer import Assets, StageJob
+from harness.generators import existing_samples
+from harness.plan import Request, make_plan
+from harness.project import find_project
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STAGES: dict[str, Callable[[StageJob[SampleSet]], None]] = {
@@ -63,10 +67,11 @@ def job(folder: Path, images_u8: np.ndarray, assets: Path | None = None, **given
 @pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize(("images_u8", "sentence"), WRONG.values(), ids=WRONG)
 def test_a_stage_refuses_what_is_no_set_of_drawn_images(
-    tmp_path: Path, name: str, images_u8: np.ndarray, sentence: str
+    tmp_path: Path, name: str, images_u8: np.ndarray, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(BadSamples, match=sentence):
         STAGES[name](job(tmp_path, images_u8))
+    assert "progress" not in capsys.readouterr().err  # the first line of it lets the work on the reference begin
 
 
 def test_adm_refuses_gfid_of_reconstructions_in_the_stage(tmp_path: Path) -> None:
@@ -79,6 +84,18 @@ def test_coco_refuses_captions_of_another_data_set_in_the_stage(tmp_path: Path) 
     requests = prompt_requests("coco", 1, Protocol(image_size=8), prompts=prompts, layout="{index:06d}.png")
     with pytest.raises(BadSamples, match="not the first 6 of the selection"):
         coco.sample_features(job(tmp_path, noise(6), BENCHMARKS / "coco/check/assets", requests=requests))
+
+
+@pytest.mark.parametrize("name", ["adm", "coco"])
+def test_work_on_the_reference_comes_after_the_checks_of_the_samples_and_does_not_depend_on_them(
+    tmp_path: Path, name: str
+) -> None:
+    np.savez(tmp_path / "drawn.npz", arr_0=noise(2))
+    samples = sample_set_from_npz(tmp_path / "drawn.npz", tmp_path / "samples").folder
+    plan = make_plan(Request(benchmarks=(name,), generator=existing_samples(samples)), Catalog.load(find_project()))
+    reference = plan.step(f"features-{name}-reference")
+    assert reference.after == (f"features-{name}-samples",)
+    assert reference.needs == () and "samples" not in reference.inputs
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -300,6 +300,43 @@ def test_steps_that_fail_leave_others_alone(toy, statuses):
     assert statuses(record) == {"bad": "failed", "after": "skipped", "good": "run"}
 
 
+def work_on(checks: str, reference: str = "pass") -> Plan:
+    """A plan with a step that checks samples, and one beside it that works on a reference and reads none of them."""
+    python = ("{python}", "-c")
+    samples = Step(name="samples", kind="x", argv=(*python, checks))
+    return Plan(
+        name="p", steps=(samples, Step(name="reference", kind="x", argv=(*python, reference), after=("samples",)))
+    )
+
+
+def test_bad_samples_are_refused_before_the_work_on_the_reference_which_good_ones_then_share(toy, statuses):
+    setting = toy.setting()
+    refused, _ = run_plan(work_on("raise SystemExit(3)"), setting)
+    assert statuses(refused) == {"samples": "failed", "reference": "skipped"} and exit_code(refused) == 3
+    assert refused.step("reference").error == "waits for samples, which failed"
+    assert statuses(run_plan(work_on("print('good')"), setting)[0]) == {"samples": "run", "reference": "run"}
+    others = work_on("print('others')")
+    assert [row.state for row in preview(others, setting)] == ["run", "cached"]
+    assert statuses(run_plan(others, setting)[0]) == {"samples": "run", "reference": "cached"}
+
+
+def test_the_first_line_of_progress_says_that_the_checks_are_passed(toy, statuses):
+    """The two steps meet: the samples' ends only when the reference's has begun."""
+    begun = toy.root / "begun"
+    checks = f"""
+import time
+from pathlib import Path
+from harness.contract.progress import Progress
+Progress(9, "images")
+ends = time.monotonic() + 30
+while not Path({str(begun)!r}).exists():
+    assert time.monotonic() < ends
+    time.sleep(0.05)
+"""
+    plan = work_on(checks, f"from pathlib import Path; Path({str(begun)!r}).touch()")
+    assert statuses(run_plan(plan, toy.setting())[0]) == {"samples": "run", "reference": "run"}
+
+
 def test_a_step_sees_no_credentials_of_the_shell(toy, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "hush")
     monkeypatch.setenv("HF_TOKEN", "hush")

@@ -136,11 +136,11 @@ def test_a_name_that_cannot_be_a_folder_is_refused():
             Plan(name="p", steps=(step(name=name, inputs={}),))
 
 
-def staged(toy, **stage) -> Catalog:
-    """The toy with one feature stage."""
+def staged(toy, *more: StageSpec, **stage) -> Catalog:
+    """The toy with one feature stage, and `more`."""
     benchmark = toy.catalog.benchmark("toy")
-    spec = StageSpec(name="reference", assets=("toy-reference",), options=("scale",), **stage)
-    return Catalog([dataclasses.replace(benchmark, scorer=dataclasses.replace(benchmark.scorer, stages=(spec,)))], {})
+    specs = (StageSpec(name="reference", assets=("toy-reference",), options=("scale",), **stage), *more)
+    return Catalog([dataclasses.replace(benchmark, scorer=dataclasses.replace(benchmark.scorer, stages=specs))], {})
 
 
 def test_a_feature_stage_is_a_step_that_knows_only_what_it_reads(toy):
@@ -157,6 +157,22 @@ def test_a_feature_stage_is_a_step_that_knows_only_what_it_reads(toy):
 def test_a_stage_that_reads_samples_waits_for_them(toy):
     plan = make_plan(Request(benchmarks=("toy",), generator=toy.command()), staged(toy, samples=True))
     assert plan.step("features-toy-reference").needs == ("sample-toy",)
+
+
+def test_work_on_the_reference_comes_after_the_stage_that_checks_the_samples_and_keeps_its_key(toy):
+    request = Request(benchmarks=("toy",), generator=toy.command())
+    plan = make_plan(request, staged(toy, StageSpec(name="samples", samples=True)))
+    names = [row.name for row in plan.steps]
+    assert names[2:] == ["features-toy-samples", "features-toy-reference", "score-toy"]
+    reference, alone = (other.step("features-toy-reference") for other in (plan, make_plan(request, staged(toy))))
+    assert (reference.after, reference.needs, alone.after) == (("features-toy-samples",), (), ())
+    digests = dict.fromkeys(reference.inputs, "0")
+    assert reference.key(digests, "environment") == alone.key(digests, "environment")
+
+
+def test_a_step_that_comes_after_a_later_one_is_refused():
+    with pytest.raises(UserError, match="'one' waits for 'two', which is no earlier step"):
+        Plan(name="p", steps=(step(after=("two",)), step(name="two")))
 
 
 def test_other_samples_and_other_options_do_not_change_the_key_of_a_stage(toy):

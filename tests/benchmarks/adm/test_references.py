@@ -11,10 +11,10 @@ import yaml
 
 from benchmarks.adm.evaluation import Options
 from benchmarks.adm.references import Measure, Reference, SamplesAre, refuse_mixed_up, refuse_other_kind
-from harness.contract.adopt import sample_set_from_npz
+from harness.contract.adopt import adopted, sample_set_from_npz
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.requests import Protocol, RequestSet, class_requests
-from harness.contract.samples import SampleSet
+from harness.contract.samples import Kind, SampleSet
 
 DECLARED = yaml.safe_load((Path(__file__).parents[3] / "benchmarks" / "adm" / "benchmark.yaml").read_text())
 REQUESTS = class_requests("adm", 2, Protocol(image_size=8), count=3, num_classes=4)
@@ -98,6 +98,48 @@ def test_rfid_of_images_that_were_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSamples, match=r"rFID is for reconstructions.*adm\.samples_are=reconstructions"):
         refuse_other_kind("rfid", samples, "auto")
     refuse_other_kind("rfid", samples, "reconstructions")
+
+
+def refuse_wrong(measure: Measure, samples: SampleSet, archive: Reference) -> None:
+    refuse_other_kind(measure, samples, "auto")
+    refuse_mixed_up(measure, archive)
+
+
+@pytest.mark.parametrize(
+    ("kind", "archive", "measure", "sentence"),
+    [
+        ("reconstructions", TRAIN, "gfid", "gFID is for drawn images"),
+        ("reconstructions", TRAIN, "rfid", "rFID compares with the validation set"),
+        ("generated", VALIDATION, "gfid", "gFID compares with the training set"),
+        ("generated", VALIDATION, "rfid", "rFID is for reconstructions"),
+    ],
+)
+def test_no_measure_puts_adopted_samples_against_the_wrong_split(
+    tmp_path: Path, kind: Kind, archive: Reference, measure: Measure, sentence: str
+) -> None:
+    samples = drawn(tmp_path, adopted(tmp_path / "drawn.npz", kind))
+    with pytest.raises(UserError, match=sentence):
+        refuse_wrong(measure, samples, archive)
+
+
+@pytest.mark.parametrize(
+    ("kind", "archive", "measure"), [("reconstructions", VALIDATION, "rfid"), ("generated", TRAIN, "gfid")]
+)
+def test_adopted_samples_pass_against_the_right_split(
+    tmp_path: Path, kind: Kind, archive: Reference, measure: Measure
+) -> None:
+    refuse_wrong(measure, drawn(tmp_path, adopted(tmp_path / "drawn.npz", kind)), archive)
+
+
+@pytest.mark.parametrize(("measure", "kind"), [("rfid", "reconstructions"), ("gfid", "generated")])
+def test_what_the_user_says_may_repeat_the_record_and_not_contradict_it(
+    tmp_path: Path, measure: Measure, kind: Kind
+) -> None:
+    samples = drawn(tmp_path, adopted(tmp_path / "drawn.npz", kind))
+    refuse_other_kind(measure, samples, kind)
+    other: Kind = "generated" if kind == "reconstructions" else "reconstructions"
+    with pytest.raises(UserError, match=rf"recorded as {kind}, against --set adm\.samples_are={other}.*--kind {other}"):
+        refuse_other_kind("gfid" if measure == "rfid" else "rfid", samples, other)
 
 
 @pytest.mark.parametrize(

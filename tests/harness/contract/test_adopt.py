@@ -106,6 +106,22 @@ def test_an_npz_is_adopted_in_either_form(tmp_path, form):
     assert samples.generator == {"name": "adopted", "source": "theirs.npz"}
 
 
+@pytest.mark.parametrize(
+    ("generator", "kind"),
+    [
+        (None, None),
+        ({"name": "x", "kind": "generated"}, "generated"),
+        ({"name": "x", "kind": "reconstructions"}, "reconstructions"),
+        ({"name": "x", "kind": "diffusion"}, None),  # a word of their own
+        ({"name": "x", "kind": ["generated"]}, None),
+    ],
+)
+def test_a_set_is_of_the_kind_that_its_generator_records(tmp_path, generator, kind):
+    np.savez(tmp_path / "theirs.npz", noise())
+    sample_set_from_npz(tmp_path / "theirs.npz", tmp_path / "out", generator=generator)
+    assert SampleSet.open(tmp_path / "out").kind == kind
+
+
 @pytest.mark.parametrize("name", ["labels", "arr_1"])
 def test_labels_beside_the_images_are_adopted(tmp_path, name):
     np.savez(tmp_path / "theirs.npz", arr_0=noise(), **{name: np.arange(10, dtype=np.int32)})

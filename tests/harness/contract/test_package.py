@@ -78,6 +78,25 @@ def test_adopt_and_convert_by_hand(tmp_path, class_set, capsys):
     assert digests.pop() in capsys.readouterr().out
 
 
+def test_what_the_images_are_is_recorded_by_hand_and_survives_another_form(tmp_path, capsys):
+    np.savez(tmp_path / "theirs.npz", np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8))
+    theirs, out, png, again = (str(tmp_path / name) for name in ("theirs.npz", "out", "png", "again"))
+    assert main(["adopt", theirs, out, "--kind", "reconstructions"]) == 0
+    assert main(["convert", out, png, "--form", "png"]) == 0
+    assert [SampleSet.open(folder).kind for folder in (out, png)] == ["reconstructions", "reconstructions"]
+    assert main(["adopt", png, again, "--kind", "generated"]) == 2
+    assert "is a sample set already" in capsys.readouterr().err
+    assert main(["adopt", f"{png}/images", again, "--kind", "generated"]) == 0
+    assert SampleSet.open(again).kind == "generated"
+
+
+@pytest.mark.parametrize("options", [["--kind", "drawn"], ["--layout", "layout.json", "--kind", "generated"]])
+def test_an_unknown_kind_is_refused_and_so_is_one_of_images_that_answer_prompts(tmp_path, capsys, options: list[str]):
+    with pytest.raises(SystemExit, match="2"):
+        main(["adopt", str(tmp_path), str(tmp_path / "out"), *options])
+    assert "--kind: " in capsys.readouterr().err
+
+
 def test_the_command_explains_itself():
     command = [sys.executable, "-m", "harness.contract", "--help"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -13,6 +13,10 @@ def step(name: str, *needs: str) -> Step:
     return Step(name=name, kind="x", argv=("true",), inputs={need: OutputOf(need) for need in needs})
 
 
+def later(name: str, *after: str) -> Step:
+    return Step(name=name, kind="x", argv=("true",), after=after)
+
+
 def test_steps_wait_for_what_they_need_and_no_longer():
     order: list[str] = []
     both = threading.Barrier(2, timeout=10)
@@ -33,6 +37,44 @@ def test_what_needs_a_failed_step_is_not_begun():
         [step("a"), step("b", "a"), step("c", "b"), step("d")], lambda one: done.append(one.name) or one.name != "a"
     )
     assert sorted(done) == ["a", "d"]
+
+
+def test_a_step_comes_after_another_is_under_way_and_not_only_when_it_has_ended():
+    under_way: set[str] = set()
+    begun = threading.Event()
+    done: list[str] = []
+
+    def work(one: Step) -> bool:
+        if one.name == "a":
+            assert not begun.wait(1.2)  # more than two rounds
+            under_way.add("a")
+            assert begun.wait(10)  # passes only when b begins before this ends
+        begun.set()
+        done.append(one.name)
+        return True
+
+    run_all([step("a"), later("b", "a")], work, under_way)
+    assert sorted(done) == ["a", "b"]
+
+
+def test_a_step_comes_after_another_that_never_said_that_it_is_under_way():
+    done: list[str] = []
+    run_all([step("a"), later("b", "a")], lambda one: done.append(one.name) or True)
+    assert done == ["a", "b"]
+
+
+def test_what_comes_after_a_failed_step_is_not_begun():
+    """Not even where it was under way for a moment."""
+    done: list[str] = []
+    under_way: set[str] = set()
+
+    def work(one: Step) -> bool:
+        done.append(one.name)
+        under_way.add(one.name)
+        return False
+
+    run_all([step("a"), later("b", "a")], work, under_way)
+    assert done == ["a"]
 
 
 def test_an_exception_is_raised_to_the_caller():
