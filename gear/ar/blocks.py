@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gear.ar.cache import LayerCache
 from gear.ar.config import TrunkConfig
 from gear.ar.gated import gated_linear
+from gear.ar.one_query import attend_one
 from gear.ar.rope import rotate
 
 
@@ -115,14 +116,15 @@ class Attention(nn.Module):
             # The halves of guidance are fed the same token: up to here, in the first block, one of them is enough.
             q, k, v = (repeated(part, cache.keys.shape[0]) for part in (q, k, v))
             k, v = cache.append(this.slots, k, v, this.length)
+            if q.shape[2] == 1:
+                return attend_one(q, cache, this.length, this.mask).transpose(1, 2).flatten(2)
         mixed = F.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=this.mask,
             dropout_p=self.attn_dropout_p if self.training else 0.0,
-            # A single query may see everything stored; `is_causal` would align it with the first key.
-            is_causal=this.mask is None and q.shape[2] > 1,
+            is_causal=this.mask is None,
             enable_gqa=self.heads[0] != self.heads[1],
         )
         return mixed.transpose(1, 2).flatten(2)

@@ -37,7 +37,7 @@ _GROUP_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
 _STRIDE = 128
 """Slots by which the length of attention grows from one recorded step on a GPU to the next."""
 _PREFIX_BYTES = 256 << 20
-_ARITHMETIC = 3
+_ARITHMETIC = 4
 """Goes up whenever logits come to be rounded differently: work begun with other last bits is then not continued."""
 
 
