@@ -23,7 +23,7 @@ from harness.contract.errors import BadSamples, UserError
 from harness.contract.features import read_features
 from harness.contract.screen import Duplicates, check_duplicates_option
 from harness.metrics.distances import Distance, half_precision_squared_distances
-from harness.metrics.frechet import Statistics, frechet_distance, statistics
+from harness.metrics.frechet import Statistics, frechet_distances, statistics
 from harness.metrics.inception_score import class_probabilities, inception_score
 from harness.metrics.prdc import adm_precision_recall, exact_precision_recall
 
@@ -34,6 +34,8 @@ CHOICES = {"distances": DistanceName, "measure": Measure, "reference_split": Ref
 
 STATISTICS_FILE = "statistics.npz"
 RADII_FILE = "radii.npy"
+EVALUATOR_MEAN = np.float32
+"""The evaluator takes the mean in the dtype of the features; the covariance is float64 all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,7 @@ def write_statistics(folder: Path, pool: Statistics, spatial: Statistics) -> Non
 
 def evaluator_statistics(features: Array) -> Statistics:
     """Statistics as the evaluator takes them: the mean in float32, the covariance in float64."""
-    return statistics(features, mean_dtype=np.float32)
+    return statistics(features, mean_dtype=EVALUATOR_MEAN)
 
 
 def evaluate(features: Features, options: Options, distance: Distance | None = None) -> Evaluation:
@@ -175,11 +177,16 @@ def evaluate(features: Features, options: Options, distance: Distance | None = N
         reference_radii=features.reference_radii,
     )
     exact = exact_precision_recall(reference, sample, k=k) if options.exact else None
+    gfid, sfid = frechet_distances(
+        [
+            (features.reference_pool_statistics, sample),
+            (features.reference_spatial_statistics, features.sample_spatial),
+        ],
+        mean_dtype=EVALUATOR_MEAN,
+    )
     return Evaluation(
-        gfid=frechet_distance(features.reference_pool_statistics, evaluator_statistics(sample)).value,
-        sfid=frechet_distance(
-            features.reference_spatial_statistics, evaluator_statistics(features.sample_spatial)
-        ).value,
+        gfid=gfid.value,
+        sfid=sfid.value,
         inception_score=inception_score(
             class_probabilities(sample, features.classifier), split_size=options.is_split_size
         ),

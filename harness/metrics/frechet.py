@@ -4,18 +4,21 @@
 
 Published evaluators take the matrix root of the product with SciPy's `sqrtm`, which loses digits when there are fewer
 images than features and needs a 1e-6 nudge when the product is singular. With S_a = A A^T and S_b = B B^T the last
-trace is the sum of the singular values of A^T B, or of the roots of the eigenvalues of the symmetric A^T S_b A: equal
+trace is the sum of the singular values of A^T B, or of the roots of the eigenvalues of the symmetric B^T S_a B: equal
 in exact arithmetic, many times faster, and in the first form stable for singular covariances. `root_trace` chooses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.lapack import dsygst
 
 Array = npt.NDArray[Any]
 
@@ -69,6 +72,8 @@ class StatisticsAccumulator:
         self.count = 0
         self._mean: Array = np.zeros(0)
         self._scatter: Array = np.zeros((0, 0))
+        self._rows: Array = np.empty((0, 0))
+        """Kept from batch to batch: fresh memory costs more than what is done in it."""
 
     def add(self, features: Array) -> None:
         """Add a batch (n, D) of any float dtype; n may be 0."""
@@ -85,7 +90,9 @@ class StatisticsAccumulator:
         batch_mean = features.mean(axis=0, dtype=np.float64)
         step = batch_mean - self._mean
         # What the step of the mean adds to the scatter is one more row: no further pass over a (D, D) matrix.
-        rows = np.empty((count + 1, features.shape[1]))
+        if len(self._rows) <= count:
+            self._rows = np.empty((count + 1, features.shape[1]))
+        rows = self._rows[: count + 1]
         np.subtract(features, batch_mean, out=rows[:count])
         np.multiply(step, np.sqrt(self.count * count / total), out=rows[count])
         self._scatter += rows.T @ rows
@@ -134,19 +141,43 @@ def frechet_distance(a: Statistics, b: Statistics) -> FrechetDistance:
     return FrechetDistance(mean_term=float(difference @ difference), covariance_term=float(spread))
 
 
-def root_trace(covariance_a: Array, covariance_b: Array) -> float:
-    """tr (S_a S_b)^(1/2) of two covariances (D, D).
+def frechet_distances(
+    pairs: Sequence[tuple[Statistics | Array, Statistics | Array]], *, mean_dtype: npt.DTypeLike = np.float64
+) -> list[FrechetDistance]:
+    """The distance of each pair, which gives statistics or the features (N, D) to take them of, as `statistics` does.
 
-    NumPy's LAPACK and not SciPy's: the same routine, but only one of the two libraries then has threads awake.
+    With no more cores than pairs, each pair has one to itself: half the work of finding eigenvalues is products with
+    one vector, a few thousand in turn, at each of which the threads of BLAS wait for one another. With more cores the
+    pairs come in turn, and BLAS shares out each.
     """
-    factor_a, factor_b = _cholesky(covariance_a), _cholesky(covariance_b)
-    if factor_a is None or factor_b is None:
-        return float(np.linalg.svd(_factor(covariance_a).T @ _factor(covariance_b), compute_uv=False).sum())
-    between = factor_a.T @ factor_b
-    values = np.linalg.eigvalsh(between @ between.T)  # A^T S_b A; a matrix times its own transpose is half a product
-    if _is_accurate(values):
-        return float(np.sqrt(values).sum())
-    return float(np.linalg.svd(between, compute_uv=False).sum())
+    from threadpoolctl import threadpool_limits  # only this needs it: not in every scorer's environment
+
+    def distance(pair: tuple[Statistics | Array, Statistics | Array]) -> FrechetDistance:
+        a, b = (given if isinstance(given, Statistics) else statistics(given, mean_dtype=mean_dtype) for given in pair)
+        return frechet_distance(a, b)
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores > len(pairs):
+        return [distance(pair) for pair in pairs]
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+        return list(pool.map(distance, pairs))
+
+
+def root_trace(covariance_a: Array, covariance_b: Array) -> float:
+    """tr (S_a S_b)^(1/2) of two covariances (D, D)."""
+    factor_b = _cholesky(covariance_b)
+    if factor_b is None:
+        factor_b = _factor(covariance_b)
+    else:
+        # B^T S_a B, half of which is computed. LAPACK wants columns; a symmetric matrix is its own transpose.
+        between, _ = dsygst(covariance_a.T, np.asfortranarray(factor_b), itype=2, lower=1)
+        values = np.linalg.eigvalsh(between, UPLO="L")
+        if _is_accurate(values):
+            return float(np.sqrt(values).sum())
+    factor_a = _cholesky(covariance_a)
+    if factor_a is None:
+        factor_a = _factor(covariance_a)
+    return float(np.linalg.svd(factor_a.T @ factor_b, compute_uv=False).sum())
 
 
 def _cholesky(covariance: Array) -> Array | None:

@@ -18,7 +18,7 @@ import scipy.linalg
 
 from benches.measure import peak_growth_mib, print_comparison, side_by_side
 from harness.metrics.distances import half_precision_squared_distances
-from harness.metrics.frechet import frechet_distance, statistics
+from harness.metrics.frechet import frechet_distance, frechet_distances, statistics
 from harness.metrics.prdc import adm_precision_recall, adm_radii, exact_precision_recall
 
 Array = npt.NDArray[Any]
@@ -28,6 +28,10 @@ SPATIAL_WIDTH = 2_023
 
 
 # --- the published procedure, transcribed ----------------------------------------------------------------------------
+
+
+def published_distances(*pairs: tuple[Array, Array]) -> tuple[float, ...]:
+    return tuple(published_distance(*pair) for pair in pairs)
 
 
 def published_distance(reference: Array, sample: Array) -> float:
@@ -65,9 +69,9 @@ def published_precision_recall(reference: Array, sample: Array, dtype: Any = np.
 # --- ours ------------------------------------------------------------------------------------------------------------
 
 
-def our_distance(reference: Array, sample: Array) -> float:
-    fitted = (statistics(features, mean_dtype=np.float32) for features in (reference, sample))
-    return frechet_distance(*fitted).value
+def our_distances(*pairs: tuple[Array, Array]) -> tuple[float, ...]:
+    """All in one call, as the adm benchmark asks for them."""
+    return tuple(distance.value for distance in frechet_distances(pairs, mean_dtype=np.float32))
 
 
 def our_exact(reference: Array, sample: Array) -> tuple[float, float]:
@@ -101,10 +105,10 @@ def prepared(form: Callable[..., Any], count: int, width: int) -> Callable[[], A
     return partial(form, *made_features(count, width))
 
 
-def prepared_distances(form: Callable[[Array, Array], float], count: int, width: int) -> Callable[[], Any]:
+def prepared_distances(form: Callable[..., Any], count: int, width: int) -> Callable[[], Any]:
     """FID and sFID; as `prepared`, both pairs of sets are there before any measurement begins."""
     sets = [made_features(count, features) for features in (width, min(width, SPATIAL_WIDTH))]
-    return lambda: tuple(form(*pair) for pair in sets)
+    return partial(form, *sets)
 
 
 def compare(title: str, forms: dict[str, Callable[[], Any]], repeats: int, memory: dict[str, float] | None) -> None:
@@ -153,7 +157,7 @@ def bench(only: tuple[str, ...], count: int, width: int, half_count: int, repeat
 
 def distances(count: int, width: int, repeats: int, memory: bool) -> None:
     """FID and sFID, from features to the two numbers."""
-    forms = {"published": published_distance, "ours": our_distance}
+    forms = {"published": published_distances, "ours": our_distances}
     make = prepared_distances
     grown = {name: peak_growth_mib(partial(make, form, count, width)) for name, form in forms.items() if memory}
     calls = {name: make(form, count, width) for name, form in forms.items()}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
+from harness.metrics import frechet
 from harness.metrics.frechet import (
     Statistics,
     StatisticsAccumulator,
     frechet_distance,
+    frechet_distances,
     root_trace,
     statistics,
     statistics_of,
@@ -70,6 +75,41 @@ def test_rank_deficient_sets_agree_with_the_singular_values_of_the_centred_featu
 def test_the_distance_is_symmetric() -> None:
     a, b = statistics(features(100, 12, 6)), statistics(features(90, 12, 7))
     assert frechet_distance(a, b).value == pytest.approx(frechet_distance(b, a).value, rel=1e-12)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 8])
+def test_distances_asked_for_together_are_those_asked_for_alone(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In turn or side by side, from statistics or from features; BLAS has its threads back afterwards."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    threads = [library["num_threads"] for library in threadpool_info()]
+    wide, narrow = ((features(300, width, 0), features(250, width, 1, shift=3.0)) for width in (40, 12))
+    together = frechet_distances([(statistics(wide[0]), wide[1]), narrow], mean_dtype=np.float32)
+    assert [library["num_threads"] for library in threadpool_info()] == threads
+    alone = [
+        frechet_distance(statistics(wide[0]), statistics(wide[1], mean_dtype=np.float32)),
+        frechet_distance(*(statistics(one, mean_dtype=np.float32) for one in narrow)),
+    ]
+    for distance, expected in zip(together, alone, strict=True):
+        assert distance.mean_term == expected.mean_term
+        assert distance.covariance_term == pytest.approx(expected.covariance_term, rel=1e-10)
+
+
+def test_no_pairs_have_no_distances() -> None:
+    assert frechet_distances([]) == []
+
+
+def test_pairs_of_different_widths_are_refused_from_a_thread_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    with pytest.raises(ValueError, match="width 3 and 4"):
+        frechet_distances([(features(9, 3, 0), features(9, 4, 0))])
+
+
+def test_either_set_may_have_fewer_images_than_features() -> None:
+    many, few = statistics(features(400, 40, 0)), statistics(features(21, 40, 1))
+    values = np.linalg.eigvals(many.covariance @ few.covariance).real
+    expected = np.sqrt(np.sort(values)[-20:]).sum()  # the rank of the smaller
+    for pair in ((many.covariance, few.covariance), (few.covariance, many.covariance)):
+        np.testing.assert_allclose(frechet.root_trace(*pair), expected, rtol=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
