@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +14,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from harness.contract.bench import peak_memory_mb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,7 @@ def _device_peak(prepare: Callable[[], Callable[[], Any]], device: str) -> Peak:
 
 
 def _peak_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return peak_memory_mb() * 1e6 / 2**20
 
 
 def print_comparison(
