@@ -25,6 +25,7 @@ NUM_REFERENCE_IMAGES = 10_000
 """In the public archives, beside statistics of the whole training set."""
 
 SAY_SPLIT = "If it is another archive, say so: --set adm.reference_split=train|val|other"
+ADOPT_ANEW = "adopt the images anew: python -m harness.contract adopt ... --kind"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def refuse_other_kind(measure: Measure, samples: SampleSet, said: SamplesAre) ->
     if samples.kind is not None and said not in ("auto", samples.kind):
         raise UserError(
             f"{samples.folder}: is recorded as {samples.kind}, against --set adm.samples_are={said}. Leave the option "
-            f"out, or if the record is wrong, adopt the images anew: python -m harness.contract adopt ... --kind {said}"
+            f"out, or if the record is wrong, {ADOPT_ANEW} {said}"
         )
     kind = kind_of(samples) if said == "auto" else said
     if measure == "gfid" and kind == "reconstructions":
@@ -99,12 +100,23 @@ def refuse_other_kind(measure: Measure, samples: SampleSet, said: SamplesAre) ->
             "--set adm.measure=rfid, with the validation images as reference, or: harness score recon"
         )
     if measure == "rfid" and kind == "generated":
+        say_so = "say so: --set adm.samples_are=" if samples.kind is None else ADOPT_ANEW + " "
         raise BadSamples(
             f"{samples.folder}: holds drawn images; rFID is for reconstructions. Leave out --set adm.measure=rfid, or "
-            "if they are reconstructions, say so: --set adm.samples_are=reconstructions"
+            f"if they are reconstructions, {say_so}reconstructions"
         )
 
 
 def kind_of(samples: SampleSet) -> SamplesAre:
     """As the set records it; else images that answer requests were drawn; else "auto": nobody knows."""
     return samples.kind or ("auto" if samples.request_digest is None else "generated")
+
+
+def kind_notes(samples: SampleSet, said: SamplesAre) -> list[str]:
+    """What to tell the reader of a record where nobody knows what the images are."""
+    if said != "auto" or kind_of(samples) != "auto":
+        return []
+    return [
+        "Nothing tells whether these images are drawn or reconstructions, so a mix-up of gFID and rFID goes unnoticed; "
+        "say it: --set adm.samples_are=generated|reconstructions"
+    ]

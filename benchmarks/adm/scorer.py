@@ -21,7 +21,7 @@ from benchmarks.adm.evaluation import (
     evaluator_statistics,
     write_statistics,
 )
-from benchmarks.adm.references import Reference, refuse_mixed_up, refuse_other_kind
+from benchmarks.adm.references import Reference, kind_notes, refuse_mixed_up, refuse_other_kind
 from harness.contract.digest import sha256_file
 from harness.contract.errors import MissingAsset
 from harness.contract.features import FeatureFile
@@ -76,7 +76,8 @@ def screen(samples: SampleSet, options: Options, *, at_least: int = 2) -> list[s
     """Refuse, before any work, what cannot be scored; notes for the record. The samples' stage does not know how many
     neighbours the score will ask for, so it leaves `at_least` at what a covariance needs."""
     refuse_other_kind(options.measure, samples, options.samples_are)
-    return screen_samples(samples, "adm", at_least=at_least, duplicates=options.duplicates)
+    found = screen_samples(samples, "adm", at_least=at_least, duplicates=options.duplicates)
+    return [*kind_notes(samples, options.samples_are), *found]
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------

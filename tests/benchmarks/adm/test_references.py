@@ -10,7 +10,14 @@ import pytest
 import yaml
 
 from benchmarks.adm.evaluation import Options
-from benchmarks.adm.references import Measure, Reference, SamplesAre, refuse_mixed_up, refuse_other_kind
+from benchmarks.adm.references import (
+    Measure,
+    Reference,
+    SamplesAre,
+    kind_notes,
+    refuse_mixed_up,
+    refuse_other_kind,
+)
 from harness.contract.adopt import adopted, sample_set_from_npz
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.requests import Protocol, RequestSet, class_requests
@@ -98,6 +105,22 @@ def test_rfid_of_images_that_were_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSamples, match=r"rFID is for reconstructions.*adm\.samples_are=reconstructions"):
         refuse_other_kind("rfid", samples, "auto")
     refuse_other_kind("rfid", samples, "reconstructions")
+
+
+def test_a_wrong_record_is_not_mended_by_an_option_that_would_be_refused(tmp_path: Path) -> None:
+    samples = drawn(tmp_path, adopted(tmp_path / "drawn.npz", "generated"))
+    with pytest.raises(BadSamples, match=r"adopt the images anew.*--kind reconstructions$"):
+        refuse_other_kind("rfid", samples, "auto")
+
+
+def test_images_of_which_nothing_is_known_are_noted(tmp_path: Path) -> None:
+    assert "adm.samples_are" in kind_notes(drawn(tmp_path), "auto")[0]
+    assert kind_notes(SampleSet.open(tmp_path / "samples"), "generated") == []
+
+
+@pytest.mark.parametrize("known", [{"generator": {"kind": "generated"}}, {"requests": REQUESTS}])
+def test_images_of_which_something_is_known_are_not_noted(tmp_path: Path, known: dict) -> None:
+    assert kind_notes(drawn(tmp_path, **known), "auto") == []
 
 
 def refuse_wrong(measure: Measure, samples: SampleSet, archive: Reference) -> None:
