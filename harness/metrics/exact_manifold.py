@@ -15,7 +15,6 @@ and their distances are one small product. Strips of rows are shared out among t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from harness.metrics.cores import usable_cores
 
 Array = npt.NDArray[Any]
 
@@ -198,8 +199,7 @@ def _groups(rows: Array) -> list[slice]:
 def _for_strips(task: Callable[[Array], None], rows: Array) -> None:
     """Run the task on strips of the rows, on all cores: NumPy lets other threads run in its products and loops."""
     strips = [rows[start : start + STRIP_ROWS] for start in range(0, len(rows), STRIP_ROWS)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(min(cores, MOST_THREADS)) as pool:
+    with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS)) as pool:
         for _ in pool.map(task, strips):
             pass  # an error of a strip is raised here
 

@@ -10,7 +10,6 @@ in exact arithmetic, many times faster, and in the first form stable for singula
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg.lapack import dsygst
+
+from harness.metrics.cores import usable_cores
 
 Array = npt.NDArray[Any]
 
@@ -156,7 +157,7 @@ def frechet_distances(
         a, b = (given if isinstance(given, Statistics) else statistics(given, mean_dtype=mean_dtype) for given in pair)
         return frechet_distance(a, b)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if cores > len(pairs):
         return [distance(pair) for pair in pairs]
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
