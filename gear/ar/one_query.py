@@ -46,6 +46,6 @@ def _bags(count: int, sharing: int, slots: int, length: int) -> tuple[Tensor, Te
 
     `sharing` neighbouring bags read the same value head.
     """
-    heads = torch.arange(count, dtype=torch.int32) // sharing
-    filled = torch.arange(length, dtype=torch.int32)
-    return (heads[:, None] * slots + filled).view(-1), torch.arange(count, dtype=torch.int32) * length
+    with torch.inference_mode(False):  # kept for later calls, which may be recorded for a backward pass
+        bags, filled = (torch.arange(size, dtype=torch.int32, device="cpu") for size in (count, length))
+        return (bags[:, None] // sharing * slots + filled).view(-1), bags * length

@@ -64,5 +64,13 @@ def test_other_precisions_are_left_to_pytorch():
     torch.testing.assert_close(attend_one(q, cache, 50), expected(q, cache, 50), rtol=0.02, atol=0.02)
 
 
+def test_what_was_kept_in_inference_mode_serves_a_backward_pass():
+    q, cache = filled(2, 4, 4)
+    with torch.inference_mode():
+        attend_one(q, cache, 21)
+    attend_one(q.requires_grad_(), LayerCache(cache.keys, cache.values.requires_grad_()), 21).sum().backward()
+    assert q.grad is not None and cache.values.grad is not None
+
+
 def split(cache: LayerCache, rows: int) -> list[LayerCache]:
     return [LayerCache(*parts) for parts in zip(cache.keys.split(rows), cache.values.split(rows), strict=True)]
