@@ -91,9 +91,10 @@ def sample(
       torchrun --nproc-per-node 8 -m gear sample --ckpt exps/ar --requests REQUESTS --out SAMPLES
 
     Every image has its own random stream, from its seed in the request set. On one type of device neither its tokens
-    nor its pixels depend on the batch size, the number of processes, the order, --limit, or interruptions: everything
-    is computed in tiles of a fixed size (--tile), the last one filled up. CPU and GPU, different GPUs, and bf16 and
-    fp32, round differently, and a token may tip over on it; device, --tile and --dtype are recorded with the samples.
+    nor its pixels depend on the batch size, the number of processes or threads, the order, --limit, or interruptions:
+    everything is computed in tiles of a fixed size (--tile), the last one filled up. CPU and GPU, different GPUs, and
+    bf16 and fp32, round differently, and a token may tip over on it; device, --tile and --dtype are recorded with the
+    samples.
 
     Several processes share the work through the output folder: one that is slow or dies has its share drawn by the
     others. The same command again continues. Prompts longer than the text encoder's slots are cut, and counted.

@@ -20,6 +20,7 @@ from torch import Tensor
 from gear.ar.cache import Prefix
 from gear.ar.model import Trunk
 from gear.ar.packed import for_decoding
+from gear.numerics import a_power_of_two_of_threads
 from gear.sampling.conditions import Key, conditions_of
 from gear.sampling.draws import PerImageDraw
 from gear.sampling.pixels import Storing
@@ -37,7 +38,7 @@ _GROUP_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
 _STRIDE = 128
 """Slots by which the length of attention grows from one recorded step on a GPU to the next."""
 _PREFIX_BYTES = 256 << 20
-_ARITHMETIC = 4
+_ARITHMETIC = 5
 """Goes up whenever logits come to be rounded differently: work begun with other last bits is then not continued."""
 
 
@@ -124,7 +125,8 @@ class Engine:
                 stride=self._stride,
             )
         self._draw.reseed(seeds)
-        return self._roll_out(*self.prefixes_of(filled))[: len(requests)]
+        with a_power_of_two_of_threads():
+            return self._roll_out(*self.prefixes_of(filled))[: len(requests)]
 
     def prefixes_of(self, requests: Sequence[Request]) -> tuple[list[Prefix], list[Prefix]]:
         """What the condition of each request leaves behind; and the null condition, where there is guidance."""

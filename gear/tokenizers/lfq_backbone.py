@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from gear.tokenizers.blocks import conv1x1, conv3x3, group_norm
+from gear.tokenizers.blocks import Conv1x1, conv3x3, group_norm
 from gear.tokenizers.fused import norm_silu_conv
 
 _STATISTICS_EPS = 1e-6
@@ -47,7 +47,7 @@ class PlainResBlock(nn.Module):
         self.conv1 = conv3x3(in_channels, out_channels, bias=False)
         self.conv2 = conv3x3(out_channels, out_channels, bias=False)
         changes = in_channels != out_channels
-        self.nin_shortcut = conv1x1(in_channels, out_channels, bias=False) if changes else nn.Identity()
+        self.nin_shortcut = Conv1x1(in_channels, out_channels, bias=False) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = norm_silu_conv(x, self.norm1, self.conv1)
@@ -130,7 +130,7 @@ class Encoder(nn.Module):
         )
         self.mid_block = stack(widths[-1], widths[-1], num_blocks)
         self.norm_out = group_norm(widths[-1])
-        self.conv_out = conv1x1(widths[-1], shape.code_dim)
+        self.conv_out = Conv1x1(widths[-1], shape.code_dim)
 
     def forward(self, pixels: Tensor) -> Tensor:
         h = self.mid_block(self.down(self.conv_in(pixels)))

@@ -26,7 +26,7 @@ from gear.tokenizers.base import (
     to_map,
     to_rows,
 )
-from gear.tokenizers.blocks import AttnBlock, Level, ResBlock, conv1x1, conv3x3, group_norm
+from gear.tokenizers.blocks import AttnBlock, Conv1x1, Level, ResBlock, conv3x3, group_norm
 from gear.tokenizers.distances import Distances
 from gear.tokenizers.entropy import entropy_terms
 from gear.tokenizers.fused import norm_silu_conv
@@ -183,6 +183,6 @@ class VQTokenizer(Tokenizer):
             encoder=Encoder(config),
             decoder=Decoder(config),
             quantize=VectorQuantizer(config),
-            quant_conv=conv1x1(config.z_channels, config.codebook_embed_dim),
-            post_quant_conv=conv1x1(config.codebook_embed_dim, config.z_channels),
+            quant_conv=Conv1x1(config.z_channels, config.codebook_embed_dim),
+            post_quant_conv=Conv1x1(config.codebook_embed_dim, config.z_channels),
         )

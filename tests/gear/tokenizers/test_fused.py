@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gear.tokenizers.blocks import conv1x1, conv3x3, group_norm
+from gear.tokenizers.blocks import Conv1x1, conv3x3, group_norm
 from gear.tokenizers.fused import norm_silu_conv
 
 
 @pytest.fixture(params=["3x3", "1x1", "no bias"])
 def pair(request: pytest.FixtureRequest) -> tuple[nn.GroupNorm, nn.Conv2d]:
     torch.manual_seed(0)
-    conv = {"3x3": conv3x3(32, 5), "1x1": conv1x1(32, 5), "no bias": conv3x3(32, 5, bias=False)}[request.param]
+    conv = {"3x3": conv3x3(32, 5), "1x1": Conv1x1(32, 5), "no bias": conv3x3(32, 5, bias=False)}[request.param]
     norm = group_norm(32)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
