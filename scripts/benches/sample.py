@@ -1,7 +1,9 @@
 """Drawing image tokens: the engine of `gear sample` against a plain loop, and both against the memory bus.
 
 The plain form is written straight from the description of the reference and shares nothing with gear but the weights:
-guidance by a doubled batch, attention as two products over the whole cache with a mask, sorting for top-p, multinomial.
+guidance by a doubled batch, PyTorch's plain math attention over the whole cache with a mask, sorting for top-p,
+multinomial. That kernel scales the whole cache of keys at every step, which nobody has to: "plain, bare" is the same
+loop with attention written out as two products.
 The floor is what the step's weights and the filled part of its cache take to be read once, at the bandwidth that a copy
 reaches in the same run.
 """
@@ -15,6 +17,7 @@ import click
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benches.measure import print_comparison, side_by_side
 from gear.ar import ClassConditionalAR, ar_config
@@ -61,9 +64,13 @@ def bench(
 def compare(
     ar: ClassConditionalAR, size: str, batch: int, options: SamplingOptions, bandwidth: float, repeats: int
 ) -> None:
-    """One table: the two forms for one model and batch."""
+    """One table: the forms for one model and batch."""
     num_tokens, device = ar.config.block_size, ar.tok_embeddings.weight.device
-    forms = {"plain": plain_form(ar, batch, options), "gear": engine_form(ar, batch, options)}
+    forms = {
+        "plain": plain_form(ar, batch, options, math_attention),
+        "plain, bare": plain_form(ar, batch, options, bare_attention),
+        "gear": engine_form(ar, batch, options),
+    }
     synchronize = torch.cuda.synchronize if device.type == "cuda" else None
     timings = side_by_side(forms, repeats=repeats, synchronize=synchronize)
     floor_s = floor_bytes(ar, batch * (2 if options.guides else 1)) / bandwidth
@@ -135,13 +142,29 @@ def floor_bytes(ar: ClassConditionalAR, rows: int) -> float:
 # -- the plain form ---------------------------------------------------------------------------------------------------
 
 
-def plain_form(ar: ClassConditionalAR, batch: int, options: SamplingOptions) -> Callable[[], Tensor]:
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(queries (B, H, 1, h), keys and values (B, H, slots, h), mask (slots,)) -> (B, H, 1, h)."""
+
+
+def math_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """As the reference selects it."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask[None, None, None])
+
+
+def bare_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """No more than the products need."""
+    scores = q @ keys.transpose(2, 3) / q.shape[-1] ** 0.5
+    return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ values
+
+
+def plain_form(ar: ClassConditionalAR, batch: int, options: SamplingOptions, attend: Attend) -> Callable[[], Tensor]:
     labels = torch.arange(batch, device=ar.tok_embeddings.weight.device)
-    return lambda: plain_roll_out(ar, labels, options)
+    return lambda: plain_roll_out(ar, labels, options, attend)
 
 
 @torch.inference_mode()
-def plain_roll_out(ar: ClassConditionalAR, labels: Tensor, options: SamplingOptions) -> Tensor:
+def plain_roll_out(ar: ClassConditionalAR, labels: Tensor, options: SamplingOptions, attend: Attend) -> Tensor:
     """(B, N) tokens, one forward of the doubled batch per token, eagerly."""
     config = ar.config
     guides = options.cfg_scale > 1
@@ -159,7 +182,7 @@ def plain_roll_out(ar: ClassConditionalAR, labels: Tensor, options: SamplingOpti
             fed = torch.cat([drawn[-1], drawn[-1]]) if guides else drawn[-1]
             x = F.embedding(fed, weight)
         for layer, (keys, values) in zip(ar.layers, cache, strict=True):
-            x = _plain_block(layer, x, position, table[position], mask[position], keys, values)
+            x = _plain_block(layer, x, position, table[position], mask[position], keys, values, attend)
         logits = F.linear(_plain_norm(ar.norm, x), ar.output.weight)[:, -1].float()
         if guides:
             conditional, null = logits.chunk(2)
@@ -169,7 +192,14 @@ def plain_roll_out(ar: ClassConditionalAR, labels: Tensor, options: SamplingOpti
 
 
 def _plain_block(
-    layer: nn.Module, x: Tensor, position: int, turn: Tensor, mask: Tensor, keys: Tensor, values: Tensor
+    layer: nn.Module,
+    x: Tensor,
+    position: int,
+    turn: Tensor,
+    mask: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    attend: Attend,
 ) -> Tensor:
     attention, feed = layer.attention, layer.feed_forward
     batch, heads, _, width = keys.shape
@@ -177,8 +207,7 @@ def _plain_block(
     q, k, v = qkv.unbind(2)
     q, k = _plain_rotation(q, turn), _plain_rotation(k, turn)
     keys[:, :, position], values[:, :, position] = k[:, 0], v[:, 0]
-    scores = q.transpose(1, 2) @ keys.transpose(2, 3) / width**0.5
-    mixed = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ values
+    mixed = attend(q.transpose(1, 2), keys, values, mask)
     x = x + F.linear(mixed.transpose(1, 2).reshape(batch, 1, -1), attention.wo.weight)
     y = _plain_norm(layer.ffn_norm, x)
     gate = F.silu(F.linear(y, feed.w1.weight)) * F.linear(y, feed.w3.weight)
