@@ -139,20 +139,27 @@ def print_comparison(
     memory_mib: Mapping[str, float] | None = None,
     rates: Mapping[str, str] | None = None,
 ) -> None:
-    """One row per form: times, rate, memory, and both as a multiple of `baseline`'s."""
+    """One row per form: times, and memory and rates where they are given; and how they compare with `baseline`."""
     table = Table(title=title, title_justify="left")
-    for heading in ("form", "fastest", "median", "speed-up", "peak memory", "of baseline", "rate"):
+    headings = ["form", "fastest", "median", "speed-up"]
+    headings += ["peak memory", "of baseline"] if memory_mib else []
+    headings += ["rate"] if rates else []
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "form" else "right")
-    memory_mib, rates = memory_mib or {}, rates or {}
     for name, timing in timings.items():
-        memory, base_memory = memory_mib.get(name), memory_mib.get(baseline)
-        table.add_row(
+        row = [
             name,
             f"{timing.fastest_s * 1e3:,.1f} ms",
             f"{timing.median_s * 1e3:,.1f} ms",
             f"{timings[baseline].median_s / timing.median_s:.2f} x",
-            "" if memory is None else f"{memory:,.0f} MiB",
-            "" if memory is None or not base_memory else f"{memory / base_memory:.0%}",
-            rates.get(name, ""),
-        )
+        ]
+        if memory_mib:
+            row += [f"{memory_mib[name]:,.0f} MiB", _share(memory_mib[name], memory_mib[baseline])]
+        if rates:
+            row.append(rates[name])
+        table.add_row(*row)
     Console().print(table)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else ""
