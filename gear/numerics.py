@@ -67,8 +67,15 @@ def a_power_of_two_of_threads() -> Iterator[None]:
     What PyTorch computes element by element, a GELU say, it computes in another way at the end of each thread's share
     where the shares are not multiples of eight numbers. With a power of two they are, and 1, 2 and 4 threads agree.
     """
+    with cpu_threads(1 << (torch.get_num_threads().bit_length() - 1)):
+        yield
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Inside the block this thread computes with `count` CPU threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 << (before.bit_length() - 1))
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -39,7 +39,7 @@ _STRIDE = 128
 """Slots by which the length of attention grows from one recorded step on a GPU to the next."""
 _PREFIX_BYTES = 256 << 20
 _ARITHMETIC = 5
-"""Goes up whenever logits come to be rounded differently: work begun with other last bits is then not continued."""
+"""Goes up whenever logits or pixels come to be rounded otherwise: work begun with other last bits is not continued."""
 
 
 @dataclass(frozen=True, kw_only=True)

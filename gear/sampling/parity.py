@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gear.numerics import a_power_of_two_of_threads
 from gear.sampling.draws import multinomial
 from gear.sampling.engine import Engine
 from gear.sampling.rollout import RollOut
@@ -116,11 +117,11 @@ def _iteration(engine: Engine, requests: Sequence[Request], parity: Parity, stre
 
 
 def _roll_out(engine: Engine, requests: Sequence[Request]) -> Tensor:
-    own, null = engine.prefixes_of(requests)
     run = RollOut(
         engine.ar, images=len(requests), num_tokens=engine.num_tokens, options=engine.options, draw=multinomial
     )
-    return run(own, null)
+    with a_power_of_two_of_threads():
+        return run(*engine.prefixes_of(requests))
 
 
 class _Streams:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from gear.ar.cache import LayerCache
 from gear.ar.one_query import attend_one
+from gear.numerics import cpu_threads
 
 WIDTH, SLOTS = 64, 264
 
@@ -51,12 +52,9 @@ def test_a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_number_of_thread
     for rows in (1, 7, 8):
         parts = [attend_one(*row, length) for row in zip(q.split(rows), split(cache, rows), strict=True)]
         assert torch.equal(torch.cat(parts), whole)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3 - min(threads, 2))
-        assert torch.equal(attend_one(q, cache, length), whole)
-    finally:
-        torch.set_num_threads(threads)
+    for threads in (1, 2, 3):
+        with cpu_threads(threads):
+            assert torch.equal(attend_one(q, cache, length), whole)
 
 
 def test_other_precisions_are_left_to_pytorch():

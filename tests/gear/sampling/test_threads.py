@@ -3,35 +3,23 @@
 At published widths, because kernels sum in another order only where channels are many; maps are small.
 """
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from gear.ar.packed import PackedLinear
-from gear.numerics import a_power_of_two_of_threads
+from gear.numerics import a_power_of_two_of_threads, cpu_threads
 from gear.tokenizers import IBQConfig, LFQConfig, VQConfig, build_tokenizer
 from gear.tokenizers.blocks import Conv1x1
 from gear.tokenizers.fused import silu_in_place
 
 
-@contextmanager
-def threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @torch.inference_mode()
 def assert_any_threads(compute, counts=(2, 3, 5)):
-    with threads(1):
+    with cpu_threads(1):
         alone = compute()
     for count in counts:
-        with threads(count):
+        with cpu_threads(count):
             assert torch.equal(compute(), alone), f"{count} threads"
 
 
