@@ -24,7 +24,6 @@ from harness.metrics.distances import (
     half_precision_squared_distances,
     squared_distances,
 )
-from harness.metrics.exact_manifold import exact_memberships
 
 Array = npt.NDArray[Any]
 
@@ -172,7 +171,7 @@ def prdc(reference: Array, sample: Array, *, k: int = 5) -> PRDC:
 def prdc_with_counts(reference: Array, sample: Array, *, k: int = 5) -> tuple[PRDC, Containment]:
     """As `prdc`, and who lies in whose balls; `nearest_sample` is a squared distance here."""
     _same_width(reference, sample)
-    reference, sample = _centred(reference, sample, np.float64)
+    reference, sample = _centred(reference, sample)
     # Squared distances order as distances do, and save a root of every entry.
     reference_radii, sample_radii = (
         neighbour_radii(features, k, distance=squared_distances, symmetric=True) for features in (reference, sample)
@@ -231,7 +230,9 @@ def exact_precision_recall(reference: Array, sample: Array, *, k: int = 3) -> Me
     """
     _same_width(reference, sample)
     _enough(min(reference, sample, key=len), k)
-    in_reference, in_sample = exact_memberships(*_centred(reference, sample, np.float32), k)
+    from harness.metrics.exact_manifold import exact_memberships  # numba: not in every scorer's environment
+
+    in_reference, in_sample = exact_memberships(reference, sample, k)
     return Memberships(sample_in_reference=in_reference, reference_in_sample=in_sample)
 
 
@@ -245,11 +246,11 @@ def draw_rows(features: Array, count: int, generator: np.random.RandomState) -> 
     return features[generator.choice(len(features), count, replace=False)]
 
 
-def _centred(reference: Array, sample: Array, dtype: npt.DTypeLike) -> tuple[Array, Array]:
-    """Both sets shifted by the reference's mean: distances stay, and small norms keep |u|^2 - 2 u.v + |v|^2 from
-    cancelling. Float32 features that stay float32 are never held in float64."""
-    centre = reference.mean(axis=0, dtype=np.float64).astype(np.result_type(reference, dtype))
-    return (reference - centre).astype(dtype, copy=False), (sample - centre).astype(dtype, copy=False)
+def _centred(reference: Array, sample: Array) -> tuple[Array, Array]:
+    """Both sets in float64, shifted by the reference's mean: distances stay, and small norms keep |u|^2 - 2 u.v + |v|^2
+    from cancelling."""
+    centre = reference.mean(axis=0, dtype=np.float64)
+    return reference - centre, sample - centre
 
 
 def _enough(features: Array, k: int) -> None:
