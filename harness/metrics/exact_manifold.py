@@ -14,11 +14,11 @@ Strips of rows are shared out among the cores. Their order decides how much work
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -29,8 +29,6 @@ from threadpoolctl import threadpool_limits
 from harness.metrics.cores import usable_cores
 
 Array = npt.NDArray[Any]
-Part = TypeVar("Part")
-Answer = TypeVar("Answer")
 
 DIRECTIONS = 288
 """Directions of the bound, at most: with more, its product costs what fewer measured pairs save."""
@@ -116,9 +114,8 @@ def exact_memberships(reference: Array, sample: Array, k: int) -> tuple[Array, A
 
 def _find_radii(points: _Points, k: int) -> None:
     """Set the reach of each point to its squared distance from the k-th nearest other point."""
-    nearest = np.full((len(points.reach), k), np.inf, dtype=np.float32)
     _in_threads(partial(_guess_reach, points, k), _strips(points, GUESS_ROWS))
-    nearest[:] = points.reach[:, None]
+    nearest = np.repeat(points.reach[:, None], k, axis=1)
     lock = Lock()
 
     def keep(rows: Array, columns: Array, distances: Array) -> None:
@@ -172,10 +169,11 @@ def _strips(points: _Points, size: int = TILE) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _in_threads(task: Callable[[Part], Answer], parts: Iterable[Part]) -> list[Answer]:
-    """The task's answers, on all cores: NumPy lets other threads run in its products, and so do compiled functions."""
+def _in_threads(task: Callable[[slice], None], strips: list[slice]) -> None:
+    """Run the task on all cores: NumPy lets other threads run in its products, and so do compiled functions."""
     with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS)) as pool:
-        return list(pool.map(task, parts))  # an error of a part is raised here
+        for _ in pool.map(task, strips):
+            pass  # an error of a strip is raised here
 
 
 # --- products --------------------------------------------------------------------------------------------------------
@@ -328,11 +326,11 @@ def _keep_nearest(nearest, reach, owners, distances):
 
 @_compiled
 def _insert(nearest, distance):
-    """Sort a distance into the k smallest, (k,) rising, and drop the largest."""
-    place = len(nearest)
+    """Sort a distance into the k smallest, (k,) rising, in place of the largest."""
+    place = len(nearest) - 1
+    if distance >= nearest[place]:
+        return
     while place > 0 and nearest[place - 1] > distance:
-        if place < len(nearest):
-            nearest[place] = nearest[place - 1]
+        nearest[place] = nearest[place - 1]
         place -= 1
-    if place < len(nearest):
-        nearest[place] = distance
+    nearest[place] = distance
