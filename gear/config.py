@@ -1,8 +1,8 @@
 """One configuration holds a whole run: data, models, the losses, and what each stage does.
 
 Its values come from a preset (`gear.presets`), and `--set a.b=c` overrides a single field. Nothing is read leniently:
-an unknown field or a value of the wrong type is refused with the nearest known name (`gear.strict`). Checkpoints carry
-the configuration, so nobody repeats it.
+an unknown field or a value of the wrong type is refused with the nearest known name (`harness.contract.fields`).
+Checkpoints carry the configuration, so nobody repeats it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from gear.ar.config import ARConfig, TextARConfig, TrunkConfig, ar_config, text_
 from gear.data.sources import DataConfig
 from gear.losses.head import LossConfig
 from gear.presets import apply_override, read_preset
-from gear.strict import build
 from gear.teachers.base import TeacherConfig
 from gear.teachers.preprocess import INPUT_RULES, check_image_size
 from gear.text.base import TextConfig
 from gear.tokenizers.base import TokenizerConfig
 from gear.training.settings import EngineConfig, WatchConfig
 from harness.contract.errors import UserError
+from harness.contract.fields import build
 
 PHASES = ("tokenizer", "e2e", "ar")
 
@@ -204,7 +204,7 @@ class RunConfig:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RunConfig:
         """Raises UserError naming the field that is unknown or has the wrong type."""
-        return build(RunConfig, derived(values))
+        return build(RunConfig, derived(values), "the configuration")
 
 
 def derived(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def derived(values: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"the configuration has no section {section!r}.")
     try:
         tokenizer = TokenizerConfig.from_dict(values["tokenizer"])
-        data = build(DataConfig, values.get("data", {}), "data")
+        data = build(DataConfig, values.get("data", {}), "the configuration", path="data")
         follows = {"vocab_size": tokenizer.num_codes, "block_size": tokenizer.tokens(data.image_size)}
     except ValueError as error:
         raise UserError(f"tokenizer: {error}.") from None
@@ -229,7 +229,7 @@ def derived(values: Mapping[str, Any]) -> dict[str, Any]:
         registered = ar_config
         follows["num_classes"] = data.num_classes
     else:
-        registered, text = text_ar_config, build(TextConfig, values["text"], "text")
+        registered, text = text_ar_config, build(TextConfig, values["text"], "the configuration", path="text")
         follows |= {"cls_token_num": text.max_length, "caption_dim": text.feature_dim}
     ar = dict(values["ar"])
     for name, value in follows.items():

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from harness.contract.errors import UserError
+from harness.contract.fields import number_like
 
 CONFIGS_DIR = Path(__file__).parent / "configs"
 
@@ -160,16 +161,6 @@ def apply_override(values: Values, override: str) -> None:
         if not isinstance(target, dict):
             raise UserError(f"--set {override!r}: {section!r} is a single value, not a section.")
     target[last] = number_like(value)
-
-
-def number_like(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as a string; people mean a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:

@@ -20,12 +20,12 @@ import numpy.typing as npt
 from benchmarks.adm.references import Measure, ReferenceSplit, SamplesAre, Split
 from harness.contract.digest import is_digest
 from harness.contract.errors import BadSamples, UserError
-from harness.contract.features import read_features
-from harness.contract.screen import Duplicates, check_duplicates_option
 from harness.metrics.distances import Distance, half_precision_squared_distances
 from harness.metrics.frechet import Statistics, frechet_distances, statistics
 from harness.metrics.inception_score import class_probabilities, inception_score
 from harness.metrics.prdc import adm_precision_recall, exact_precision_recall
+from harness.scoring.features import read_features
+from harness.scoring.screen import Duplicates, check_duplicates_option
 
 Array = npt.NDArray[Any]
 DistanceName = Literal["float16", "tensorflow"]

@@ -24,16 +24,16 @@ from benchmarks.adm.evaluation import (
 from benchmarks.adm.references import Reference, kind_notes, refuse_mixed_up, refuse_other_kind
 from harness.contract.digest import sha256_file
 from harness.contract.errors import MissingAsset
-from harness.contract.features import FeatureFile
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
-from harness.contract.screen import screen_samples
 from harness.metrics.frechet import Statistics
 from harness.metrics.interval import wilson_interval
 from harness.metrics.prdc import adm_radii
+from harness.scoring.features import FeatureFile
+from harness.scoring.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.screen import screen_samples
 
 Array = npt.NDArray[Any]
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.contract.errors import BadSamples, UserError
-from harness.contract.screen import Duplicates, check_duplicates_option
 from harness.metrics.frechet import frechet_distance, statistics
+from harness.scoring.screen import Duplicates, check_duplicates_option
 
 Array = npt.NDArray[Any]
 

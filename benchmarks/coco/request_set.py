@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks.coco.dataset import CocoParquet, selection
-from harness.contract.request_script import Spec, requests_for, run_request_script
 from harness.contract.requests import Prompt, RequestSet
-from harness.contract.scorer import Assets
+from harness.scoring.request_script import Spec, requests_for, run_request_script
+from harness.scoring.scorer import Assets
 
 DATASET = "coco-val2017"
 

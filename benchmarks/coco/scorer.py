@@ -17,15 +17,15 @@ from benchmarks.coco.evaluation import Options, fid
 from benchmarks.coco.fid_inception import WEIGHTS, FIDFeatures
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples
-from harness.contract.features import FeatureFile, read_features
 from harness.contract.images import to_square
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
-from harness.contract.screen import screen_samples
 from harness.metrics.clip_score import clip_score
 from harness.metrics.interval import bootstrap_interval
+from harness.scoring.features import FeatureFile, read_features
+from harness.scoring.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.screen import screen_samples
 
 VERSION = 1
 DATASET = "coco-val2017"

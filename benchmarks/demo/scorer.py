@@ -21,10 +21,10 @@ from harness.contract.errors import BadSamples, MissingAsset, UserError
 from harness.contract.npz import read_npz_array
 from harness.contract.progress import Progress
 from harness.contract.record import Metric, ScoreRecord
-from harness.contract.scorer import ScoreJob, describe_environment, run_scorer
 from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.interval import wilson_interval
 from harness.metrics.prdc import PRDC, prdc
+from harness.scoring.scorer import ScoreJob, describe_environment, run_scorer
 
 Array = npt.NDArray[Any]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.files import read_json
-from harness.contract.request_script import Spec, requests_for, run_request_script
 from harness.contract.requests import Prompt, RequestSet
-from harness.contract.scorer import Assets
+from harness.scoring.request_script import Spec, requests_for, run_request_script
+from harness.scoring.scorer import Assets
 
 ASSET = "demo-digits"
 LAYOUT = "{index:05d}/samples/{repeat:05d}.png"

@@ -25,8 +25,8 @@ from harness.contract.npz import read_npz_array
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import ScoreJob, describe_environment, run_scorer
 from harness.metrics.interval import wilson_interval
+from harness.scoring.scorer import ScoreJob, describe_environment, run_scorer
 
 Array = npt.NDArray[Any]
 Row = dict[str, Any]

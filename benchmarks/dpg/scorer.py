@@ -19,12 +19,12 @@ from benchmarks.dpg.record import FULL_COUNT, IMAGES_PER_PROMPT, metrics, score_
 from benchmarks.geneval.devices import available_devices, describe_devices
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
-from harness.contract.journal import Journal
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet, prompt_item
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import ScoreJob, describe_environment, is_environment_error, run_scorer
-from harness.contract.workers import run_on_devices
+from harness.scoring.journal import Journal
+from harness.scoring.scorer import ScoreJob, describe_environment, is_environment_error, run_scorer
+from harness.scoring.workers import run_on_devices
 
 VERSION = 1
 QUESTIONS = "dpg-questions"

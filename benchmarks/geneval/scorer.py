@@ -26,12 +26,12 @@ from benchmarks.geneval.scores import metrics, printed, summarise
 from benchmarks.geneval.verdict import judge
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure
-from harness.contract.journal import Journal
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import ScoreJob, describe_environment, is_environment_error, run_scorer
-from harness.contract.workers import run_on_devices
+from harness.scoring.journal import Journal
+from harness.scoring.scorer import ScoreJob, describe_environment, is_environment_error, run_scorer
+from harness.scoring.workers import run_on_devices
 
 NAMES = "geneval-object-names"
 SERVES = {"geneval": 1, "geneval_long": 1}

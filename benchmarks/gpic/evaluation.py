@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from harness.contract.errors import BadSamples, MissingAsset, UserError
 from harness.contract.npz import npz_names, read_npz_array
-from harness.contract.screen import Duplicates, check_duplicates_option
 from harness.metrics.frechet import FrechetDistance, Statistics, frechet_distance, statistics
 from harness.metrics.mmd import polynomial_mmd
 from harness.metrics.prdc import PRDC, Containment, draw_rows, prdc_with_counts
+from harness.scoring.screen import Duplicates, check_duplicates_option
 
 Array = npt.NDArray[Any]
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from benchmarks.gpic.evaluation import Evaluation, Options, Reference, evaluate
 from harness.contract.digest import sha256_file
-from harness.contract.features import FeatureFile, read_features
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import ScoreJob, StageJob, describe_environment, run_scorer
-from harness.contract.screen import screen_samples
 from harness.metrics.interval import bootstrap_interval, wilson_interval
+from harness.scoring.features import FeatureFile, read_features
+from harness.scoring.scorer import ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.screen import screen_samples
 
 VERSION = 1
 WEIGHTS = "dinov2-vitl14"

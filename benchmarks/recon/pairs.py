@@ -27,7 +27,7 @@ from harness.contract.errors import BadSamples
 from harness.contract.files import read_json
 from harness.contract.npz import NpzMember, open_npz_member
 from harness.contract.samples import check_images_header
-from harness.contract.screen import FLAT_SHARE
+from harness.scoring.screen import FLAT_SHARE
 
 Array = npt.NDArray[Any]
 

@@ -13,12 +13,12 @@ from benchmarks.coco.fid_inception import WEIGHTS, FIDFeatures
 from benchmarks.recon.evaluation import Measured, Options, batch_means_interval, evaluate
 from benchmarks.recon.pairs import PairSet
 from harness.contract.digest import sha256_file
-from harness.contract.features import FeatureFile, read_features
 from harness.contract.files import read_json, write_json
 from harness.contract.record import Metric, ScoreRecord
-from harness.contract.scorer import ScoreJob, StageJob, describe_environment, run_scorer
 from harness.metrics.image import l1, psnr, ssim
 from harness.metrics.interval import bootstrap_interval
+from harness.scoring.features import FeatureFile, read_features
+from harness.scoring.scorer import ScoreJob, StageJob, describe_environment, run_scorer
 
 VERSION = 2
 FULL_COUNT = 50_000

@@ -25,11 +25,11 @@ from benchmarks.wise.wording import fill_in, texts
 from harness.contract.digest import digest_json
 from harness.contract.errors import BadSamples, EnvironmentFailure
 from harness.contract.images import encode_png
-from harness.contract.journal import Journal
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import ScoreJob, describe_environment, run_scorer
+from harness.scoring.journal import Journal
+from harness.scoring.scorer import ScoreJob, describe_environment, run_scorer
 
 Row = dict[str, Any]
 Question = tuple[int, int]

@@ -39,7 +39,7 @@ def _one(name: str) -> str:
     import yaml
 
     from gear.config import load_config
-    from gear.needs import needed_files
+    from gear.required_files import needed_files
 
     config = load_config(name)
     plain = json.loads(json.dumps(config.to_dict()))

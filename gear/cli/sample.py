@@ -257,7 +257,7 @@ def _requests(
 ) -> RequestSet:
     """The request set that was given, or one from the other options."""
     from gear.ar.config import ARConfig
-    from gear.sampling.asked import asked_classes, asked_prompts
+    from gear.sampling.command_requests import asked_classes, asked_prompts
     from harness.contract.requests import Protocol, RequestSet
 
     if asked.requests_dir is not None:

@@ -141,11 +141,11 @@ def _train(
     track: str | None,
     device: str,
 ) -> None:
-    from gear.needs import frozen_digests
-    from gear.training.build import build_stage
-    from gear.training.distributed import main_decides, process_group, world
+    from gear.required_files import frozen_digests
     from gear.training.loop import fit
-    from gear.training.starts import published_start
+    from gear.training.processes.distributed import main_decides, process_group, world
+    from gear.training.stages.build import build_stage
+    from gear.training.stages.initial_weights import published_start
     from gear.weights import open_model
 
     starts = {name: open_model(source) for name, source in (("init", init), ("tokenizer", tokenizer)) if source}

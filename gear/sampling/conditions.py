@@ -10,7 +10,7 @@ import torch
 from gear.ar.model import ClassConditionalAR, Trunk
 from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.text.base import TextEncoder
-from gear.text.remember import RememberingEncoder
+from gear.text.caption_cache import RememberingEncoder
 from harness.contract.errors import UserError
 from harness.contract.requests import Request, RequestSet
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gear.ar.model import Trunk
-from gear.sampling.behind import Behind
+from gear.sampling.background import Behind
 from gear.sampling.engine import Engine, Speed
 from gear.sampling.parity import Parity, generate_in_parity
 from gear.sampling.pixels import Rounding, Storing

@@ -10,14 +10,14 @@ from gear.data.base import ImageSource
 from gear.data.loader import Batch, Share, batches
 from gear.data.order import BatchOrder
 from gear.training.checkpoint import CheckpointStore, load_tensors, save_tensors
-from gear.training.distributed import main_decides, wait_for_all, world
 from gear.training.identity import claim
+from gear.training.processes.distributed import main_decides, wait_for_all, world
 from gear.training.randomness import seed_micro_batch
-from gear.training.recorder import Recorder, Row, mean_figures
-from gear.training.stage import Stage
+from gear.training.stages.stage import Stage
 from gear.training.stopping import EXIT_INTERRUPTED, noted_signals
-from gear.training.trouble import BadSampleLog, refuse_nonfinite
-from gear.training.watch import Watch
+from gear.training.watching.failures import BadSampleLog, refuse_nonfinite
+from gear.training.watching.recorder import Recorder, Row, mean_figures
+from gear.training.watching.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ MODEL_FILE = "model.pt"
 def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str]) -> Path:
     """Train `stage` to its last step, from the newest checkpoint in `out_dir` if there is one.
 
-    With several processes (`gear.training.distributed`) all of them call it.
+    With several processes (`gear.training.processes.distributed`) all of them call it.
 
     Args:
         stage: freshly built; its state is replaced when a checkpoint is found.

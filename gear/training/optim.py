@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from gear.config import OptimizerConfig
-from gear.training.reducer import GradientReducer
-from gear.training.sharding import cut_optimizer_state
+from gear.training.processes.reducer import GradientReducer
+from gear.training.processes.sharding import cut_optimizer_state
 
 AfterBackward = Callable[[str, Tensor], None]
 """Called with an optimizer's name and the loss right after a backward pass, before clipping."""

@@ -21,10 +21,10 @@ Everything is strict: a key that is missing, left over or of another shape is a 
 
 from __future__ import annotations
 
+from gear.weights.compatibility import check_pair
 from gear.weights.describe import describe
 from gear.weights.layouts import PARTS
+from gear.weights.loading import load_ar, load_tokenizer, open_model
 from gear.weights.model_file import ModelFile
-from gear.weights.opening import load_ar, load_tokenizer, open_model
-from gear.weights.pair import check_pair
 
 __all__ = ["PARTS", "ModelFile", "check_pair", "describe", "load_ar", "load_tokenizer", "open_model"]

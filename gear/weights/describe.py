@@ -11,8 +11,8 @@ from gear.ar.config import TrunkConfig
 from gear.tokenizers.base import TokenizerConfig
 from gear.tokenizers.recognise import tokenizer_name
 from gear.weights.hub_layout import ShelvedParts
+from gear.weights.loading import open_model
 from gear.weights.model_file import ModelFile
-from gear.weights.opening import open_model
 from harness.contract.errors import UserError
 
 

@@ -112,14 +112,12 @@ from harness.contract.requests import (
     prompt_requests,
 )
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import Assets, ScoreJob, describe_environment, run_scorer
 from harness.contract.writer import SampleSetWriter, Shard
 
 __all__ = [
     "EXIT_DEFECT",
     "EXIT_OK",
     "EXIT_PARTLY_SCORED",
-    "Assets",
     "BadSamples",
     "EnvironmentFailure",
     "Metric",
@@ -134,14 +132,12 @@ __all__ = [
     "RequestSet",
     "SampleSet",
     "SampleSetWriter",
-    "ScoreJob",
     "ScoreRecord",
     "Shard",
     "Unscored",
     "UserError",
     "class_requests",
     "convert",
-    "describe_environment",
     "digest_json",
     "digest_pixels",
     "digest_sequence",
@@ -153,7 +149,6 @@ __all__ = [
     "read_items",
     "read_json",
     "read_npz_array",
-    "run_scorer",
     "safe_join",
     "sample_set_from_folder",
     "sample_set_from_npz",

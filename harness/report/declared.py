@@ -10,7 +10,7 @@ from harness.contract.record import ScoreRecord
 from harness.report.sections import Published
 
 if TYPE_CHECKING:
-    from harness.catalog import Benchmark
+    from harness.catalog.benchmarks import Benchmark
 
 
 def labelled(score: ScoreRecord, benchmark: Benchmark | None) -> ScoreRecord:

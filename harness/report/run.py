@@ -18,7 +18,6 @@ import numpy as np
 from harness.contract.errors import UserError
 from harness.contract.record import ScoreRecord
 from harness.contract.samples import SampleSet
-from harness.record import REPORT_FILE, RunRecord, StepResult, read_score
 from harness.report.declared import labelled, published_by
 from harness.report.formats import format_seconds, in_words
 from harness.report.html import Report
@@ -36,9 +35,10 @@ from harness.report.sections import (
     Timing,
     Timings,
 )
+from harness.store.run_record import REPORT_FILE, RunRecord, StepResult, read_score
 
 if TYPE_CHECKING:
-    from harness.catalog import Catalog
+    from harness.catalog.benchmarks import Catalog
 
 NUM_ROWS, PER_ROW = 10, 8
 NUM_PROMPTS = 12

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.contract.record import ScoreRecord
-from harness.record import RunRecord, StepResult
 from harness.report.compare import MetricRow, Outcome, metric_rows, value_of
 from harness.report.formats import format_count, format_interval, format_seconds, format_together, format_value, plural
 from harness.report.sections import ScoreColumn
+from harness.store.run_record import RunRecord, StepResult
 
 KEY_DIGITS = 12
 NUM_HEADLINES = 3

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.catalog.project import Project
 from harness.contract.errors import UserError
-from harness.plan import Environment, Step
-from harness.project import Project
+from harness.planning.steps import Environment, Step
 
 RUNTIMES = ("venv", "docker")
 

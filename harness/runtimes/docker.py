@@ -20,15 +20,15 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, Mount
 
 import docker
-from harness import lease
+from harness.catalog.project import Project
 from harness.contract.digest import digest_json
 from harness.contract.errors import EnvironmentFailure
-from harness.folders import walk_files
-from harness.plan import Environment, Step
-from harness.project import Project
+from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.image import build_image, image_digest
 from harness.runtimes.venv import VenvRuntime, scratch_variables
+from harness.store import lease
+from harness.store.folders import walk_files
 
 NOBODY = 1000
 """The uid and gid of containers when the caller is root: any will do, as long as it is not 0."""

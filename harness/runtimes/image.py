@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.catalog.project import Project
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, UserError
-from harness.project import Project
 
 _BIND_SOURCE = re.compile(r"--mount=(\S*type=bind\S*)")
 _LOG_TAIL = 20

@@ -17,15 +17,15 @@ from typing import Any
 
 import uv
 
-from harness import lease
+from harness.catalog.project import PACKAGE_DIR, Project, importable_from
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure
 from harness.contract.files import write_json
-from harness.folders import discard, publish_folder
-from harness.plan import Environment, Step
-from harness.project import PACKAGE_DIR, Project, importable_from
+from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, Say, fill_in
 from harness.runtimes.process import WORK_VARIABLE, end_leftovers, run_process
+from harness.store import lease
+from harness.store.folders import discard, publish_folder
 
 KEPT_VARIABLES = frozenset(
     {

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.plan import Resources, Step
+from harness.planning.steps import Resources, Step
 
 _WAKE_S = 0.5
 

@@ -20,7 +20,7 @@ from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossHead
 from gear.losses.lpips import LPIPS
 from gear.tokenizers import build_tokenizer
-from gear.training.e2e import GearStage
+from gear.training.stages.e2e import GearStage
 
 TEACHER_DIM = 768
 TAP_LAYER = {"B": 4, "L": 8, "XL": 12}

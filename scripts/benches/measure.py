@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.contract.bench import peak_memory_mb
+from scripts.benches.contract_files import peak_memory_mb
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,15 @@ import yaml
 from benchmarks.adm import scorer as adm
 from benchmarks.coco import scorer as coco
 from benchmarks.gpic import scorer as gpic
-from harness.catalog import Catalog
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.project import find_project
 from harness.contract.adopt import sample_set_from_npz
 from harness.contract.errors import BadSamples
 from harness.contract.requests import Prompt, Protocol, prompt_requests
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import Assets, StageJob
-from harness.generators import existing_samples
-from harness.plan import Request, make_plan
-from harness.project import find_project
+from harness.planning.generators import existing_samples
+from harness.planning.make import RunSpec, make_plan
+from harness.scoring.scorer import Assets, StageJob
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STAGES: dict[str, Callable[[StageJob[SampleSet]], None]] = {
@@ -92,7 +92,7 @@ def test_work_on_the_reference_comes_after_the_checks_of_the_samples_and_does_no
 ) -> None:
     np.savez(tmp_path / "drawn.npz", arr_0=noise(2))
     samples = sample_set_from_npz(tmp_path / "drawn.npz", tmp_path / "samples").folder
-    plan = make_plan(Request(benchmarks=(name,), generator=existing_samples(samples)), Catalog.load(find_project()))
+    plan = make_plan(RunSpec(benchmarks=(name,), generator=existing_samples(samples)), Catalog.load(find_project()))
     reference = plan.step(f"features-{name}-reference")
     assert reference.after == (f"features-{name}-samples",)
     assert reference.needs == () and "samples" not in reference.inputs

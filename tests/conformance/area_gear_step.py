@@ -26,8 +26,8 @@ from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossConfig, LossHead
 from gear.readout import SoftCodes
 from gear.tokenizers import TOKENIZER_CONFIGS, TokenizerConfig, build_tokenizer
-from gear.training.e2e import GearStage
-from gear.training.stage import Logs
+from gear.training.stages.e2e import GearStage
+from gear.training.stages.stage import Logs
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_case
 
 AREA = "gear-step"

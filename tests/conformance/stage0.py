@@ -21,8 +21,8 @@ from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossConfig, LossHead
 from gear.losses.lpips import LPIPS
 from gear.tokenizers import TOKENIZER_CONFIGS, build_tokenizer
-from gear.training.stage import Logs
-from gear.training.tokenizer import TokenizerStage
+from gear.training.stages.stage import Logs
+from gear.training.stages.tokenizer import TokenizerStage
 from harness.metrics.image import l1, mean_of_batch_means, psnr, ssim
 from tests.conformance.area_gear_step import default_dtype, tokenizer_config
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_case

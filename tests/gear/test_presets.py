@@ -13,8 +13,8 @@ from huggingface_hub import constants
 from gear.ar.model import ClassConditionalAR
 from gear.cli import main
 from gear.config import RunConfig, load_config
-from gear.needs import frozen_digests, needed_files
 from gear.presets import families, preset_names, read_preset, single_presets
+from gear.required_files import frozen_digests, needed_files
 from gear.tokenizers import TOKENIZERS, build_tokenizer
 from harness.contract.digest import sha256_file
 from harness.contract.errors import MissingAsset, UserError

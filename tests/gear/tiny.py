@@ -17,9 +17,9 @@ from gear.data.loader import Batch
 from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossHead
 from gear.tokenizers import build_tokenizer
-from gear.training.ar import ARStage
-from gear.training.e2e import GearStage
-from gear.training.tokenizer import TokenizerStage
+from gear.training.stages.ar import ARStage
+from gear.training.stages.e2e import GearStage
+from gear.training.stages.tokenizer import TokenizerStage
 
 IMAGE_SIZE, NUM_CLASSES, TEACHER_DIM = 8, 3, 5
 

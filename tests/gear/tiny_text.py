@@ -13,7 +13,7 @@ from gear.config import RunConfig
 from gear.text import TextConfig
 from gear.text.transformer import TransformerTextEncoder
 from gear.tokenizers import build_tokenizer
-from gear.training.t2i import TextToImageStage
+from gear.training.stages.t2i import TextToImageStage
 from tests.gear import tiny
 
 TEXT = TextConfig(name="qwen3", dim=16, max_length=6, caption_dropout=0.3)

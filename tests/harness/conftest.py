@@ -15,16 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.assets import AssetStore
-from harness.catalog import Catalog
-from harness.digests import DigestMemo
-from harness.execute import Setting, run_plan
-from harness.generators import Generator, command_generator
-from harness.plan import Plan, Request, make_plan
-from harness.project import PACKAGE_DIR, Project
-from harness.record import RunRecord, StepResult
+from harness.catalog.assets import AssetStore
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.project import PACKAGE_DIR, Project
+from harness.planning.generators import command_generator
+from harness.planning.make import RunSpec, make_plan
+from harness.planning.steps import Generator, Plan
+from harness.running.execute import run_plan
+from harness.running.setting import Setting
 from harness.runtimes.venv import VenvRuntime
 from harness.schedulers.here import Machine
+from harness.store.digests import DigestMemo
+from harness.store.run_record import RunRecord, StepResult
+from tests.harness.small_sets import class_set, make_samples, prompt_set
+
+__all__ = ["class_set", "make_samples", "prompt_set"]
 
 BENCHMARK = """
 id: toy
@@ -55,7 +60,7 @@ ASSETS = """
 SCORER = """
     from benchmarks.toy.brightness import brightness
     from harness.contract.record import Metric, ScoreRecord, Unscored
-    from harness.contract.scorer import run_scorer
+    from harness.scoring.scorer import run_scorer
 
 
     def score(job):
@@ -165,7 +170,7 @@ class Toy:
 
     def plan(self, *words: object, **request: Any) -> Plan:
         fields: dict[str, Any] = {"benchmarks": ("toy",), "generator": self.command(*words)}
-        return make_plan(Request(**{**fields, **request}), self.catalog)
+        return make_plan(RunSpec(**{**fields, **request}), self.catalog)
 
     def run(self, *words: object, force: bool = False, **request: Any) -> RunRecord:
         record, _ = run_plan(self.plan(*words, **request), self.setting(), force=force)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks.adm.evaluation import Features, Options, evaluate, evaluator_statistics
-from harness.catalog import read_benchmark
-from harness.check import compare_with_expected
+from harness.catalog.benchmarks import read_benchmark
 from harness.contract.record import ScoreRecord, read_items
+from harness.planning.check import compare_with_expected
 
 pytestmark = pytest.mark.slow
 

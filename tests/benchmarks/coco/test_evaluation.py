@@ -11,7 +11,7 @@ from benchmarks.coco.scorer import CLIP, requests_of
 from harness.contract.adopt import sample_set_from_npz
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.samples import SampleSet
-from harness.contract.scorer import Assets
+from harness.scoring.scorer import Assets
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "coco"
 DECLARED = yaml.safe_load((FOLDER / "benchmark.yaml").read_text())

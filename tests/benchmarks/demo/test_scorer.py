@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.demo.scorer import LABELS, feature_metrics, score
-from harness.catalog import read_benchmark
-from harness.check import compare_with_expected
-from harness.contract import ScoreRecord, read_items, run_scorer, sample_set_from_npz
+from harness.catalog.benchmarks import read_benchmark
+from harness.contract import ScoreRecord, read_items, sample_set_from_npz
+from harness.planning.check import compare_with_expected
+from harness.scoring.scorer import run_scorer
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "demo"
 CHECK = FOLDER / "check"

@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.dpg import mplug, scorer
-from harness.contract import (
-    Prompt,
-    Protocol,
-    SampleSet,
-    SampleSetWriter,
-    ScoreRecord,
-    prompt_requests,
-    read_items,
-    run_scorer,
-)
+from harness.contract import Prompt, Protocol, SampleSet, SampleSetWriter, ScoreRecord, prompt_requests, read_items
+from harness.scoring.scorer import run_scorer
 
 
 class AlwaysYes:

@@ -12,7 +12,7 @@ from benchmarks.recon import scorer
 from benchmarks.recon.pairs import PairSet
 from harness.contract.files import write_json
 from harness.contract.record import ScoreRecord
-from harness.contract.scorer import run_scorer
+from harness.scoring.scorer import run_scorer
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "recon"
 ASSETS = FOLDER.parent / "coco" / "check" / "assets"

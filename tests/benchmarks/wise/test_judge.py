@@ -32,8 +32,8 @@ from harness.contract import (
     UserError,
     prompt_requests,
     read_items,
-    run_scorer,
 )
+from harness.scoring.scorer import run_scorer
 
 ROOT = Path(__file__).parents[3]
 MODEL = "Qwen3.5-35B-A3B"

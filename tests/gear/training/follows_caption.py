@@ -15,8 +15,8 @@ from gear.data.digits import COLOURS, NUM_CLASSES, caption, is_unseen, load_digi
 from gear.sampling.draws import PerImageDraw
 from gear.sampling.pixels import to_u8
 from gear.sampling.rollout import SamplingOptions, roll_out
-from gear.training.build import build_stage
-from gear.training.t2i import TextToImageStage
+from gear.training.stages.build import build_stage
+from gear.training.stages.t2i import TextToImageStage
 from gear.weights import open_model
 
 _INK = 0.5

@@ -14,7 +14,7 @@ import torch
 from gear.data.base import BadSample, Sample
 from gear.training.checkpoint import load_tensors
 from gear.training.loop import fit
-from gear.training.stage import Stage
+from gear.training.stages.stage import Stage
 from gear.training.stopping import EXIT_INTERRUPTED
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from tests.gear import tiny

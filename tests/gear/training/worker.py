@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from gear.config import RunConfig
-from gear.training.distributed import mean_over_processes, process_group, world
 from gear.training.loop import fit
-from gear.training.reducer import GradientReducer
-from gear.training.stage import Stage
+from gear.training.processes.distributed import mean_over_processes, process_group, world
+from gear.training.processes.reducer import GradientReducer
+from gear.training.processes.sync_norm import synchronise_batch_norms
+from gear.training.stages.stage import Stage
 from gear.training.stopping import EXIT_INTERRUPTED
-from gear.training.sync_norm import synchronise_batch_norms
 from tests.gear import tiny
 
 

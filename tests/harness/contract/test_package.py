@@ -12,7 +12,7 @@ import pytest
 import harness.contract
 from harness.contract import SampleSet, ScoreRecord
 from harness.contract.__main__ import main
-from harness.contract.bench import STEPS, run_step
+from scripts.benches.contract_files import STEPS, run_step
 
 IMPORTS = """
 import sys

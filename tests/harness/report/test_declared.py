@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.catalog import Benchmark, MetricSpec, ScorerSpec
+from harness.catalog.benchmarks import Benchmark, MetricSpec, ScorerSpec
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.requests import Protocol
 from harness.report.declared import labelled, published_by

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.catalog import Benchmark, Catalog, MetricSpec, ScorerSpec
+from harness.catalog.benchmarks import Benchmark, Catalog, MetricSpec, ScorerSpec
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.record import ScoreRecord
 from harness.contract.requests import Prompt, Protocol, RequestSet, class_requests, prompt_requests
 from harness.contract.writer import SampleSetWriter
-from harness.record import RunRecord, StepResult
 from harness.report.run import report_for_run, rows_by_class
+from harness.store.run_record import RunRecord, StepResult
 
 MakeRecord = Callable[..., ScoreRecord]
 ReadPage = Callable[[str], Any]

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.contract.record import Metric, ScoreRecord, Unscored
-from harness.record import RunRecord, StepResult
 from harness.report.sections import ScoreColumn
 from harness.report.table import headline, runs_table, score_table, steps_table
+from harness.store.run_record import RunRecord, StepResult
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., ScoreRecord]

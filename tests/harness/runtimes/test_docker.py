@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.contract.errors import EnvironmentFailure, UserError
-from harness.execute import exit_code, run_plan
-from harness.plan import Environment, FileInput, Plan, Resources, Step
+from harness.planning.steps import Environment, FileInput, Plan, Resources, Step
+from harness.running.execute import run_plan
+from harness.running.failures import exit_code
 from harness.runtimes import Places, RuntimeOptions
 from harness.runtimes.docker import WORK_LABEL, DockerRuntime, docker_run_line
 

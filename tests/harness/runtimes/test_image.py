@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.catalog import Catalog
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.project import Project, find_project
 from harness.contract.errors import UserError
-from harness.plan import scorer_environment
-from harness.project import Project, find_project
+from harness.planning.make import scorer_environment
 from harness.runtimes.image import context_files, dockerfile_sources, image_digest
 
 DOCKERFILE = """
@@ -47,7 +47,7 @@ def test_copied_and_mounted_sources_are_found_and_stages_left_out():
 def test_the_context_is_what_the_dockerfile_names(project):
     names = set(context_files(project, "toy"))
     assert {"docker/toy/Dockerfile", "benchmarks/toy/requirements.lock", "benchmarks/toy/scorer.py"} <= names
-    assert "harness/contract/files.py" in names and "harness/plan.py" not in names
+    assert "harness/contract/files.py" in names and "harness/planning/steps.py" not in names
 
 
 def test_the_digest_follows_everything_in_the_context(project, toy):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.contract.errors import EnvironmentFailure
-from harness.execute import exit_code, run_plan
-from harness.plan import Environment, Plan, Step
+from harness.planning.steps import Environment, Plan, Step
+from harness.running.execute import run_plan
+from harness.running.failures import exit_code
 from harness.runtimes import Places
 from harness.runtimes.venv import VenvRuntime
 
@@ -88,7 +89,8 @@ def test_commands_of_an_environment_work_where_it_was_renamed_to(locked):
 def test_a_step_sees_its_lock_and_its_code_and_nothing_of_the_harness(locked):
     code = (
         "import importlib.util as u;"
-        "print('sees', [name for name in ('tiny', 'benchmarks.toy.brightness', 'rich', 'harness.plan') if seen(name)])"
+        "names = ('tiny', 'benchmarks.toy.brightness', 'rich', 'harness.planning.steps');"
+        "print('sees', [name for name in names if seen(name)])"
     )
     seen = "def seen(name):\n    try: __import__(name)\n    except ImportError: return False\n    return True\n"
     log, _ = log_of(ask("{python}", "-c", f"{seen}{code}"), locked)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness.plan import OutputOf, Resources, Step
+from harness.planning.steps import OutputOf, Resources, Step
 from harness.schedulers.here import Machine, Shares, run_all
 
 

@@ -1,0 +1,1 @@
+"""What GEAR brings to the harness: its generators, and the demo."""

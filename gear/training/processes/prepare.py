@@ -1,0 +1,68 @@
+"""Modules made ready for several processes and for speed, as the section `engine` of a configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from gear.ar.model import Trunk
+from gear.config import RunConfig
+from gear.losses.discriminator import PatchDiscriminator
+from gear.tokenizers.base import Tokenizer
+from gear.training.processes.distributed import world
+from gear.training.processes.sharding import shard
+from gear.training.processes.sync_norm import synchronise_batch_norms
+
+
+def prepare(config: RunConfig, device: torch.device, modules: Iterable[nn.Module], sharded: list[nn.Module]) -> None:
+    """In place: the same weights in every process, batch norms over all of them, compilation, sharding.
+
+    modules: everything that runs in a step. sharded: those that FSDP cuts, if the configuration asks for it.
+    """
+    modules = list(modules)
+    if world().size > 1:
+        for module in modules:
+            share_weights(module)
+            synchronise_batch_norms(module)
+    if config.engine.compile:
+        for module in modules:
+            for part in compiled_parts(module):
+                part.compile()
+    if config.engine.sharding == "fsdp" and world().size > 1:
+        shard(sharded, device, bf16=device.type == "cuda" and config.precision == "bf16")
+
+
+@torch.no_grad()
+def share_weights(module: nn.Module) -> None:
+    """The main process's parameters and buffers, everywhere. (Equal seeds give equal weights; this does not ask.)"""
+    for tensor in (*module.parameters(), *module.buffers()):
+        dist.broadcast(tensor, src=0)
+
+
+def compiled_parts(module: nn.Module) -> list[nn.Module]:
+    """What is compiled by itself: blocks that are called many times, and never code that talks to other processes."""
+    if isinstance(module, Tokenizer):
+        return [module.encoder, module.decoder]
+    if isinstance(module, Trunk):
+        return list(module.layers)
+    if isinstance(module, PatchDiscriminator):
+        return [] if world().size > 1 else [module]
+    return [module]
+
+
+@contextmanager
+def uncompiled(*modules: nn.Module) -> Iterator[None]:
+    """Plain calls inside the block: drawing samples token by token would compile every block for every length."""
+    parts = [part for module in modules for part in module.modules() if part._compiled_call_impl is not None]
+    compiled = [part._compiled_call_impl for part in parts]
+    try:
+        for part in parts:
+            part._compiled_call_impl = None
+        yield
+    finally:
+        for part, implementation in zip(parts, compiled, strict=True):
+            part._compiled_call_impl = implementation

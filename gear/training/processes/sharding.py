@@ -1,0 +1,71 @@
+"""FSDP2: a model cut over the processes, and its whole state dict again.
+
+A checkpoint is the same file whether the run was sharded or not: tensors are gathered when it is written and cut again
+when it is read, so a run may go on with another number of processes, or without sharding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from gear.ar.model import Trunk
+from gear.training.processes.distributed import world
+
+
+def shard(modules: list[nn.Module], device: torch.device, *, bf16: bool) -> None:
+    """Cut the parameters of `modules` over all processes, in place; they become DTensors.
+
+    An AR model is cut block by block, so that one block at a time is whole; anything else is one piece. In bf16 the
+    blocks travel as bfloat16 and their gradients are summed in float32.
+    """
+    mesh = init_device_mesh(device.type, (world().size,))
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if bf16 else None,
+        reduce_dtype=torch.float32 if bf16 else None,
+        cast_forward_inputs=False,  # autocast casts them where it should
+    )
+    for module in modules:
+        if isinstance(module, Trunk):
+            for block in module.layers:
+                fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+        if isinstance(module, Trunk):  # what a step calls instead of forward
+            for method in ("tap", "next_token_loss"):
+                register_fsdp_forward_method(module, method)
+
+
+def whole(tree: Any) -> Any:
+    """`tree` with every sharded tensor gathered; all processes take part, and only the main one keeps the tensors."""
+    if isinstance(tree, DTensor):
+        gathered = tree.full_tensor()
+        return gathered.cpu() if world().is_main else None
+    if isinstance(tree, Mapping):
+        return {key: whole(value) for key, value in tree.items()}
+    return tree
+
+
+def cut_like(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """`state` with whole tensors cut as their namesakes in `like` are; anything else as it is."""
+    return {key: _cut(value, like.get(key)) for key, value in state.items()}
+
+
+def cut_optimizer_state(state: Mapping[str, Any], parameters: list[nn.Parameter]) -> dict[str, Any]:
+    """An optimizer's state dict whose moments are cut as the parameters are."""
+    per_parameter = {
+        index: {name: _cut(value, parameters[index]) for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    return {**state, "state": per_parameter}
+
+
+def _cut(value: Any, like: Any) -> Any:
+    if isinstance(like, DTensor) and isinstance(value, Tensor) and value.shape == like.shape:
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value

@@ -1,0 +1,105 @@
+"""COCO while text-to-image trains: FID and CLIPScore of a fixed selection of captions, drawn by the averaged model.
+
+The published protocol: once without guidance and once with it, top-k 2000, levels rounded and not truncated, both sides
+brought to 256 px. Real and drawn images of a caption are the work of the same process; no image is counted twice to
+fill the processes up, as published runs do, so the figures do not depend on their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from gear.ar.t2i import TextToImageAR
+from gear.data.coco import CocoSelection
+from gear.features.clip import ClipCosines
+from gear.training.processes.distributed import rows_of_all, world
+from gear.training.stages.stage import Stage
+from gear.training.watching.drawing import ImagesU8, in_batches, models_of, to_01
+from gear.training.watching.monitors import Extractor, Features
+from harness.contract.errors import UserError
+from harness.contract.images import to_square
+from harness.contract.requests import Prompt, Protocol, prompt_requests
+from harness.metrics.clip_score import clip_score
+from harness.metrics.frechet import Statistics, frechet_distance, statistics
+
+
+class CocoMonitor:
+    """Opened with the run, so that a missing file is said before the first step; its networks stay on the device."""
+
+    def __init__(self, stage: Stage, extract: Extractor, leave_if_asked: Callable[[], None] = lambda: None) -> None:
+        """extract: InceptionV3's features."""
+        self.stage, self.extract, self.leave_if_asked = stage, extract, leave_if_asked
+        self.config = config = stage.config.watch
+        if not isinstance(stage.modules.get("ar"), TextToImageAR):
+            raise UserError(
+                f"watch.coco_every has captions drawn, which stage {stage.phase} cannot; set watch.coco_every=0."
+            )
+        assert config.coco_dir is not None
+        self.selection = CocoSelection(Path(config.coco_dir).expanduser(), config.coco_images, config.coco_seed)
+        count, me = len(self.selection), world()
+        if count < max(2, me.size):
+            raise UserError(
+                f"{config.coco_dir} gives {count} captions, and {max(2, me.size)} are needed; raise "
+                "watch.coco_images, or give more rows."
+            )
+        self.start, self.stop = count * me.rank // me.size, count * (me.rank + 1) // me.size
+        self.cosines = ClipCosines(
+            config.coco_clip, stage.device, setting="watch.coco_clip", batch_size=config.batch_size
+        )
+        self._reference: Statistics | None = None
+
+    def measure(self) -> dict[str, float]:
+        """`coco_fid/*` and `coco_clip/*` with * = wocfg and cfg<scale>; called by all processes."""
+        self._reference = self._reference or _fitted(self._real())
+        figures = {}
+        for name, scale in self._scales().items():
+            features, cosines = self._drawn(scale)
+            figures[f"coco_fid/{name}"] = frechet_distance(_fitted(features), self._reference).value
+            figures[f"coco_clip/{name}"] = clip_score(_of_all(cosines))
+        return figures
+
+    def _scales(self) -> dict[str, float]:
+        scale = self.config.coco_cfg_scale
+        return {"wocfg": 1.0} if scale == 1.0 else {"wocfg": 1.0, f"cfg{scale:g}": scale}
+
+    def _real(self) -> Features:
+        """Of this process's images. They are read at once: each look for some of them is a pass over all files."""
+        images = self.selection.images(self.start, self.stop, self.config.coco_image_size)
+        batches = in_batches(range(len(images)), self.config.batch_size, self.leave_if_asked)
+        return np.concatenate([self.extract(to_01(images[list(batch)])) for batch in batches if batch])
+
+    def _drawn(self, scale: float) -> tuple[Features, npt.NDArray[np.float64]]:
+        """Features and cosines of this process's captions; the seeds belong to the captions' places."""
+        side, size = self.stage.config.data.image_size, self.config.coco_image_size
+        protocol = Protocol(image_size=side, cfg_scale=scale, top_k=self.config.coco_top_k)
+        prompts = [Prompt(item=f"{place:06d}", text=text) for place, text in enumerate(self.selection.captions)]
+        own = prompt_requests("coco", 1, protocol, prompts=prompts).requests[self.start : self.stop]
+        features, cosines = [], []
+        with models_of(self.stage, "ema") as models:
+            engine = models.engine(protocol, rounding="nearest")
+            for tile in in_batches(own, engine.tile, self.leave_if_asked):
+                if tile:
+                    images = _squares(engine.images_u8(engine.tokens(tile)), size)
+                    features.append(self.extract(to_01(images)))
+                    cosines.append(self.cosines(images, [request.prompt or "" for request in tile]))
+        return np.concatenate(features), np.concatenate(cosines)
+
+
+def _squares(images_u8: ImagesU8, size: int) -> ImagesU8:
+    return np.stack([np.asarray(to_square(Image.fromarray(image), size)) for image in images_u8])
+
+
+def _fitted(features: Features) -> Statistics:
+    """Of the features of all processes. The mean is float32, as that of pytorch-fid."""
+    return statistics(_of_all(features), mean_dtype=np.float32)
+
+
+def _of_all(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """The rows of all processes in the order of ranks; called by all."""
+    return rows_of_all(torch.from_numpy(rows)).numpy()

@@ -1,0 +1,67 @@
+"""What ends a run or is held against it: figures that are not finite, and samples that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from gear.data.loader import Batch
+from gear.training.processes.distributed import from_all, world
+from gear.training.watching.recorder import Row
+from harness.contract.errors import BadSamples, EnvironmentFailure
+from harness.contract.files import write_json
+
+NONFINITE_FILE = "nonfinite.json"
+
+
+def refuse_nonfinite(row: Row, out_dir: Path) -> None:
+    """Raise EnvironmentFailure when a figure of this update is not finite, and leave `nonfinite.json` behind.
+
+    Figures are averaged over processes, so all of them find it in the same update. By then at most one more update was
+    made, and none of either touched weights or moments with a norm that was not finite; nothing of it is saved.
+    """
+    wrong = row.not_finite
+    if not wrong:
+        return
+    ids = [index for share in from_all(row.ids) for index in share]
+    path = out_dir / NONFINITE_FILE
+    if world().is_main:
+        terms = {name: str(value) for name, value in sorted(wrong.items())}
+        write_json(path, {"step": row.step, "terms": terms, "batch_ids": ids})
+    name = min(wrong)
+    raise EnvironmentFailure(
+        f"{name} is {wrong[name]} at step {row.step} (samples {ids[:8]}...); the run stopped before saving it, and "
+        f"{path} names every such term and sample. Lower a learning rate or max_grad_norm (--set stages.STAGE....) and "
+        "run the same command again: it goes on from the last checkpoint."
+    )
+
+
+class BadSampleLog:
+    """`bad_samples.jsonl`: samples that were replaced by others, each once; more than `limit` end the run.
+
+    Each process writes and counts what it met (`bad_samples.1.jsonl` and so on), the limit is one process's.
+    """
+
+    def __init__(self, out_dir: Path, limit: int) -> None:
+        rank = world().rank
+        self.path = out_dir / ("bad_samples.jsonl" if rank == 0 else f"bad_samples.{rank}.jsonl")
+        self.limit = limit
+        self._known: set[str] = set()
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            self._known = {json.loads(line)["problem"] for line in lines if line.endswith("}\n")}
+
+    def note(self, step: int, batches: Iterable[Batch]) -> None:
+        """Write the new ones of update `step` (from 1). Raises BadSamples beyond the limit."""
+        new = {problem for batch in batches for problem in batch.bad} - self._known
+        if not new:
+            return
+        self._known |= new
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps({"step": step, "problem": problem}) + "\n" for problem in sorted(new))
+        if len(self._known) > self.limit:
+            raise BadSamples(
+                f"{len(self._known)} samples cannot be used, more than data.max_bad_samples = {self.limit}; "
+                f"{self.path} names them. Repair the data set or raise the limit."
+            )

@@ -1,0 +1,117 @@
+"""Everything one watches, in one place: log.jsonl, trackers, the progress bar, pictures and monitors.
+
+Figures and pictures come from the main process; monitors are the work of all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Collection, Mapping, Sized
+from pathlib import Path
+from types import TracebackType
+
+from gear.data.base import ImageSource
+from gear.training.processes.distributed import from_all, main_decides, world
+from gear.training.stages.stage import Stage
+from gear.training.stopping import EXIT_INTERRUPTED
+from gear.training.watching.flops import flops_per_image
+from gear.training.watching.recorder import Row
+from gear.training.watching.schedule import Album
+from gear.training.watching.throughput import Throughput, peak_tflops
+from gear.training.watching.trackers import Tracker, open_trackers
+from gear.training.watching.tracking import JsonlLog, Meter
+
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Opened for a run at the step it goes on from; a context manager."""
+
+    def __init__(self, stage: Stage, source: ImageSource, out_dir: Path, asked_to_stop: Sized = ()) -> None:
+        """asked_to_stop: not empty once this process was asked to stop."""
+        self.stage, self.out_dir, self.asked_to_stop = stage, out_dir, asked_to_stop
+        self.album = Album(stage, source, out_dir, self._leave_if_asked)
+        self._trackers: list[Tracker] = []
+        self._journal: JsonlLog | None = None
+        self._meter: Meter | None = None
+        config = stage.config
+        self.throughput = Throughput(
+            stage.device,
+            tokens_per_image=config.tokenizer.tokens(config.data.image_size),
+            flops_per_image=flops_per_image(stage),
+            peak_tflops=peak_tflops(stage.device, config.watch.peak_tflops),
+        )
+        if world().is_main:
+            self._journal = JsonlLog(out_dir / "log.jsonl", after_step=stage.step)
+            self._trackers = open_trackers(config, out_dir, stage.step)
+            self._meter = Meter(stage.phase, stage.settings.steps, stage.step)
+
+    def show(self, row: Row) -> None:
+        """One update that was looked at: moves the bar, and writes the figures of a logged one."""
+        if self._meter is not None:
+            self._meter.advance(self.stage.settings.batch_size, row.values.get(self.stage.headline))
+        if row.logged:
+            self.write(row.step, row.values)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures of a step, to the log and the trackers."""
+        if self._journal is None:
+            return
+        self._journal.write({"step": step, "phase": self.stage.phase, "time_s": time.time(), **values})
+        for tracker in self._trackers:
+            tracker.log(step, values)
+
+    def measures(self) -> bool:
+        """Whether a monitor is due at this step. It may take long, and leave: a checkpoint has to be there by then."""
+        return self.album.measures()
+
+    def pictures(self) -> None:
+        """Grids and monitors that are due at this step, to files, log and trackers; called by all processes."""
+        with self.throughput.away():
+            self._grids()
+            self._measure()
+
+    def missing_pictures(self) -> None:
+        """What was due at the step that the run goes on from, and was not done before it stopped."""
+        with self.throughput.away():
+            if not main_decides(lambda: any((self.out_dir / "images").glob(f"{self.stage.step:07d}-*.png"))):
+                self._grids()
+            if self.measures():
+                self._measure(known=main_decides(self._logged))
+
+    def _grids(self) -> None:
+        for name, image in self.album.grids().items():
+            for tracker in self._trackers:
+                tracker.image(self.stage.step, name, image)
+
+    def _measure(self, known: Collection[str] = ()) -> None:
+        for figures in self.album.measurements(known):
+            self.write(self.stage.step, figures)
+
+    def _logged(self) -> set[str]:
+        """The names in the log of this step."""
+        with (self.out_dir / "log.jsonl").open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        return {name for row in rows if row["step"] == self.stage.step for name in row}
+
+    def _leave_if_asked(self) -> None:
+        if any(from_all(bool(self.asked_to_stop))):
+            log.warning(
+                "stopped measuring step %d, which has a checkpoint; the same command does it again.", self.stage.step
+            )
+            raise SystemExit(EXIT_INTERRUPTED)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._meter is not None:
+            self._meter.close()
+        if self._journal is not None:
+            self._journal.close()
+        for tracker in self._trackers:
+            tracker.close()

@@ -1,0 +1,1 @@
+"""What there is to run: benchmark folders, assets, and where their files are."""

@@ -1,0 +1,379 @@
+"""Files from outside (weights, prompts, reference batches): the list, the local store, and how they get there.
+
+The list is `benchmarks/*/assets.yaml` merged; the store is `<home>/assets/<name>/<file>`. Steps never download:
+`harness assets pull` does, on a machine with internet, and `import` brings in a file that came another way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.contract.digest import digest_json, sha256_file
+from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
+from harness.contract.fields import Fields
+from harness.contract.files import explain_disk_errors, read_json, safe_join, write_json
+from harness.store.digests import DigestMemo
+
+Progress = Callable[[int, int | None], None]
+"""Told (bytes so far, bytes in all or None) while a file is being fetched."""
+
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """One file from outside."""
+
+    name: str
+    file: str
+    """Its file name in the store, which the scorer may rely on."""
+    urls: tuple[str, ...] = ()
+    """Where to fetch it, in order of preference."""
+    revision: str | None = None
+    sha256: str | None = None
+    """None: not known in advance; the digest of the first file that comes in is recorded and holds from then on."""
+    sha256_prefix: str | None = None
+    """The beginning of it, where the authors publish no more; checked when the file comes in."""
+    git_blob: str | None = None
+    """The file's id in git (`git hash-object FILE`), where that is what is known; checked when the file comes in."""
+    size: int | None = None
+    """Bytes."""
+    licence: str | None = None
+    gated: str | None = None
+    """What somebody must accept first, and where; None for a file that anybody may fetch."""
+    used_by: tuple[str, ...] = ()
+    note: str | None = None
+    """What else to know, such as how to make a file that nobody offers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An asset as it lies on this machine."""
+
+    asset: Asset
+    path: Path
+    """A file, or a folder of the user's own (`--asset name=DIR`)."""
+    digest: str
+    overridden: bool = False
+
+
+class AssetStore:
+    """Assets of one machine.
+
+    Args:
+        root: the store, `<home>/assets`.
+        listed: every asset there is, by name.
+        memo: remembers digests.
+        overrides: files or folders of the user's own that take an asset's place, by its name.
+    """
+
+    def __init__(
+        self, root: Path, listed: Mapping[str, Asset], memo: DigestMemo, overrides: Mapping[str, Path] | None = None
+    ) -> None:
+        self.root = root
+        self.listed = listed
+        self.memo = memo
+        self.overrides = dict(overrides or {})
+
+    def path(self, asset: Asset) -> Path:
+        """Where the asset is, or would be."""
+        return self.overrides.get(asset.name, self.root / asset.name / asset.file)
+
+    def find(self, name: str, *, needed_by: str = "") -> Found:
+        """The asset, present and with the right digest.
+
+        Raises:
+            MissingAsset: it is absent, or not the listed file; the message holds the commands that help.
+        """
+        asset = self._listed(name)
+        path = self.path(asset)
+        if name in self.overrides:
+            return Found(asset=asset, path=path, digest=self._digest_of_override(asset, path), overridden=True)
+        if not path.is_file():
+            raise MissingAsset(self._explain(asset, needed_by, "is not in the asset store"))
+        digest = self.memo.file(path, ours=True)
+        expected = self.expected_sha256(asset)
+        if expected is not None and digest != expected:
+            raise MissingAsset(self._explain(asset, needed_by, f"has sha256 {digest[:12]}... in {path}"))
+        return Found(asset=asset, path=path, digest=digest)
+
+    def missing(self, needed: Iterable[tuple[str, str]]) -> list[MissingAsset]:
+        """What is missing of (asset, needed by), one error each."""
+        problems = []
+        for name, needed_by in dict.fromkeys(needed):
+            try:
+                self.find(name, needed_by=needed_by)
+            except MissingAsset as problem:
+                problems.append(problem)
+        return problems
+
+    def expected_sha256(self, asset: Asset) -> str | None:
+        """The listed digest, or the one recorded when the file first came in."""
+        if asset.sha256:
+            return asset.sha256
+        try:
+            return str(read_json(self._note(asset))["sha256"])
+        except (UserError, KeyError, TypeError):
+            return None
+
+    def pull(self, asset: Asset, progress: Progress = lambda done, total: None, *, replace: bool = False) -> Path:
+        """Fetch an asset unless it is there, continuing a download that was cut off.
+
+        Args:
+            asset: which.
+            progress: is told how far it is.
+            replace: fetch it even so, and take in another file than the first one where the list names no digest.
+        Raises:
+            MissingAsset: no address, or what came is not the listed file.
+            EnvironmentFailure: no address answered.
+        """
+        path = self.root / asset.name / asset.file
+        if not replace and path.is_file() and self.memo.file(path, ours=True) == self.expected_sha256(asset):
+            return path
+        if not asset.urls:
+            raise MissingAsset(
+                f"The asset '{asset.name}' has no address to fetch it from. {asset.note or asset.gated or ''}\n  "
+                f"Bring the file and type: harness assets import {asset.name} FILE"
+            )
+        with explain_disk_errors(path, kept="what came so far is kept"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            url, partial = _fetch_any(asset, path, progress)
+            return self._admit(asset, partial, path, source=url, replace=replace)
+
+    def bring(self, asset: Asset, source: Path, *, replace: bool = False) -> Path:
+        """Copy a file that came another way into the store (`harness assets import`); `replace` as in `pull`.
+
+        Raises:
+            MissingAsset: it is not the listed file.
+        """
+        if not source.is_file():
+            raise UserError(f"{source}: is not a file; give the file that '{asset.name}' is.")
+        path = self.root / asset.name / asset.file
+        partial = path.with_name(f".{path.name}.import")
+        with explain_disk_errors(path):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, partial)
+            return self._admit(asset, partial, path, source=str(source), replace=replace)
+
+    def _admit(self, asset: Asset, partial: Path, path: Path, *, source: str, replace: bool) -> Path:
+        """Check a file that came in and give it its name; a wrong one is removed."""
+        digest = sha256_file(partial)
+        wrong = _mismatch(asset, partial, digest)
+        if wrong:
+            partial.unlink()
+            raise MissingAsset(
+                f"{source}: {wrong}; it was not taken in as '{asset.name}'. Fetch it again, or from another place."
+            )
+        first = self.expected_sha256(asset)
+        if first not in (None, digest) and not replace:
+            partial.unlink()
+            raise MissingAsset(
+                f"{source}: has sha256 {digest[:12]}..., the first '{asset.name}' that came in had {first[:12]}...; it "
+                "was not taken in. Scores on the two are not comparable; if the new one is meant, add --replace."
+            )
+        note = {
+            "sha256": digest,
+            "size": partial.stat().st_size,
+            "source": source,
+            "revision": asset.revision,
+            "fetched": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        write_json(self._note(asset), note)
+        partial.replace(path)
+        return path
+
+    def _digest_of_override(self, asset: Asset, path: Path) -> str:
+        if not path.exists():
+            raise MissingAsset(f"{path}: does not exist; correct --asset {asset.name}=FILE_OR_DIR.")
+        return self.memo.of(path)
+
+    def _listed(self, name: str) -> Asset:
+        if name not in self.listed:
+            raise UserError(f"No assets.yaml lists '{name}'; add it to the assets.yaml of the benchmark that needs it.")
+        return self.listed[name]
+
+    def _note(self, asset: Asset) -> Path:
+        return self.root / asset.name / f".{asset.file}.json"
+
+    def _explain(self, asset: Asset, needed_by: str, problem: str) -> str:
+        wanted = self.expected_sha256(asset)
+        digest = f" (sha256 {wanted[:12]}...)" if wanted else ""
+        lines = [f"{needed_by or 'This'} needs '{asset.name}'{digest}, which {problem}."]
+        if asset.gated:
+            lines.append(f"  First accept its terms:  {asset.gated}")
+        if asset.urls:
+            lines.append(
+                f"  Fetch it:  harness assets pull {asset.name}      "
+                f"Without internet:  harness assets import {asset.name} FILE"
+            )
+        else:
+            lines.append(f"  Nobody offers it for download. {asset.note or ''}".rstrip())
+            lines.append(
+                f"  For one run:  --asset {asset.name}=PATH      "
+                f"For good, where it is one file:  harness assets import {asset.name} FILE"
+            )
+        return "\n".join(lines)
+
+
+def git_blob_id(path: Path) -> str:
+    """What `git hash-object` prints for a file: SHA-1 over "blob <size>\\0" and the bytes."""
+    state = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK_BYTES):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def _mismatch(asset: Asset, path: Path, digest: str) -> str:
+    """How a file is not the listed one; "" when nothing that is known of it speaks against it."""
+    if asset.sha256 and digest != asset.sha256:
+        return f"has sha256 {digest[:12]}..., listed is {asset.sha256[:12]}..."
+    if asset.sha256_prefix and not digest.startswith(asset.sha256_prefix):
+        return f"has sha256 {digest[:12]}..., listed is one that begins with {asset.sha256_prefix}"
+    if asset.git_blob and git_blob_id(path) != asset.git_blob:
+        return f"has the git id {git_blob_id(path)[:12]}..., listed is {asset.git_blob[:12]}..."
+    return ""
+
+
+def read_assets(benchmarks_dir: Path) -> dict[str, Asset]:
+    """Merge `benchmarks/*/assets.yaml`; the same name may stand in several as long as they mean the same file.
+
+    Raises:
+        UserError: naming the file and the field, or the two files that disagree.
+    """
+    merged: dict[str, tuple[Asset, Path]] = {}
+    for path in sorted(benchmarks_dir.glob("*/assets.yaml")):
+        for row in _rows(path):
+            asset = _read_asset(row, path)
+            known, where = merged.get(asset.name, (asset, path))
+            if _identity(known) != _identity(asset):
+                raise UserError(f"{path}: '{asset.name}' is another file than in {where}; give one of them a new name.")
+            users = tuple(dict.fromkeys([*known.used_by, *asset.used_by]))
+            merged[asset.name] = (Asset(**{**vars(asset), "used_by": users}), path)
+    return {name: asset for name, (asset, _) in sorted(merged.items())}
+
+
+def _identity(asset: Asset) -> tuple[str | None, ...]:
+    return (asset.file, asset.sha256, asset.sha256_prefix, asset.git_blob, asset.revision)
+
+
+def _rows(path: Path) -> list[Any]:
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{path}: cannot be read as YAML ({' '.join(str(error).split())}); correct the file."
+        ) from error
+    rows = rows.get("assets") if isinstance(rows, dict) else rows
+    if rows is not None and not isinstance(rows, list):
+        raise UserError(f"{path}: holds no list of assets; write one '- name: ...' per asset.")
+    return rows or []
+
+
+def _read_asset(row: Any, path: Path) -> Asset:
+    gated = row.pop("gated", None) if isinstance(row, dict) else None  # true, false, or the address with the terms
+    fields = Fields(row, str(path))
+    name = fields.text("name")
+    fields.where = f"{path}, asset {name}"
+    file, revision, hub = fields.text("file"), fields.text("revision", None), fields.text("hub", None)
+    urls = tuple(fields.array("urls", []))
+    asset = Asset(
+        name=name,
+        file=file,
+        urls=urls if hub is None else (*urls, _hub_url(hub, revision, file)),
+        revision=revision,
+        sha256=fields.digest("sha256", None),
+        sha256_prefix=fields.text("sha256_prefix", None),
+        git_blob=fields.text("git_blob", None),
+        size=fields.integer("size", low=0, default=None),
+        licence=fields.text("licence", None),
+        gated=str(hub or "see the licence") if gated is True else str(gated) if gated else None,
+        used_by=tuple(fields.array("used_by", [])),
+        note=fields.text("note", None),
+    )
+    fields.done()
+    safe_join(path.parent, f"{name}/{file}")
+    return asset
+
+
+def _hub_url(hub: str, revision: str | None, file: str) -> str:
+    return f"{_hub_endpoint()}/{hub}/resolve/{revision or 'main'}/{file}"
+
+
+def _hub_endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+# --- downloading -----------------------------------------------------------------------------------------------------
+
+
+def _fetch_any(asset: Asset, path: Path, progress: Progress) -> tuple[str, Path]:
+    """The address that answered, and the file that came from it."""
+    failures = []
+    for url in asset.urls:
+        # What came from one address is never continued from another.
+        partial = path.with_name(f".{path.name}.{digest_json(url)[:8]}.download")
+        if not url.startswith("https://"):
+            raise UserError(
+                f"The asset '{asset.name}' is listed at {url}, which is not https; correct its assets.yaml."
+            )
+        try:
+            _fetch(url, partial, progress)
+        except (OSError, http.client.HTTPException) as error:
+            failures.append(f"{url}: {error}")
+        else:
+            return url, partial
+    raise EnvironmentFailure(
+        f"'{asset.name}' could not be fetched ({'; '.join(failures)}); what came so far is kept. Try again, or on a "
+        f"machine with internet, and then: harness assets import {asset.name} FILE"
+    )
+
+
+def _fetch(url: str, partial: Path, progress: Progress) -> None:
+    """Fetch `url` into `partial`, from where it ends, if the server can do that."""
+    have = partial.stat().st_size if partial.exists() else 0
+    request = _request(url, have)
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # asked for bytes after the last one: it was complete already
+            return
+        raise
+    with response:
+        continues = response.status == 206
+        have = have if continues else 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length and length.isdigit() else None
+        with partial.open("ab" if continues else "wb") as handle:
+            while chunk := response.read(_CHUNK_BYTES):
+                handle.write(chunk)
+                have += len(chunk)
+                progress(have, total)
+            handle.flush()
+            os.fsync(handle.fileno())
+    if total is not None and have < total:
+        raise OSError(f"the connection ended after {have} of {total} bytes")
+
+
+def _request(url: str, have: int) -> urllib.request.Request:
+    request = urllib.request.Request(url, headers={"User-Agent": "gear-harness"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    token = os.environ.get("HF_TOKEN")
+    if token and url.startswith(f"{_hub_endpoint()}/"):
+        # Not on redirects: the hub sends to other hosts, and they must not see the token.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    return request

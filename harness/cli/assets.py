@@ -1,0 +1,180 @@
+"""`harness assets` and `harness images`: what runs need from outside, brought here beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.text import Text
+
+from harness.catalog.assets import Asset, AssetStore
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.project import find_project, home_dir
+from harness.cli.base import Group, assignment, err, make_setting, out, plain_table, runtime_option
+from harness.contract.digest import sha256_file
+from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
+from harness.planning.make import scorer_environment
+from harness.store.digests import DigestMemo
+
+replace_option = click.option(
+    "--replace", is_flag=True, help="Take in another file than the first one, where the list names no digest."
+)
+
+
+@click.group(cls=Group)
+def assets() -> None:
+    """Weights, prompts and reference files from outside: steps never download them, `pull` does.
+
+    \b
+      harness assets ls
+      harness assets pull adm-inception-graph       or: --benchmark adm, or --all
+      harness assets import FILE                    brought in another way, checked all the same
+    """
+
+
+@assets.command("ls")
+def assets_ls() -> None:
+    """List every asset, whether it is here, and who needs it."""
+    catalog, store = _assets()
+    table = plain_table("", "asset", "used by", "size", "licence")
+    for asset in catalog.assets.values():
+        missing = store.missing([(asset.name, "")])
+        here = Text("–", "dim") if missing else Text("✓", "green")
+        size = "" if asset.size is None else decimal(asset.size)
+        table.add_row(here, asset.name, ", ".join(asset.used_by), size, asset.licence or "")
+    out.print(table)
+
+
+@assets.command("pull")
+@click.argument("names", nargs=-1)
+@click.option("--benchmark", "benchmarks", multiple=True, help="Everything a benchmark needs.")
+@click.option("--all", "everything", is_flag=True, help="Everything there is.")
+@replace_option
+def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything: bool, replace: bool) -> None:
+    """Fetch assets, going on where a download was cut off, and check them.
+
+    What cannot be had from here does not stop the others; it is said at the end, with exit status 4 or 6.
+    """
+    catalog, store = _assets()
+    of_benchmarks = [asset for name in benchmarks for asset in catalog.benchmark(name).needed_assets]
+    chosen = list(catalog.assets) if everything else [*names, *of_benchmarks]
+    if not chosen:
+        raise UserError("Say what to fetch: names, --benchmark NAME, or --all. List them: harness assets ls")
+    problems: list[MissingAsset | EnvironmentFailure] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err) as bars:
+        for name in dict.fromkeys(chosen):
+            task = bars.add_task(name, total=None)
+
+            def moved(done: int, total: int | None, task: Any = task) -> None:
+                bars.update(task, completed=done, total=total)
+
+            try:
+                click.echo(store.pull(catalog.asset(name), moved, replace=replace))
+            except (MissingAsset, EnvironmentFailure) as problem:
+                problems.append(problem)
+    if problems:
+        raise type(problems[0])("\n".join(str(problem) for problem in problems))
+
+
+@assets.command("verify")
+@click.argument("names", nargs=-1)
+def assets_verify(names: tuple[str, ...]) -> None:
+    """Hash the assets that are here and compare with the list; exit status 4 when one is wrong."""
+    catalog, store = _assets()
+    wrong = 0
+    for asset in [catalog.asset(name) for name in names] or list(catalog.assets.values()):
+        path = store.path(asset)
+        if not path.is_file():
+            state = Text("not here", "dim")
+        elif store.expected_sha256(asset) == sha256_file(path):  # read, not remembered: this is about the disk
+            state = Text("ok", "green")
+        else:
+            state, wrong = Text(f"WRONG: {path}", "bold red"), wrong + 1
+        out.print(Text.assemble(f"{asset.name}: ", state), soft_wrap=True)
+    if wrong:
+        raise MissingAsset("Remove the files marked WRONG and fetch them again: harness assets pull NAME")
+
+
+@assets.command("path")
+@click.argument("name")
+def assets_path(name: str) -> None:
+    """Print where an asset is."""
+    catalog, store = _assets()
+    catalog.asset(name)
+    click.echo(store.find(name).path)
+
+
+@assets.command("import")
+@click.argument("words", nargs=-1, required=True, metavar="[NAME] FILE")
+@replace_option
+def assets_import(words: tuple[str, ...], replace: bool) -> None:
+    """Bring in a file that came another way. Without NAME it is found by the file's name or sha256."""
+    catalog, store = _assets()
+    if len(words) > 2:
+        raise UserError("Give one file, and before it the name of the asset: harness assets import NAME FILE")
+    file = Path(words[-1])
+    asset = catalog.asset(words[0]) if len(words) == 2 else _guess_asset(catalog, file)
+    click.echo(store.bring(asset, file, replace=replace))
+
+
+def _guess_asset(catalog: Catalog, file: Path) -> Asset:
+    digest = sha256_file(file) if file.is_file() else ""
+    matches = [asset for asset in catalog.assets.values() if digest and asset.sha256 == digest]
+    matches = matches or [asset for asset in catalog.assets.values() if asset.file == file.name]
+    if len(matches) != 1:
+        raise UserError(f"{file}: it is not clear which asset this is; say so: harness assets import NAME {file}")
+    return matches[0]
+
+
+def _assets() -> tuple[Catalog, AssetStore]:
+    catalog, home = Catalog.load(find_project()), home_dir()
+    return catalog, AssetStore(home / "assets", catalog.assets, DigestMemo(home / "digests"))
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+@click.group(cls=Group)
+def images() -> None:
+    """Docker images of the scorers, built from docker/<name>/Dockerfile when they are first needed."""
+
+
+@images.command("build")
+@click.argument("benchmarks", nargs=-1)
+@click.option("--image", "images", multiple=True, callback=assignment, metavar="NAME=IMAGE", help="Ready image.")
+@click.option("--base-image", metavar="IMAGE", help="What images are built on ($BASE_IMAGE).")
+def images_build(benchmarks: tuple[str, ...], **options: Any) -> None:
+    """Build the images of benchmarks (default: all) now, unless they are there.
+
+    \b
+      harness images build adm --base-image python:3.11-slim
+    """
+    _prepare(benchmarks, "docker", **options)
+
+
+@click.command("prepare")
+@click.argument("benchmarks", nargs=-1)
+@runtime_option
+def prepare_command(benchmarks: tuple[str, ...], runtime: str) -> None:
+    """Build the scorers' environments or images (default: all) now: for a node without internet, say.
+
+    \b
+      harness prepare adm geneval
+      harness prepare --runtime docker
+    """
+    _prepare(benchmarks, runtime, images={}, base_image=None)
+
+
+def _prepare(benchmarks: tuple[str, ...], runtime_name: str, **options: Any) -> None:
+    project = find_project()
+    catalog = Catalog.load(project)
+    runtime = make_setting(project, runtime=runtime_name, assets={}, runs_dir=Path("runs"), **options).runtime
+    for benchmark in [catalog.benchmark(name) for name in benchmarks] or list(catalog.benchmarks.values()):
+        environment = scorer_environment(benchmark)
+        runtime.prepare(environment, lambda text: err.print(text, markup=False))
+        row = runtime.describe(environment)
+        click.echo(f"{benchmark.id}: {row.get('image') or row.get('lock') or row['runtime']}")

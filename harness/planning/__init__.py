@@ -1,0 +1,1 @@
+"""What a run will do, as data: steps, generators, and making a plan of them."""

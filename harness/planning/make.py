@@ -1,0 +1,271 @@
+"""From what the user asked for to a plan: what to draw, drawing it, scoring it, for each benchmark.
+
+`make_plan` is pure: it starts no engine, writes nothing, and is what `harness plan` prints and `harness run` executes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.catalog.benchmarks import Benchmark, Catalog, StageSpec
+from harness.contract.errors import UserError
+from harness.contract.requests import Protocol
+from harness.planning.steps import (
+    HOST,
+    AssetInput,
+    Document,
+    EmptyFolder,
+    Environment,
+    Generator,
+    OutputOf,
+    Plan,
+    Resources,
+    Source,
+    Step,
+)
+
+SCORER_CODE = ("harness/__init__.py", "harness/contract", "harness/scoring", "harness/metrics")
+"""The part of the harness that scorers import."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """What the user asked for."""
+
+    benchmarks: tuple[str, ...] = ()
+    """By name; together with the suite's."""
+    suite: str | None = None
+    generator: Generator
+    limit: int | None = None
+    """The first so many requests of each benchmark; a cheap look, never a published number."""
+    run_seed: int = 0
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """Changes to the protocol of every benchmark, e.g. {"cfg_scale": 1.75}."""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Scorer options by benchmark."""
+
+
+def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
+    """The steps that answer a request: what to draw, drawing it, scoring it, for each benchmark.
+
+    Raises:
+        UserError: an unknown benchmark, suite or option, or a generator that cannot draw what a benchmark asks for.
+    """
+    benchmarks = _chosen(spec, catalog)
+    _check_options(spec.options, benchmarks)
+    _refuse_unused(spec)
+    steps: list[Step] = []
+    for benchmark in benchmarks:
+        drawing, samples = _drawing(benchmark, spec)
+        known = {step.name for step in steps}
+        steps += [step for step in drawing if step.name not in known]
+        steps += _score_steps(benchmark, samples, spec.options.get(benchmark.id, {}))
+    name = "-".join([spec.generator.name, spec.suite or "-".join(b.id for b in benchmarks)])
+    return Plan(
+        name=name,
+        steps=tuple(steps),
+        generator=spec.generator.describe(),
+        options={
+            "benchmarks": [benchmark.id for benchmark in benchmarks],
+            "suite": spec.suite,
+            "limit": spec.limit,
+            "run_seed": spec.run_seed,
+            "protocol": dict(spec.protocol),
+            "options": {name: dict(values) for name, values in spec.options.items()},
+        },
+    )
+
+
+def scorer_environment(benchmark: Benchmark) -> Environment:
+    """The environment of a benchmark's scorer: its image, or its lock file and the code it may import."""
+    scorer = benchmark.scorer
+    owner = scorer.of or benchmark.id
+    folder = f"benchmarks/{owner}"
+    return Environment(
+        name=scorer.image if scorer.lock is None else owner,
+        image=scorer.image,
+        lock=None if scorer.lock is None else f"{folder}/{scorer.lock}",
+        python=scorer.python,
+        code=(folder, *scorer.shares, *SCORER_CODE),
+        keyed=True,
+    )
+
+
+def _chosen(spec: RunSpec, catalog: Catalog) -> list[Benchmark]:
+    named = [catalog.benchmark(name) for name in spec.benchmarks]
+    of_suite = catalog.suite(spec.suite) if spec.suite else []
+    if spec.suite and named:  # both: the suite narrowed down
+        outside = [benchmark.id for benchmark in named if benchmark not in of_suite]
+        if outside:
+            raise UserError(f"'{outside[0]}' is not in the suite '{spec.suite}'; leave out --suite or --benchmark.")
+    chosen = named or of_suite
+    if not chosen:
+        raise UserError("Nothing to run; give --suite NAME or --benchmark NAME. List them: harness ls")
+    return list({benchmark.id: benchmark for benchmark in chosen}.values())
+
+
+def _check_options(options: Mapping[str, Mapping[str, Any]], benchmarks: Sequence[Benchmark]) -> None:
+    known = {benchmark.id: benchmark for benchmark in benchmarks}
+    for name, values in options.items():
+        if name not in known:
+            raise UserError(f"--set {name}.*: '{name}' is not part of this run ({', '.join(known)}).")
+        unknown = set(values) - set(known[name].options)
+        if unknown:
+            raise UserError(
+                f"--set {name}.{sorted(unknown)[0]}: {name} has no such option; "
+                f"it has: {', '.join(known[name].options) or 'none'}."
+            )
+
+
+def _refuse_unused(spec: RunSpec) -> None:
+    """What nobody goes by must not stand in the record as if it had decided the samples."""
+    given = {
+        "limit": spec.limit is not None,
+        "seed": spec.run_seed != 0,
+        **{f"protocol {name}": True for name in spec.protocol},
+    }
+    unused = [f"--{name}" for name, is_given in given.items() if is_given and name not in spec.generator.heeds]
+    if spec.generator.draws_nothing and unused:
+        raise UserError(f"Nothing is drawn here; leave out {', '.join(unused)}, which would change nothing.")
+
+
+def _drawing(benchmark: Benchmark, spec: RunSpec) -> tuple[list[Step], Source]:
+    generator = spec.generator
+    benchmark = dataclasses.replace(benchmark, protocol=_protocol(benchmark, spec.protocol))
+    if benchmark.form == "pairs" and not generator.draws_nothing:
+        raise UserError(f"{benchmark.id} judges tokenizers; give --tokenizer SOURCE, or --samples with pairs.")
+    if generator.draws_nothing:
+        return generator.draw(benchmark, None)
+    requests = _requests_step(benchmark, spec)
+    steps, samples = generator.draw(benchmark, OutputOf(requests.name))
+    return [requests, *steps], samples
+
+
+def _requests_step(benchmark: Benchmark, spec: RunSpec) -> Step:
+    """What to draw. `requests.kind: script` runs the benchmark's own script, which reads the same specification."""
+    options = spec.options.get(benchmark.id, {})
+    document = {
+        "benchmark": benchmark.id,
+        "version": benchmark.version,
+        "protocol": dataclasses.asdict(benchmark.protocol),
+        # An option of both, such as how many prompts of a pool: the scorer must find what was asked for.
+        "requests": {name: options.get(name, value) for name, value in benchmark.requests.items()},
+        "limit": spec.limit,
+        "run_seed": spec.run_seed,
+    }
+    is_script = benchmark.requests.get("kind") == "script"
+    folder = f"benchmarks/{benchmark.id}"
+    own = f"{{code}}/{folder}/{benchmark.requests.get('script')}"
+    command = (own,) if is_script else ("-m", "harness.scoring.make_requests")
+    inputs: dict[str, Source] = {"spec.json": Document(document)}
+    inputs |= _asset_inputs(_texts(benchmark.requests.get("assets", [])))
+    return Step(
+        name=f"requests-{benchmark.id}",
+        kind="requests",
+        title=f"{benchmark.id}: what to draw",
+        environment=_requests_environment(benchmark) if is_script else HOST,
+        argv=("{python}", *command, "--spec", "{in}/spec.json", "--assets", "{in}/assets", "--out", "{out}"),
+        inputs=inputs,
+        benchmark=benchmark.id,
+    )
+
+
+def _requests_environment(benchmark: Benchmark) -> Environment:
+    """Where a script for requests runs: beside the harness, or with the scorer's libraries where it says so."""
+    if benchmark.requests.get("environment") == "scorer":
+        return scorer_environment(benchmark)
+    return Environment(name="host", code=(f"benchmarks/{benchmark.id}", *SCORER_CODE), keyed=True)
+
+
+def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> Protocol:
+    unknown = set(changes) - {field.name for field in dataclasses.fields(benchmark.protocol)}
+    if unknown:
+        known = ", ".join(field.name for field in dataclasses.fields(benchmark.protocol))
+        raise UserError(f"--protocol {sorted(unknown)[0]}: there is no such setting; there are: {known}.")
+    return dataclasses.replace(benchmark.protocol, **changes)
+
+
+def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, Any]) -> list[Step]:
+    """The feature stages of the scorer, if it has any, and the score itself, which is given what they wrote."""
+    options = {**benchmark.options, **changes}
+    stages = _stage_steps(benchmark, samples, options)
+    inputs: dict[str, Source] = {"samples": samples, "options.json": Document(options)}
+    inputs |= _asset_inputs(benchmark.assets)
+    inputs |= {f"features/{name}": OutputOf(step.name) for name, step in stages.items()}
+    flags = ("--features", "{in}/features") if stages else ()
+    score = Step(
+        name=f"score-{benchmark.id}",
+        kind="score",
+        title=f"{benchmark.id}: score",
+        environment=scorer_environment(benchmark),
+        argv=(*_scorer_command(benchmark), "--samples", "{in}/samples", *flags),
+        inputs=inputs,
+        identity={"benchmark": benchmark.id, "benchmark_version": benchmark.version},
+        resources=_scorer_resources(benchmark),
+        resumes=benchmark.scorer.resumes,
+        variables=benchmark.scorer.variables,
+        benchmark=benchmark.id,
+    )
+    return [*stages.values(), score]
+
+
+def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, Any]) -> dict[str, Step]:
+    """The steps of the feature stages, by name of the stage.
+
+    Work on the reference takes minutes and needs no samples, so it could begin at once; it comes after the stages that
+    read the samples all the same, which begin with the checks: bad samples are refused before it, not after it.
+    """
+    steps = {stage.name: _stage_step(benchmark, stage, samples, options) for stage in benchmark.scorer.stages}
+    reading = {name: step for name, step in steps.items() if "samples" in step.inputs}
+    after = tuple(step.name for step in reading.values())
+    return reading | {
+        name: dataclasses.replace(step, after=after) for name, step in steps.items() if name not in reading
+    }
+
+
+def _stage_step(benchmark: Benchmark, stage: StageSpec, samples: Source, options: Mapping[str, Any]) -> Step:
+    """Features that depend on less than the score: kept under that, so that the next score finds them."""
+    inputs: dict[str, Source] = {"options.json": Document({name: options[name] for name in stage.options})}
+    inputs |= _asset_inputs(stage.assets)
+    if stage.samples:
+        inputs["samples"] = samples
+    flags = ("--samples", "{in}/samples") if stage.samples else ()
+    return Step(
+        name=f"features-{benchmark.id}-{stage.name}",
+        kind="features",
+        title=f"{benchmark.id}: features of the {stage.name}",
+        environment=scorer_environment(benchmark),
+        argv=(*_scorer_command(benchmark), *flags, "--stage", stage.name),
+        inputs=inputs,
+        resources=_scorer_resources(benchmark),
+        produces=("features.json",),
+        benchmark=benchmark.id,
+    )
+
+
+def _scorer_command(benchmark: Benchmark) -> tuple[str, ...]:
+    script = f"{{code}}/benchmarks/{benchmark.scorer.of or benchmark.id}/{benchmark.scorer.script}"
+    return ("{python}", script, "--assets", "{in}/assets", "--out", "{out}", "--options", "{in}/options.json")
+
+
+def _scorer_resources(benchmark: Benchmark) -> Resources:
+    scorer = benchmark.scorer
+    return Resources(
+        gpus=scorer.gpus,
+        memory_gb=scorer.memory_gb,
+        cpus=scorer.cpus,
+        timeout_s=scorer.timeout_s,
+        network=scorer.network,
+    )
+
+
+def _asset_inputs(names: Iterable[str]) -> dict[str, Source]:
+    inputs: dict[str, Source] = {f"assets/{name}": AssetInput(name) for name in names}
+    return inputs or {"assets": EmptyFolder()}
+
+
+def _texts(values: Iterable[Any]) -> list[str]:
+    return [str(value) for value in values]

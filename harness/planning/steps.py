@@ -1,0 +1,280 @@
+"""The vocabulary of a run: environments, inputs, steps and plans, as data, and what a generator must be able to do.
+
+Nothing here runs or writes anything. A step is a command in an environment, with read-only inputs and one writable
+output folder. In its `argv` stand
+
+    {python}   the interpreter of its environment
+    {code}     the folder that holds the project's code for this environment
+    {in}       the folder of its inputs, by name: {in}/samples, {in}/assets, {in}/options.json
+    {out}      the folder it writes
+    {scratch}  a folder that is thrown away afterwards
+
+which a runtime turns into host paths or container paths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.catalog.benchmarks import Benchmark
+from harness.contract.digest import digest_json
+from harness.contract.errors import UserError
+
+# --- environments and resources --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where a command finds its interpreter and its libraries."""
+
+    name: str
+    image: str | None = None
+    """Folder under `docker/`. None: runs on this machine even with a container runtime."""
+    lock: str | None = None
+    """Project-relative lock file. None: the interpreter that the harness itself runs on."""
+    python: str | None = None
+    """Python version for `lock`; None: the harness's own."""
+    code: tuple[str, ...] = ()
+    """Project-relative files and folders that the command may import; copied out, so that nothing else is seen."""
+    keyed: bool = False
+    """Whether the environment's digest is part of its steps' keys."""
+    inherits: bool = False
+    """Whether the command sees the shell's whole environment and folder: a generator command of the user's own."""
+
+
+HOST = Environment(name="host")
+"""Small jobs of the harness's own; no container."""
+CORE = Environment(name="core", image="core")
+"""Where gear trains and samples: the image `core`, or the very environment the harness runs in."""
+CALLER = Environment(name="caller", inherits=True)
+"""The user's shell, for `--generator 'python my_model.py'`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a step takes from the machine while it runs."""
+
+    gpus: int = 0
+    """At most this many; with fewer there, it gets what there is."""
+    memory_gb: float = 2.0
+    cpus: int = 1
+    timeout_s: float | None = None
+    network: bool = False
+
+
+# --- where inputs come from ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OutputOf:
+    """What an earlier step wrote: its whole output folder, or one file or folder in it."""
+
+    step: str
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class FileInput:
+    """A file or folder on this machine, such as a checkpoint."""
+
+    path: Path
+    kind: str = ""
+    """What is in it, where its digest follows other rules than its bytes: "sample", "requests", "score"."""
+
+
+@dataclass(frozen=True)
+class AssetInput:
+    """An asset by name; seen as `{in}/<input name>/<file>`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A JSON value, written to a file for the step: options, a specification."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class EmptyFolder:
+    """A folder with nothing in it, where a command insists on one."""
+
+
+Source = OutputOf | FileInput | AssetInput | Document | EmptyFolder
+
+
+# --- steps and plans -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command, kept under the digest of everything that determines its output."""
+
+    name: str
+    """Unique in a plan; letters, digits, '-', '_' and '.'."""
+    kind: str
+    """What the output is: "requests", "sample" and "score" are checked and digested as such; else it is any folder."""
+    title: str = ""
+    """One line for a person."""
+    environment: Environment = HOST
+    argv: tuple[str, ...]
+    inputs: Mapping[str, Source] = field(default_factory=dict)
+    """By name below `{in}`; a name may have folders in it: "samples", "options.json", "assets/adm-inception-graph"."""
+    after: tuple[str, ...] = ()
+    """Steps that it reads nothing of and lets go first: it begins once each is finished, or is at work with its checks
+    behind it, which the first line of progress says. Order only, so no part of the key."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else determines the output: versions, digests of code."""
+    resources: Resources = Resources()
+    resumes: bool = False
+    """Whether the command continues from what an interrupted attempt left in `{out}`."""
+    produces: tuple[str, ...] = ()
+    """Files that must be in the output before it is believed."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that it cannot do without, each with what to set it to."""
+    benchmark: str | None = None
+    cwd: str | None = None
+    """Where the command runs; None: in `{scratch}`."""
+    version: int = 1
+    """Raise it when the same command begins to mean something else."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the steps whose output it reads."""
+        return tuple(dict.fromkeys(source.step for source in self.inputs.values() if isinstance(source, OutputOf)))
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Names of the steps without which it does not begin."""
+        return (*self.needs, *self.after)
+
+    @property
+    def asset_names(self) -> tuple[str, ...]:
+        """Names of the assets it reads."""
+        return tuple(source.name for source in self.inputs.values() if isinstance(source, AssetInput))
+
+    def key(self, input_digests: Mapping[str, str], environment_digest: str | None) -> str:
+        """The key of its output: the same key means the same output.
+
+        Args:
+            input_digests: digest of every input, by its name.
+            environment_digest: counted only where the environment says so.
+        """
+        if set(input_digests) != set(self.inputs):
+            raise ValueError(f"{self.name}: digests of {sorted(input_digests)} for inputs {sorted(self.inputs)}")
+        return digest_json(
+            {
+                "kind": self.kind,
+                "argv": list(self.argv),
+                "inputs": dict(input_digests),
+                "identity": dict(self.identity),
+                "environment": environment_digest if self.environment.keyed else None,
+                "version": self.version,
+            }
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The step as JSON, for run.json and `harness plan --json`."""
+        row = dataclasses.asdict(self)
+        row["inputs"] = {name: describe_source(source) for name, source in self.inputs.items()}
+        row["environment"] = self.environment.name
+        return row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Steps in an order in which they can run."""
+
+    name: str
+    """What the run folder is called, before the digest."""
+    steps: tuple[Step, ...]
+    generator: Mapping[str, Any] = field(default_factory=dict)
+    """Who draws: shown in the report."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked for, for the record."""
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for step in self.steps:
+            if step.name in known or not step.name or not set(step.name) <= _NAME_LETTERS:
+                raise UserError(f"plan: the step name '{step.name}' stands twice, or has letters a folder cannot have.")
+            unknown = [name for name in step.waits_for if name not in known]
+            if unknown:
+                raise UserError(
+                    f"plan: '{step.name}' waits for '{unknown[0]}', which is no earlier step; reorder the plan."
+                )
+            known.add(step.name)
+
+    def step(self, name: str) -> Step:
+        """The step called `name`."""
+        return next(step for step in self.steps if step.name == name)
+
+    @property
+    def assets(self) -> list[tuple[str, str]]:
+        """(asset, step or benchmark that needs it) for every step."""
+        return [(name, step.benchmark or step.name) for step in self.steps for name in step.asset_names]
+
+    def digest(self, file_digests: Mapping[Path, str], other: Mapping[str, Any]) -> str:
+        """Digest of everything that is known before the first step runs; names the run folder.
+
+        Args:
+            file_digests: digest of every FileInput, by path.
+            other: what else is known: digests of environments and assets.
+        """
+        rows = []
+        for step in self.steps:
+            inputs = {name: _static_digest(source, file_digests) for name, source in step.inputs.items()}
+            rows.append([step.name, step.kind, list(step.argv), inputs, dict(step.identity), step.version])
+        return digest_json([rows, dict(other)])
+
+
+_NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+def describe_source(source: Source) -> Any:
+    """A source as JSON."""
+    match source:
+        case OutputOf(step, path):
+            return {"output_of": step, "path": path}
+        case FileInput(path, kind):
+            return {"file": str(path), "kind": kind}
+        case AssetInput(name):
+            return {"asset": name}
+        case Document(value):
+            return {"document": value}
+        case EmptyFolder():
+            return {"empty": True}
+
+
+def _static_digest(source: Source, file_digests: Mapping[Path, str]) -> Any:
+    return file_digests[source.path] if isinstance(source, FileInput) else describe_source(source)
+
+
+# --- who draws ------------------------------------------------------------------------------------------------------
+
+
+class Generator(Protocol):
+    """Anything that can fill a request set."""
+
+    @property
+    def name(self) -> str:
+        """Short; begins the name of the run folder."""
+
+    @property
+    def draws_nothing(self) -> bool:
+        """True for samples that exist already: nobody has to say what to draw."""
+
+    @property
+    def heeds(self) -> frozenset[str]:
+        """Where nothing is drawn: which of "limit", "seed" and "protocol <name>" decide its output all the same."""
+
+    def describe(self) -> dict[str, Any]:
+        """Who draws, for the record and the report."""
+
+    def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
+        """The steps that draw what `benchmark` asks for, and where the sample set then is."""

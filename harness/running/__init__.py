@@ -1,0 +1,1 @@
+"""Doing what a plan says: preview, execution, and how failures are told."""

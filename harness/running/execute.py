@@ -1,0 +1,386 @@
+"""Runs a plan: each step from the store when it is there, computed otherwise, and everything written down.
+
+`run_plan` is the one way in. The order of things around a single step is in `_Run._compute`; what keeps it safe:
+
+- a key is only made of digests of finished, checked inputs;
+- the store takes an output in by one rename, after it was checked, while the lease is still ours;
+- a work folder outlives a kill, and what a killed harness left running in it is ended before it is used again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.contract.errors import EXIT_PARTLY_SCORED, UserError
+from harness.contract.files import read_json, write_json
+from harness.contract.progress import parse_line
+from harness.planning.steps import AssetInput, Document, EmptyFolder, FileInput, OutputOf, Plan, Step
+from harness.running.failures import STOPPED_BY_SIGNAL, Interrupted, StepFailed, explain, failure_code
+from harness.running.outputs import check_output, digest_of
+from harness.running.preview import asset_path, describe, environment_digest_of, input_digests, plan_digest, preview
+from harness.running.setting import Reporter, Setting, Silent
+from harness.runtimes import Outcome, Places
+from harness.schedulers.here import Machine, Shares, run_all
+from harness.store.folders import link_relative
+from harness.store.run_record import RECORD_FILE, RUN_FILE, RunRecord, StepResult
+from harness.store.store import Entry, Work
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def run_plan(
+    plan: Plan,
+    setting: Setting,
+    *,
+    force: bool = False,
+    run_id: str | None = None,
+    reporter: Reporter | None = None,
+    command: Sequence[str] = (),
+) -> tuple[RunRecord, Path]:
+    """Run a plan and return its record and its run folder. The same plan again continues the same folder.
+
+    Args:
+        plan: what to do; `make_plan`, or steps of one's own.
+        setting: with what.
+        force: compute finished steps again; unfinished work is continued all the same.
+        run_id: name of the run folder; by default the plan's name and eight digits of its digest.
+        reporter: who is told.
+        command: the command line, for the record.
+    Raises:
+        MissingAsset: before anything runs.
+        UserError: an input or an environment variable is not there. A step that fails is no exception: the record
+            says so.
+    """
+    preview(plan, setting, force=force)
+    digest = plan_digest(plan, setting)
+    run_dir = setting.runs_dir / check_run_id(run_id or f"{plan.name}-{digest[:8]}")
+    record = RunRecord(
+        run=run_dir.name,
+        plan_digest=digest,
+        generator=plan.generator,
+        options=plan.options,
+        runtime=setting.runtime.name,
+        command=tuple(command),
+        forced=force,
+        started=_now(),
+        machine=_describe_machine(setting.machine),
+        harness={"version": harness.__version__, "python": platform.python_version()},
+        steps=tuple(
+            StepResult(
+                name=step.name, kind=step.kind, benchmark=step.benchmark, title=step.title, folder=_folder(i, step)
+            )
+            for i, step in enumerate(plan.steps, start=1)
+        ),
+    )
+    _keep_other_record(run_dir, digest)
+    write_json(run_dir / RUN_FILE, {"command": list(command), "plan_digest": digest, "plan": describe(plan)})
+    run = _Run(plan=plan, setting=setting, run_dir=run_dir, record=record, force=force, reporter=reporter or Silent())
+    return run.to_the_end(), run_dir
+
+
+def check_run_id(name: str) -> str:
+    """A run folder's name as it was given, unless it would not be a visible folder of its own among the runs."""
+    if Path(name).name != name or name.startswith("."):
+        raise UserError(f"--name {name}: a run is a folder under --runs; give a name without '/' and leading dots.")
+    return name
+
+
+class _Run:
+    """One execution of a plan."""
+
+    def __init__(
+        self, *, plan: Plan, setting: Setting, run_dir: Path, record: RunRecord, force: bool, reporter: Reporter
+    ) -> None:
+        self.plan = plan
+        self.setting = setting
+        self.store = setting.store
+        self.run_dir = run_dir
+        self.record = record
+        self.force = force
+        self.reporter = reporter
+        self.shares = Shares(setting.machine)
+        self.finished: dict[str, Entry] = {}
+        self._stop = threading.Event()
+        self._writing = threading.Lock()
+        self._under_way: set[str] = set()
+        """Steps that have reported progress."""
+        self._waited_s: dict[str, float] = {}
+        """Seconds that a step waited for its share of the machine: not counted as its own."""
+
+    def to_the_end(self) -> RunRecord:
+        started = time.monotonic()
+        self.record.write(self.run_dir)
+        with self._signals_stop():
+            run_all(self.plan.steps, self._do, self._under_way)
+        self._leave_out_the_rest()
+        steps = self.record.steps
+        if all(step.is_finished for step in steps):
+            status = "partly" if any(step.is_partly_scored for step in steps) else "finished"
+        else:
+            status = "interrupted" if self._stop.is_set() else "failed"
+        self._update(status=status, finished=_now(), seconds=round(time.monotonic() - started, 3))
+        return self.record
+
+    # --- one step ----------------------------------------------------------------------------------------------------
+
+    def _do(self, step: Step) -> bool:
+        """Do one step and record it; false when there is no output."""
+        started = time.monotonic()
+        if self._stop.is_set():
+            return False
+        try:
+            result = self._find_or_compute(step)
+        except Interrupted:
+            result = self._row(step)
+        except UserError as error:
+            if self._stop.is_set():  # a build or a program that was cut off is no failure of its own
+                return False
+            result = self._result(step, status="failed", exit_code=error.exit_code, error=str(error))
+        seconds = time.monotonic() - started - self._waited_s.get(step.name, 0.0)
+        result = dataclasses.replace(result, seconds=round(seconds, 3))
+        self._conclude(step, result)
+        return result.is_finished
+
+    def _find_or_compute(self, step: Step) -> StepResult:
+        digests = input_digests(step, self.finished, self.setting)
+        key = step.key(digests, environment_digest_of(step, self.setting))
+        forced = self.force and self.store.find(step.kind, key) is not None
+        entry = None if forced else self.store.find(step.kind, key)
+        if entry:
+            return self._found(step, entry)
+        waiting = lambda holder: self.reporter.say(step, f"waiting for {holder}, which is at it")  # noqa: E731
+        with self.store.working(step.kind, key, on_wait=waiting, give_up=self._stop.is_set) as work:
+            entry = None if forced else self.store.find(step.kind, key)
+            return self._found(step, entry) if entry else self._compute(step, key, digests, work, forced=forced)
+
+    def _compute(self, step: Step, key: str, digests: dict[str, str], work: Work, *, forced: bool) -> StepResult:
+        link_relative(self.run_dir / self._row(step).folder / "log.txt", work.log)
+        work.output.mkdir(parents=True, exist_ok=True)
+        outcome = _earlier_outcome(work)
+        resumed = outcome is not None
+        gpus: tuple[str, ...] = ()
+        if outcome is None:
+            resumed = _ready_output(step, work)
+            self.setting.runtime.prepare(step.environment, lambda text: self.reporter.say(step, text))
+            asked = time.monotonic()
+            with self.shares.take(step.resources, give_up=self._stop.is_set) as gpus:
+                self._waited_s[step.name] = time.monotonic() - asked
+                self.reporter.step_started(step)
+                outcome = self._run_command(step, work, gpus)
+            work.lease.check()
+            self._refuse_failure(step, work, outcome)
+            write_json(work.path / "outcome.json", dataclasses.asdict(outcome))
+        self._check(step, work, digests)
+        meta = {
+            "step": step.describe(),
+            "inputs": digests,
+            "environment": self.setting.runtime.describe(step.environment),
+            "exit_code": outcome.exit_code,
+            "computed_s": round(outcome.seconds, 3),
+            "gpus": list(gpus),
+            "created": _now(),
+            "forced": forced,
+        }
+        _clean(work)
+        digest = digest_of(step.kind, work.output, self.setting.memo)
+        entry = self.store.commit(work, step.kind, key, digest=digest, meta=meta)
+        return self._found(step, entry, status="resumed" if resumed else "run", forced=forced)
+
+    def _run_command(self, step: Step, work: Work, gpus: tuple[str, ...]) -> Outcome:
+        places = Places(inputs=self._inputs(step, work), work=work.path, gpus=gpus)
+        runtime = self.setting.runtime
+        runtime.clear(places)
+        places.scratch.mkdir(parents=True, exist_ok=True)
+        with work.log.open("a", encoding="utf-8", buffering=1) as log:
+            log.write(f"# {_now()}\n$ {shlex.join(runtime.command(step, places))}\n")
+
+            def on_line(line: str) -> None:
+                progress = parse_line(line)
+                if progress:
+                    self._under_way.add(step.name)
+                    self.reporter.progress(step, progress)
+                elif not log.closed:
+                    log.write(line + "\n")
+
+            return runtime.run(step, places, on_line, lambda: self._stop.is_set() or work.lease.lost.is_set())
+
+    def _refuse_failure(self, step: Step, work: Work, outcome: Outcome) -> None:
+        partly = step.kind == "score" and outcome.exit_code == EXIT_PARTLY_SCORED
+        if not outcome.reason and (outcome.exit_code == 0 or partly):
+            return
+        if outcome.reason == "cancelled" or outcome.exit_code == STOPPED_BY_SIGNAL:
+            self._stop.set()
+            raise Interrupted("stopped; run the same command to go on")
+        raise StepFailed(explain(step, work.log, outcome), failure_code(outcome))
+
+    def _check(self, step: Step, work: Work, digests: dict[str, str]) -> None:
+        """Check the output; what fails the check is thrown away, or it would be found again next time."""
+        try:
+            check_output(step, work.output, digests)
+        except UserError:
+            self.store.abandon(work)
+            raise
+
+    def _inputs(self, step: Step, work: Work) -> dict[str, Path]:
+        """Name below `{in}` -> the file or folder on this machine."""
+        given = work.path / "given"
+        shutil.rmtree(given, ignore_errors=True)
+        inputs: dict[str, Path] = {}
+        for name, source in step.inputs.items():
+            match source:
+                case OutputOf(earlier, path):
+                    inputs[name] = self.finished[earlier].output / path
+                case FileInput(path):
+                    inputs[name] = path
+                case AssetInput(asset):
+                    inputs |= asset_path(name, asset, self.setting)
+                case Document(value):
+                    write_json(given / name, value)
+                    inputs[name] = given / name
+                case EmptyFolder():
+                    (given / name).mkdir(parents=True)
+                    inputs[name] = given / name
+        return inputs
+
+    # --- the record --------------------------------------------------------------------------------------------------
+
+    def _found(self, step: Step, entry: Entry, **changes: Any) -> StepResult:
+        self.finished[step.name] = entry
+        folder = self.run_dir / self._row(step).folder
+        link_relative(folder / "output", entry.output)
+        if entry.log.exists():
+            link_relative(folder / "log.txt", entry.log)
+        meta = entry.meta
+        row = {
+            "status": "cached",
+            "key": entry.key,
+            "digest": entry.digest,
+            "exit_code": meta["exit_code"],
+            "computed_s": meta["computed_s"],
+            "inputs": meta["inputs"],
+            "environment": meta["environment"],
+            "gpus": tuple(meta["gpus"]),
+            "forced": meta["forced"],
+        }
+        return self._result(step, **{**row, **changes})
+
+    def _result(self, step: Step, **changes: Any) -> StepResult:
+        return dataclasses.replace(self._row(step), **changes)
+
+    def _row(self, step: Step) -> StepResult:
+        return self.record.step(step.name)
+
+    def _conclude(self, step: Step, result: StepResult) -> None:
+        write_json(self.run_dir / result.folder / "step.json", dataclasses.asdict(result))
+        with self._writing:
+            steps = tuple(result if row.name == step.name else row for row in self.record.steps)
+            self.record = dataclasses.replace(self.record, steps=steps)
+            self.record.write(self.run_dir)
+        self.reporter.step_ended(step, result)
+
+    def _leave_out_the_rest(self) -> None:
+        for step in self.plan.steps:
+            if self._row(step).status == "waiting" and not self._stop.is_set():
+                missing = [name for name in step.waits_for if not self.record.step(name).is_finished]
+                error = f"waits for {missing[0]}, which failed"
+                self._conclude(step, self._result(step, status="skipped", error=error))
+
+    def _update(self, **changes: Any) -> None:
+        with self._writing:
+            self.record = dataclasses.replace(self.record, **changes)
+            self.record.write(self.run_dir)
+
+    @contextmanager
+    def _signals_stop(self) -> Iterator[None]:
+        """Ctrl-C, a batch system's SIGTERM and a closed terminal let the steps save and end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: Any) -> None:
+            self._stop.set()
+            # Not from the handler itself: the main thread may hold the very lock that waking needs.
+            threading.Thread(target=self.shares.wake, daemon=True).start()
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, stop) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _earlier_outcome(work: Work) -> Outcome | None:
+    """How an earlier attempt ended, when its command had ended well and only the taking in was cut off."""
+    try:
+        return Outcome(**read_json(work.path / "outcome.json"))
+    except (UserError, TypeError):
+        return None
+
+
+def _ready_output(step: Step, work: Work) -> bool:
+    """Prepare the output folder; true when the step continues from what is in it."""
+    leftover = any(work.output.iterdir())
+    if leftover and not step.resumes:
+        shutil.rmtree(work.output)
+        work.output.mkdir()
+    return leftover and step.resumes
+
+
+def _clean(work: Work) -> None:
+    """Remove what is not part of the result."""
+    for name in ("in", "given", "scratch"):
+        shutil.rmtree(work.path / name, ignore_errors=True)
+
+
+def _folder(number: int, step: Step) -> str:
+    return f"steps/{number:02d}-{step.name}"
+
+
+def _keep_other_record(run_dir: Path, digest: str) -> None:
+    """A run folder named by the user may have served another plan: its record is put aside, not written over."""
+    try:
+        record = RunRecord.read(run_dir)
+    except UserError:
+        return
+    if record.plan_digest != digest:
+        stamp = re.sub(r"\W", "", record.started)[:15]
+        history = run_dir / "history"
+        history.mkdir(exist_ok=True)
+        (run_dir / RECORD_FILE).replace(history / f"record-{stamp}-{record.plan_digest[:8]}.json")
+        shutil.rmtree(run_dir / "steps", ignore_errors=True)
+
+
+def _describe_machine(machine: Machine) -> dict[str, Any]:
+    return {
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "cpus": machine.cpus,
+        "memory_gb": round(machine.memory_gb, 1),
+        "gpus": len(machine.gpus),
+        "user": os.environ.get("USER", ""),
+        "executable": sys.executable,
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,87 @@
+"""How a failed step is told: what happened, the end of its log, what to do, and with which exit status."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from harness.contract.errors import EXIT_PARTLY_SCORED, EnvironmentFailure, UserError
+from harness.planning.steps import Step
+from harness.runtimes import Outcome
+from harness.store.run_record import RunRecord
+
+STOPPED_BY_SIGNAL = 75
+"""Exit code of a program that saved its state when it was asked to stop; the same command goes on."""
+_TAIL_LINES = 12
+
+
+def exit_code(record: RunRecord) -> int:
+    """Exit code of a command that ran a plan: the first failed step's; 5 when partly scored; 130 when interrupted."""
+    if record.status == "interrupted":
+        return 130
+    failed = [step.exit_code for step in record.steps if step.status == "failed"]
+    if failed:
+        return failed[0] if failed[0] in {2, 3, 4, 6} else 1
+    return EXIT_PARTLY_SCORED if record.status == "partly" else 0
+
+
+class StepFailed(UserError):
+    """The command of a step failed; carries its exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code
+
+
+class Interrupted(UserError):
+    """The step was asked to stop."""
+
+    exit_code = STOPPED_BY_SIGNAL
+
+
+def explain(step: Step, log: Path, outcome: Outcome) -> str:
+    """What went wrong, for a person: the end of the log, where it is, and what to do."""
+    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    start = max((i for i, line in enumerate(said) if line.startswith("$ ")), default=-1)
+    tail = "\n".join(f"    {line}" for line in said[start + 1 :][-_TAIL_LINES:]) or "    (it printed nothing)"
+    return (
+        f"{step.name} {_ending(step, outcome)}. The end of its log:\n{tail}\n  Whole log: {log}\n"
+        f"  {_advice(step, outcome)}"
+    )
+
+
+def _ending(step: Step, outcome: Outcome) -> str:
+    if outcome.reason == "timeout":
+        limit = step.resources.timeout_s
+        return f"took longer than {limit:.0f} s" if limit else "took too long"
+    if outcome.reason == "out of memory":
+        return f"needed more than its {step.resources.memory_gb:g} GB of memory"
+    code = outcome.exit_code
+    if code < 0:
+        often = ", often for lack of memory" if code == -signal.SIGKILL else ""
+        return f"ended with exit code {code} (killed by {signal.Signals(-code).name}{often})"
+    meaning = _MEANINGS.get(code)
+    return f"ended with exit code {code} ({meaning})" if meaning else f"ended with exit code {code}"
+
+
+_MEANINGS = {
+    2: "usage",
+    3: "the samples are not what the benchmark needs",
+    4: "an asset is missing or wrong",
+    6: "the environment failed",
+}
+
+
+def _advice(step: Step, outcome: Outcome) -> str:
+    again = "What was finished is kept: run the same command again."
+    if outcome.reason == "timeout" and step.benchmark:
+        return f"Raise scorer.timeout_s in benchmarks/{step.benchmark}/benchmark.yaml. {again}"
+    if outcome.reason == "out of memory" and step.benchmark:
+        return f"Raise scorer.memory_gb in benchmarks/{step.benchmark}/benchmark.yaml. {again}"
+    return again
+
+
+def failure_code(outcome: Outcome) -> int:
+    if outcome.reason or outcome.exit_code in {-signal.SIGKILL, 137}:
+        return EnvironmentFailure.exit_code
+    return outcome.exit_code if outcome.exit_code > 0 else 1

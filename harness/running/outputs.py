@@ -1,0 +1,64 @@
+"""What a step wrote, checked before anybody relies on it, and its digest by the rules of its kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.contract.digest import digest_json, sha256_file
+from harness.contract.errors import BadSamples, UserError
+from harness.contract.record import SCORE_FILE, ScoreRecord
+from harness.contract.requests import RequestSet
+from harness.contract.samples import SampleSet
+from harness.planning.steps import Step
+from harness.store.digests import DigestMemo
+
+
+def digest_of(kind: str, path: Path, memo: DigestMemo) -> str:
+    """Digest of what is at `path`: requests, samples and scores by their own rules; else of names and bytes."""
+    match kind:
+        case "requests":
+            return RequestSet.read(path).digest
+        case "sample":
+            # The same pixels are worth something else under other prompts (requests) or labels (index), and a scorer
+            # may ask who made them: reconstructions are judged differently.
+            samples = SampleSet.open(path)
+            return digest_json([samples.manifest.index_sha256, samples.request_digest, samples.generator.get("kind")])
+        case "score":
+            return sha256_file(path / SCORE_FILE)
+        case _:
+            return memo.of(path)
+
+
+def check_output(step: Step, folder: Path, input_digests: dict[str, str]) -> None:
+    """Read everything a step wrote, as its readers will.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    for name in step.produces:
+        if not (folder / name).exists():
+            raise UserError(f"{step.name} ended without an error but did not write {name}; correct the program.")
+    match step.kind:
+        case "requests":
+            RequestSet.read(folder)
+        case "sample":
+            _check_samples(step, folder, input_digests.get("requests"))
+        case "score":
+            _check_score(step, folder)
+
+
+def _check_samples(step: Step, folder: Path, wanted: str | None) -> None:
+    samples = SampleSet.open(folder)
+    if wanted is not None and samples.request_digest != wanted:
+        raise BadSamples(f"{step.name} drew for other requests than it was given; correct the generator.")
+    samples.validate()
+
+
+def _check_score(step: Step, folder: Path) -> None:
+    record = ScoreRecord.read(folder)
+    expected = (step.benchmark, step.identity.get("benchmark_version"))
+    if (record.benchmark, record.benchmark_version) != expected:
+        raise UserError(
+            f"{folder / SCORE_FILE}: is of {record.benchmark} version {record.benchmark_version}, not {expected[0]} "
+            f"version {expected[1]}; make scorer.py and benchmark.yaml agree."
+        )

@@ -1,0 +1,77 @@
+"""Digests of files and folders from outside, remembered so that a large checkpoint is read once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+from harness.contract.digest import digest_json, is_digest, sha256_file
+from harness.contract.errors import UserError
+from harness.contract.files import read_json, write_json
+from harness.store.folders import walk_files
+
+_SETTLED_S = 2.0
+"""A file changed this recently may change again within the resolution of its time stamp: its digest is not kept."""
+
+
+class DigestMemo:
+    """Digests by path, valid while size, time stamps and inode stay the same (the change time moves with any write).
+
+    Args:
+        folder: where the memo is kept, one small file per path.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def of(self, path: Path) -> str:
+        """Digest of a file, or of a folder as its sorted names and their digests.
+
+        Raises:
+            UserError: there is nothing at `path`.
+        """
+        try:
+            if not path.is_dir():
+                return self.file(path)
+            rows = [[inner.relative_to(path).as_posix(), self.file(inner)] for inner in walk_files(path)]
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+        return digest_json(rows)
+
+    def file(self, path: Path, *, ours: bool = False) -> str:
+        """SHA-256 of one file.
+
+        Args:
+            path: the file.
+            ours: it lies in a store of the harness's own, which replaces files by renaming and never writes into one.
+                Then the change time does not count: the venv runtime links such a file into every step that reads it,
+                which moves the change time and would have gigabytes read again after each step.
+        """
+        real = path.resolve(strict=True)
+        place = self.folder / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.json"
+        before = _fingerprint(real, ours)
+        known = _recall(place)
+        if known.get("fingerprint") == before and is_digest(known.get("sha256")):
+            return str(known["sha256"])
+        sha256 = sha256_file(real)
+        settled = time.time() - before[-1] / 1e9 > _SETTLED_S
+        if settled and _fingerprint(real, ours) == before:
+            write_json(place, {"path": str(real), "fingerprint": before, "sha256": sha256})
+        return sha256
+
+
+def _recall(place: Path) -> dict[str, object]:
+    try:
+        known = read_json(place)
+    except UserError:  # never seen, or not ours: compute it
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _fingerprint(path: Path, ours: bool) -> list[int]:
+    """What changes with any write; a time stamp comes last."""
+    stat = path.stat()
+    changed = [] if ours else [stat.st_ctime_ns]
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, *changed]

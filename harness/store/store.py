@@ -1,0 +1,134 @@
+"""Finished work by content: `<runs>/.store/<kind>/<key>/` appears whole, by one rename, and is never written again.
+
+.store/sample/3f9a.../      entry.json  output/  log.txt      finished; what a later run trusts
+.store/work/sample-3f9a.../             output/  log.txt      unfinished; kept over kills, so that a step resumes
+.store/leases/sample-3f9a.../           1.json                who works on it, or did
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.contract.digest import sha256_file
+from harness.contract.errors import UserError
+from harness.contract.files import read_json, write_json
+from harness.contract.record import SCORE_FILE
+from harness.store import lease
+from harness.store.folders import discard, file_sizes, sync_tree
+
+_KEY_LETTERS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A finished step."""
+
+    path: Path
+    """Its folder in the store."""
+    key: str
+    digest: str
+    """Digest of the output, by the rules of its kind: what keys of later steps are made of."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """How it came about: seconds, exit code, environment, everything in the key."""
+
+    @property
+    def output(self) -> Path:
+        """The folder that the step wrote."""
+        return self.path / "output"
+
+    @property
+    def log(self) -> Path:
+        """What the step said."""
+        return self.path / "log.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A step in progress: its folders, and the lease that makes them ours."""
+
+    path: Path
+    lease: lease.Lease
+
+    @property
+    def output(self) -> Path:
+        """Where the step writes."""
+        return self.path / "output"
+
+    @property
+    def log(self) -> Path:
+        """Grows over interruptions; later attempts are appended."""
+        return self.path / "log.txt"
+
+
+class Store:
+    """The store of one runs folder.
+
+    Args:
+        root: the `.store` folder; made when something is first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, kind: str, key: str) -> Entry | None:
+        """The finished entry, or None. One whose files are missing or cut short counts as not there.
+
+        A score is small enough to be read too: one that was edited is not there either, and is computed again.
+        """
+        path = self._entry_path(kind, key)
+        try:
+            row = read_json(path / "entry.json")
+            entry = Entry(path=path, key=row["key"], digest=row["digest"], meta=row["meta"])
+            intact = entry.key == key and file_sizes(entry.output) == row["files"]
+            if kind == "score":
+                intact &= sha256_file(entry.output / SCORE_FILE) == entry.digest
+        except (UserError, OSError, KeyError, TypeError):
+            return None
+        return entry if intact else None
+
+    def has_unfinished(self, kind: str, key: str) -> bool:
+        """Whether an interrupted attempt left something to continue."""
+        return (self._work_path(kind, key) / "output").exists()
+
+    @contextmanager
+    def working(
+        self,
+        kind: str,
+        key: str,
+        *,
+        on_wait: Callable[[lease.Holder], None] | None = None,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Work]:
+        """Be the only one who works on this key, waiting for a living process that does.
+
+        Look with `find` again inside: the one we waited for may have finished the work.
+        """
+        folder = self.root / "leases" / self._work_path(kind, key).name
+        with lease.held(folder, on_wait=on_wait, give_up=give_up) as ours:
+            yield Work(path=self._work_path(kind, key), lease=ours)
+
+    def commit(self, work: Work, kind: str, key: str, *, digest: str, meta: dict[str, Any]) -> Entry:
+        """Turn finished work into an entry, replacing one that is there (`--force`)."""
+        work.lease.check()
+        sync_tree(work.output)
+        row = {"kind": kind, "key": key, "digest": digest, "files": file_sizes(work.output), "meta": meta}
+        write_json(work.path / "entry.json", row)
+        path = self._entry_path(kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        discard(path)
+        work.path.rename(path)
+        return Entry(path=path, key=key, digest=digest, meta=meta)
+
+    def abandon(self, work: Work) -> None:
+        """Forget what an attempt wrote: its step cannot continue from it."""
+        discard(work.path)
+
+    def _entry_path(self, kind: str, key: str) -> Path:
+        return self.root / kind / key[:_KEY_LETTERS]
+
+    def _work_path(self, kind: str, key: str) -> Path:
+        return self.root / "work" / f"{kind}-{key[:_KEY_LETTERS]}"

@@ -1,0 +1,269 @@
+"""Assets come in whole, are checked, and are found missing with the command that helps."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.catalog.assets import Asset, AssetStore, _fetch, git_blob_id, read_assets
+from harness.catalog.project import find_project
+from harness.contract.digest import sha256_file
+from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
+from harness.store.digests import DigestMemo
+
+CONTENT = bytes(range(256)) * 1000
+
+
+def make_store(root: Path, asset: Asset, **overrides: Path) -> AssetStore:
+    return AssetStore(root / "assets", {asset.name: asset}, DigestMemo(root / "memo"), overrides)
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_an_imported_file_is_found_with_its_digest(tmp_path, file):
+    asset = Asset(name="w", file="w.bin", sha256=sha256_file(file))
+    store = make_store(tmp_path, asset)
+    store.bring(asset, file)
+    found = store.find("w")
+    assert found.digest == asset.sha256 and found.path == tmp_path / "assets" / "w" / "w.bin"
+    assert file.exists()
+
+
+def test_a_wrong_file_is_not_taken_in(tmp_path, file):
+    asset = Asset(name="w", file="w.bin", sha256="0" * 64)
+    store = make_store(tmp_path, asset)
+    with pytest.raises(MissingAsset, match="not taken in"):
+        store.bring(asset, file)
+    assert not list((tmp_path / "assets" / "w").glob("[!.]*"))
+
+
+def test_a_missing_asset_names_who_needs_it_and_the_commands(tmp_path):
+    address = "https://example.org/"
+    asset = Asset(name="w", file="w.bin", urls=(f"{address}w",), sha256="ab" * 32, gated=f"{address}terms")
+    with pytest.raises(MissingAsset) as caught:
+        make_store(tmp_path, asset).find("w", needed_by="geneval")
+    text = str(caught.value)
+    for part in ("geneval needs 'w'", "abababab", "harness assets pull w", "harness assets import w FILE", "terms"):
+        assert part in text
+
+
+def test_an_asset_nobody_offers_tells_how_to_make_it(tmp_path):
+    asset = Asset(name="w", file="w.bin", note="Make it: gear data digits --out DIR")
+    with pytest.raises(MissingAsset, match="gear data digits") as caught:
+        make_store(tmp_path, asset).find("w")
+    assert "--asset w=PATH" in str(caught.value) and "pull" not in str(caught.value)
+
+
+def test_the_first_file_of_an_unlisted_digest_holds_from_then_on(tmp_path, file):
+    asset = Asset(name="w", file="w.bin")
+    store = make_store(tmp_path, asset)
+    path = store.bring(asset, file)
+    assert store.find("w").digest == sha256_file(file)
+    path.write_bytes(b"something else")
+    with pytest.raises(MissingAsset, match="has sha256"):
+        store.find("w")
+
+
+def test_an_override_takes_the_place_of_the_listed_file(tmp_path, file):
+    asset = Asset(name="w", file="w.bin", sha256="0" * 64)
+    found = make_store(tmp_path, asset, w=file).find("w")
+    assert found.overridden and found.path == file and found.digest == sha256_file(file)
+
+
+def test_an_asset_without_address_says_how_else(tmp_path):
+    asset = Asset(name="w", file="w.bin")
+    with pytest.raises(MissingAsset, match="harness assets import w FILE"):
+        make_store(tmp_path, asset).pull(asset)
+
+
+def test_plain_http_is_refused(tmp_path):
+    asset = Asset(name="w", file="w.bin", urls=("http://example.org/w",))
+    with pytest.raises(UserError, match="not https"):
+        make_store(tmp_path, asset).pull(asset)
+
+
+def test_an_address_that_does_not_answer_is_an_environment_failure(tmp_path):
+    asset = Asset(name="w", file="w.bin", urls=("https://127.0.0.1:1/w",))
+    with pytest.raises(EnvironmentFailure, match="what came so far is kept"):
+        make_store(tmp_path, asset).pull(asset)
+
+
+# --- downloading -----------------------------------------------------------------------------------------------------
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT, from the byte asked for; `/flaky` stops after half of what it announced."""
+
+    ranges: list[str | None]
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"]
+        type(self).ranges.append(wanted)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        body = CONTENT[start:]
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if self.path == "/flaky" and not wanted else body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    Handler.ranges = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_download_that_was_cut_off_goes_on(tmp_path, address):
+    partial = tmp_path / "partial"
+    with pytest.raises(OSError, match="the connection ended"):
+        _fetch(f"{address}/flaky", partial, lambda done, total: None)
+    assert partial.stat().st_size == len(CONTENT) // 2
+    reports: list[tuple[int, int | None]] = []
+    _fetch(f"{address}/flaky", partial, lambda done, total: reports.append((done, total)))
+    assert partial.read_bytes() == CONTENT
+    assert Handler.ranges == [None, f"bytes={len(CONTENT) // 2}-"]
+    assert reports[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_a_complete_download_is_not_fetched_again(tmp_path, address):
+    partial = tmp_path / "partial"
+    partial.write_bytes(CONTENT)
+    _fetch(f"{address}/file", partial, lambda done, total: None)
+    assert partial.read_bytes() == CONTENT
+
+
+# --- the list --------------------------------------------------------------------------------------------------------
+
+
+def write_list(root: Path, benchmark: str, text: str) -> None:
+    (root / benchmark).mkdir()
+    (root / benchmark / "assets.yaml").write_text(text)
+
+
+def test_lists_are_merged_and_users_joined(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    write_list(tmp_path, "a", "- {name: w, file: w.bin, hub: org/model, revision: r1, used_by: [a]}")
+    write_list(tmp_path, "b", "- {name: w, file: w.bin, hub: org/model, revision: r1, gated: true, used_by: [b]}")
+    asset = read_assets(tmp_path)["w"]
+    assert asset.used_by == ("a", "b") and asset.gated == "org/model"
+    assert asset.urls == ("https://huggingface.co/org/model/resolve/r1/w.bin",)
+
+
+def test_two_lists_that_mean_different_files_are_refused(tmp_path):
+    write_list(tmp_path, "a", "- {name: w, file: w.bin}")
+    write_list(tmp_path, "b", "- {name: w, file: other.bin}")
+    with pytest.raises(UserError, match="another file than in"):
+        read_assets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["- {name: w}", "- {name: w, file: ../w}", "just text", "- {name: w, file: a, extra: 1}"]
+)
+def test_a_broken_list_is_an_error_that_names_the_file(tmp_path, text: str):
+    write_list(tmp_path, "a", text)
+    with pytest.raises(UserError, match=r"assets\.yaml|path"):
+        read_assets(tmp_path)
+
+
+def test_a_file_known_by_its_git_id_or_the_beginning_of_its_digest_is_checked_when_it_comes_in(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_bytes(b"a,b\n1,2\n")
+    git_id = "9f4a5a4a2f8a4c4bd9f3e2bb9a35cbf3d5cb53b3"
+    assert len(git_blob_id(file)) == 40
+    for known in ({"git_blob": git_id}, {"sha256_prefix": "00000000"}):
+        asset = Asset(name="table", file="table.csv", **known)
+        store = AssetStore(tmp_path / "store", {"table": asset}, DigestMemo(tmp_path / "memo"))
+        with pytest.raises(MissingAsset, match="was not taken in"):
+            store.bring(asset, file)
+    right = Asset(name="table", file="table.csv", git_blob=git_blob_id(file), sha256_prefix=sha256_file(file)[:8])
+    store = AssetStore(tmp_path / "store", {"table": right}, DigestMemo(tmp_path / "memo"))
+    assert store.bring(right, file).read_bytes() == file.read_bytes()
+
+
+def test_the_git_id_is_what_git_says(tmp_path):
+    file = tmp_path / "empty"
+    file.write_bytes(b"")
+    assert git_blob_id(file) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # the id of the empty file, everywhere
+
+
+def test_another_file_than_the_first_is_taken_in_only_where_that_is_meant(tmp_path, file):
+    asset, other = Asset(name="w", file="w.bin"), tmp_path / "other.bin"
+    other.write_bytes(b"another")
+    store = make_store(tmp_path, asset)
+    path = store.bring(asset, file)
+    with pytest.raises(MissingAsset, match=r"the first 'w' that came in had .* add --replace"):
+        store.bring(asset, other)
+    assert path.read_bytes() == CONTENT and store.find("w").digest == sha256_file(file)
+    path.unlink()  # what holds is the digest that was recorded, not the file that happens to lie there
+    with pytest.raises(MissingAsset, match="add --replace"):
+        store.bring(asset, other)
+    store.bring(asset, other, replace=True)
+    assert store.find("w").digest == sha256_file(other)
+
+
+def test_replacing_does_not_overrule_a_listed_digest(tmp_path, file):
+    asset = Asset(name="w", file="w.bin", sha256="0" * 64)
+    with pytest.raises(MissingAsset, match="listed is"):
+        make_store(tmp_path, asset).bring(asset, file, replace=True)
+
+
+def test_a_file_that_is_fetched_again_is_compared_with_the_first(tmp_path, monkeypatch):
+    asset = Asset(name="w", file="w.bin", urls=("https://example.org/w",))
+    store = make_store(tmp_path, asset)
+    contents = iter([b"first", b"second", b"second", b"third"])
+    monkeypatch.setattr(
+        "harness.catalog.assets._fetch", lambda url, partial, progress: partial.write_bytes(next(contents))
+    )
+    path = store.pull(asset)
+    assert store.pull(asset) == path  # nothing is fetched
+    path.unlink()
+    with pytest.raises(MissingAsset, match="add --replace"):
+        store.pull(asset)
+    assert store.pull(asset, replace=True).read_bytes() == b"second"
+    assert store.pull(asset, replace=True).read_bytes() == b"third"
+
+
+def test_a_file_in_the_store_is_not_read_again_because_a_step_linked_it(tmp_path, file, monkeypatch):
+    """The venv runtime links assets into the folder of each step that reads them."""
+    asset = Asset(name="w", file="w.bin")
+    store = make_store(tmp_path, asset)
+    path = store.bring(asset, file)
+    hour_ago = time.time() - 3600
+    os.utime(path, (hour_ago, hour_ago))
+    digest = store.find("w").digest
+    monkeypatch.setattr("harness.store.digests.sha256_file", lambda path: pytest.fail(f"{path} was read again"))
+    os.link(path, tmp_path / "in")
+    assert store.find("w").digest == digest
+    (tmp_path / "in").unlink()
+    assert store.find("w").digest == digest
+
+
+def test_a_file_whose_name_ends_in_its_digest_is_checked_against_it(monkeypatch):
+    """As PyTorch names weights: `name-<first eight digits of the sha256>.pth`."""
+    monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)
+    listed = read_assets(find_project().benchmarks_dir).values()
+    names = {asset.name: re.search(r"-([0-9a-f]{8})\.pth$", (*asset.urls, asset.file)[0]) for asset in listed}
+    wanted = {name: match[1] for name, match in names.items() if match}
+    assert {"fid-inception", "mask2former-swin-s"} <= set(wanted)
+    assert {asset.name: asset.sha256_prefix for asset in listed if asset.name in wanted} == wanted

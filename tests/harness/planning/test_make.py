@@ -1,0 +1,259 @@
+"""A plan is data: made without an engine, without a write, and the same for the same request."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from gear.bench.reconstructions import TokenizerGenerator
+from harness.catalog.benchmarks import Catalog, StageSpec
+from harness.contract.errors import UserError
+from harness.planning.generators import existing_samples
+from harness.planning.make import RunSpec, make_plan
+from harness.planning.steps import AssetInput, Document, Environment, FileInput, OutputOf, Plan, Step
+from harness.running.preview import describe
+
+
+def step(**changes) -> Step:
+    fields = {
+        "name": "one",
+        "kind": "train",
+        "argv": ("{python}", "train.py"),
+        "inputs": {"data": FileInput(Path("d"))},
+    }
+    return Step(**{**fields, **changes})
+
+
+def test_a_benchmark_becomes_requests_samples_and_a_score(toy):
+    plan = toy.plan()
+    assert [(row.name, row.kind, row.needs) for row in plan.steps] == [
+        ("requests-toy", "requests", ()),
+        ("sample-toy", "sample", ("requests-toy",)),
+        ("score-toy", "score", ("sample-toy",)),
+    ]
+    assert plan.steps[2].inputs["assets/toy-reference"] == AssetInput("toy-reference")
+    assert plan.assets == [("toy-reference", "toy")]
+
+
+def test_planning_writes_nothing_and_is_repeatable(toy):
+    before = sorted(toy.root.rglob("*"))
+    assert toy.plan() == toy.plan()
+    assert sorted(toy.root.rglob("*")) == before
+
+
+def test_a_plan_is_json(toy):
+    assert json.loads(json.dumps(describe(toy.plan())))["steps"][0]["environment"] == "host"
+
+
+def test_a_suite_stands_for_its_benchmarks(toy):
+    by_suite = make_plan(RunSpec(suite="toys", generator=toy.command()), toy.catalog)
+    assert [row.name for row in by_suite.steps] == [row.name for row in toy.plan().steps]
+
+
+def test_samples_of_ones_own_need_no_requests_and_are_taken_in_once(toy):
+    (toy.root / "mine.npz").touch()
+    plan = toy.plan(generator=existing_samples(toy.root / "mine.npz"))
+    assert [row.name for row in plan.steps] == ["samples", "score-toy"]
+    assert plan.steps[1].inputs["samples"] == OutputOf("samples")
+
+
+def test_changes_to_protocol_options_and_limit_reach_the_documents(toy):
+    plan = toy.plan(protocol={"cfg_scale": 1.75}, limit=3, options={"toy": {"scale": 2.0}})
+    spec = plan.step("requests-toy").inputs["spec.json"]
+    assert isinstance(spec, Document) and spec.value["protocol"]["cfg_scale"] == 1.75 and spec.value["limit"] == 3
+    assert plan.step("score-toy").inputs["options.json"] == Document({"scale": 2.0, "refuse": 0})
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "sentence"),
+    [
+        ({"benchmarks": ("toyy",)}, "did you mean toy"),
+        ({"benchmarks": (), "suite": "c2i"}, "no suite 'c2i'"),
+        ({"benchmarks": ()}, "Nothing to run"),
+        ({"options": {"toy": {"scael": 1}}}, "no such option; it has: scale, refuse"),
+        ({"options": {"adm": {"x": 1}}}, "not part of this run"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_with_a_fix(toy, request_fields, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        toy.plan(**request_fields)
+
+
+def test_a_script_makes_the_requests_of_other_kinds(toy):
+    toy.edit(
+        "benchmarks/toy/benchmark.yaml",
+        "{kind: classes, count: 12, num_classes: 3, labels: balanced}",
+        "{kind: script, script: requests.py, assets: [toy-reference]}",
+    )
+    (toy.root / "benchmarks/toy/requests.py").write_text("")
+    requests = toy.plan().step("requests-toy")
+    assert requests.argv[1] == "{code}/benchmarks/toy/requests.py"
+    assert requests.environment.keyed and requests.asset_names == ("toy-reference",)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_depends_on_everything_that_determines_the_output():
+    digests = {"data": "0" * 64}
+    key = step().key(digests, None)
+    others = [
+        step(kind="score").key(digests, None),
+        step(argv=("{python}", "other.py")).key(digests, None),
+        step(identity={"code": "1"}).key(digests, None),
+        step(version=2).key(digests, None),
+        step().key({"data": "1" * 64}, None),
+        step(environment=Environment(name="e", keyed=True)).key(digests, "a"),
+        step(environment=Environment(name="e", keyed=True)).key(digests, "b"),
+    ]
+    assert len({key, *others}) == len(others) + 1
+
+
+def test_a_key_does_not_depend_on_names_machines_or_limits_of_resources():
+    digests = {"data": "0" * 64}
+    plain = step()
+    other = dataclasses.replace(plain, name="two", title="another", benchmark="b")
+    assert plain.key(digests, "venv") == other.key(digests, "docker")
+
+
+def test_a_key_needs_the_digest_of_every_input():
+    with pytest.raises(ValueError, match="digests"):
+        step().key({}, None)
+
+
+def test_the_digest_of_a_plan_follows_the_contents_of_files_and_not_their_place():
+    plans = [Plan(name="p", steps=(step(inputs={"data": FileInput(Path(name))}),)) for name in ("a", "b")]
+    same = {Path("a"): "0", Path("b"): "0"}
+    assert plans[0].digest(same, {}) == plans[1].digest(same, {})
+    assert plans[0].digest({Path("a"): "1"}, {}) != plans[0].digest(same, {})
+
+
+def test_a_name_that_cannot_be_a_folder_is_refused():
+    for name in ("", "a/b", "a b", "ü"):
+        with pytest.raises(UserError, match="step name"):
+            Plan(name="p", steps=(step(name=name, inputs={}),))
+
+
+def staged(toy, *more: StageSpec, **stage) -> Catalog:
+    """The toy with one feature stage, and `more`."""
+    benchmark = toy.catalog.benchmark("toy")
+    specs = (StageSpec(name="reference", assets=("toy-reference",), options=("scale",), **stage), *more)
+    return Catalog([dataclasses.replace(benchmark, scorer=dataclasses.replace(benchmark.scorer, stages=specs))], {})
+
+
+def test_a_feature_stage_is_a_step_that_knows_only_what_it_reads(toy):
+    plan = make_plan(RunSpec(benchmarks=("toy",), generator=toy.command()), staged(toy))
+    stage, score = plan.step("features-toy-reference"), plan.step("score-toy")
+    assert set(stage.inputs) == {"options.json", "assets/toy-reference"}
+    assert stage.inputs["options.json"] == Document({"scale": 1.0})
+    assert stage.argv[-2:] == ("--stage", "reference") and "--samples" not in stage.argv
+    assert stage.needs == () and stage.produces == ("features.json",)
+    assert score.inputs["features/reference"] == OutputOf("features-toy-reference")
+    assert "--features" in score.argv
+
+
+def test_a_stage_that_reads_samples_waits_for_them(toy):
+    plan = make_plan(RunSpec(benchmarks=("toy",), generator=toy.command()), staged(toy, samples=True))
+    assert plan.step("features-toy-reference").needs == ("sample-toy",)
+
+
+def test_work_on_the_reference_comes_after_the_stage_that_checks_the_samples_and_keeps_its_key(toy):
+    request = RunSpec(benchmarks=("toy",), generator=toy.command())
+    plan = make_plan(request, staged(toy, StageSpec(name="samples", samples=True)))
+    names = [row.name for row in plan.steps]
+    assert names[2:] == ["features-toy-samples", "features-toy-reference", "score-toy"]
+    reference, alone = (other.step("features-toy-reference") for other in (plan, make_plan(request, staged(toy))))
+    assert (reference.after, reference.needs, alone.after) == (("features-toy-samples",), (), ())
+    digests = dict.fromkeys(reference.inputs, "0")
+    assert reference.key(digests, "environment") == alone.key(digests, "environment")
+
+
+def test_a_step_that_comes_after_a_later_one_is_refused():
+    with pytest.raises(UserError, match="'one' waits for 'two', which is no earlier step"):
+        Plan(name="p", steps=(step(after=("two",)), step(name="two")))
+
+
+def test_other_samples_and_other_options_do_not_change_the_key_of_a_stage(toy):
+    keys = set()
+    for options in ({}, {"toy": {"refuse": 1}}):
+        request = RunSpec(benchmarks=("toy",), generator=toy.command(), options=options)
+        stage = make_plan(request, staged(toy)).step("features-toy-reference")
+        keys.add(stage.key({name: repr(source) for name, source in stage.inputs.items()}, "environment"))
+    assert len(keys) == 1
+
+
+def pairs_benchmark(toy) -> Catalog:
+    benchmark = toy.catalog.benchmark("toy")
+    changes = {"form": "pairs", "requests": {"kind": "pairs", "images": "toy-reference"}}
+    return Catalog([dataclasses.replace(benchmark, options={"resize": "bicubic", "ema": True}, **changes)], {})
+
+
+def tokenizer(toy, **changes) -> TokenizerGenerator:
+    (toy.root / "tokenizer.pt").touch()
+    return TokenizerGenerator(source=toy.root / "tokenizer.pt", code_digest="0", **changes)
+
+
+def test_a_tokenizer_reconstructs_instead_of_drawing(toy):
+    options = {"toy": {"resize": "bilinear", "ema": False}}
+    generator = tokenizer(toy, options=options, limit=7)
+    plan = make_plan(RunSpec(benchmarks=("toy",), generator=generator, options=options), pairs_benchmark(toy))
+    assert [(row.name, row.needs) for row in plan.steps] == [
+        ("reconstruct-toy", ()),
+        ("score-toy", ("reconstruct-toy",)),
+    ]
+    line = " ".join(plan.steps[0].argv)
+    assert "--image-size 8 --resize bilinear --limit 7 --no-ema" in line
+    assert plan.steps[0].inputs["images"] == AssetInput("toy-reference")
+
+
+def test_pairs_of_ones_own_are_scored_as_they_are(toy):
+    (toy.root / "pairs.npz").touch()
+    generator = existing_samples(toy.root / "pairs.npz")
+    (score,) = make_plan(RunSpec(benchmarks=("toy",), generator=generator), pairs_benchmark(toy)).steps
+    assert score.inputs["samples"] == FileInput(toy.root / "pairs.npz")
+
+
+def test_generators_and_tokenizers_are_not_mixed_up(toy):
+    with pytest.raises(UserError, match="judges tokenizers; give --tokenizer"):
+        make_plan(RunSpec(benchmarks=("toy",), generator=toy.command()), pairs_benchmark(toy))
+    with pytest.raises(UserError, match="cannot draw what toy asks for"):
+        make_plan(RunSpec(benchmarks=("toy",), generator=tokenizer(toy)), toy.catalog)
+
+
+# --- what a request may say ------------------------------------------------------------------------------------------
+
+
+def test_an_option_that_is_also_said_of_the_requests_changes_both(toy):
+    """How many prompts of a pool, and which: the scorer looks for those that were drawn."""
+    toy.edit("benchmarks/toy/benchmark.yaml", "{scale: 1.0, refuse: 0}", "{scale: 1.0, refuse: 0, count: 12}")
+    plan = toy.plan(options={"toy": {"count": 5, "scale": 2.0}})
+    spec, options = plan.step("requests-toy").inputs["spec.json"], plan.step("score-toy").inputs["options.json"]
+    wanted = {"kind": "classes", "count": 5, "num_classes": 3, "labels": "balanced"}
+    assert isinstance(spec, Document) and spec.value["requests"] == wanted
+    assert options == Document({"scale": 2.0, "refuse": 0, "count": 5})
+    assert toy.run(options={"toy": {"count": 5}}).status == "finished" and toy.drawn() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"limit": 10}, "--limit"),
+        ({"run_seed": 3}, "--seed"),
+        ({"protocol": {"cfg_scale": 4}, "limit": 10}, "--limit, --protocol cfg_scale"),
+    ],
+)
+def test_what_would_change_nothing_about_samples_that_exist_is_refused(toy, given, named: str):
+    (toy.root / "mine.npz").touch()
+    with pytest.raises(UserError, match=f"leave out {named}, which would change nothing"):
+        toy.plan(generator=existing_samples(toy.root / "mine.npz"), **given)
+
+
+def test_a_tokenizer_goes_by_limit_and_image_size_and_by_nothing_else_of_the_protocol(toy):
+    fields = {"benchmarks": ("toy",), "generator": tokenizer(toy, limit=7), "limit": 7}
+    plan = make_plan(RunSpec(**fields, protocol={"image_size": 16}), pairs_benchmark(toy))
+    assert "--image-size 16" in " ".join(plan.steps[0].argv)
+    with pytest.raises(UserError, match="leave out --seed, --protocol top_k,"):
+        make_plan(RunSpec(**fields, protocol={"image_size": 16, "top_k": 5}, run_seed=1), pairs_benchmark(toy))

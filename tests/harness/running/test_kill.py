@@ -1,0 +1,120 @@
+"""kill -9 at any moment loses at most one shard, and nothing half-written is ever trusted."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from harness.store.run_record import RunRecord, find_runs
+
+NUM_SHARDS = 6
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def finished_shards(runs_dir: Path) -> int:
+    return len(list(runs_dir.glob(".store/work/sample-*/output/work/*.npz")))
+
+
+def the_run(runs_dir: Path) -> RunRecord:
+    (record,) = find_runs(runs_dir)
+    return record
+
+
+def test_a_killed_run_goes_on_where_it_was(toy):
+    words = toy.run_words("--nap", 0.3)
+    harness = toy.harness(*words)
+    wait_for(lambda: finished_shards(toy.runs_dir) >= 2)
+    harness.send_signal(signal.SIGKILL)
+    harness.communicate()
+    drawn_before = len(toy.drawn())
+
+    # The generator outlived its harness: the second run must end it before it uses the same folder.
+    again = toy.harness(*words)
+    output, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, output
+    record = the_run(toy.runs_dir)
+    assert record.step("sample-toy").status == "resumed"
+    assert drawn_before < NUM_SHARDS
+    # At most: the shard in the making, and the one the orphan had begun until it was ended.
+    assert len(toy.drawn()) <= NUM_SHARDS + 2
+
+
+def test_the_work_of_an_orphan_is_ended_and_not_waited_for(toy):
+    words = toy.run_words("--nap", 30)
+    harness = toy.harness(*words)
+    wait_for(lambda: len(toy.drawn()) == 1)
+    harness.send_signal(signal.SIGKILL)
+    harness.communicate()
+    (orphan,) = processes_of(toy.generator)
+    quick = toy.harness(*words)
+    wait_for(lambda: len(toy.drawn()) == 2)
+    assert orphan not in processes_of(toy.generator)
+    quick.send_signal(signal.SIGTERM)
+    output, _ = quick.communicate(timeout=30)
+    assert quick.returncode == 130, output
+    assert "the same command goes on" in output
+    assert processes_of(toy.generator) == []
+
+
+def processes_of(script: Path) -> list[int]:
+    """Living processes that run `script` (not the harness, in whose arguments it stands too)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            found += [int(folder.name)] if str(script).encode() in words else []
+    return found
+
+
+def test_a_run_that_is_asked_to_stop_says_so_and_can_go_on(toy):
+    words = toy.run_words("--nap", 0.4)
+    harness = toy.harness(*words)
+    wait_for(lambda: finished_shards(toy.runs_dir) >= 1)
+    harness.send_signal(signal.SIGINT)
+    harness.communicate(timeout=30)
+    assert harness.returncode == 130
+    record = the_run(toy.runs_dir)
+    assert record.status == "interrupted" and record.step("sample-toy").status == "waiting"
+    again = toy.harness(*toy.run_words("--nap", 0.4))
+    again.communicate(timeout=60)
+    assert again.returncode == 0 and the_run(toy.runs_dir).step("sample-toy").status == "resumed"
+
+
+def test_two_harnesses_on_the_same_work_do_it_once(toy):
+    words = toy.run_words("--nap", 0.2)
+    both = [toy.harness(*words, "--name", name) for name in ("a", "b")]
+    outputs = [harness.communicate(timeout=60)[0] for harness in both]
+    assert [harness.returncode for harness in both] == [0, 0], outputs
+    assert sorted(toy.drawn()) == list(range(NUM_SHARDS))
+    assert any("waiting for process" in output for output in outputs)
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_never_change_the_result(toy):
+    expected = toy.run("--nap", 0.05).step("score-toy").digest
+    rng = random.Random(0)
+    words = [*toy.run_words("--nap", 0.05), "--runs", "other"]
+    for _ in range(25):
+        harness = toy.harness(*words)
+        time.sleep(rng.uniform(0.3, 3.0))
+        harness.send_signal(signal.SIGKILL)
+        harness.communicate()
+        for record in find_runs(toy.root / "other"):  # readable at any moment
+            record.scores(toy.root / "other" / record.run)
+    last = toy.harness(*words)
+    output, _ = last.communicate(timeout=60)
+    assert last.returncode == 0, output
+    assert the_run(toy.root / "other").step("sample-toy").digest == toy.run("--nap", 0.05).step("sample-toy").digest
+    assert expected
