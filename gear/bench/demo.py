@@ -21,20 +21,20 @@ import click
 import numpy as np
 from rich.text import Text
 
+from gear.bench.generators import CORE, gear_code_digest
+from harness import api
 from harness.catalog.benchmarks import Benchmark, Catalog
 from harness.catalog.project import Project, find_project
-from harness.cli.base import Command, command_line, err, make_setting, out, setting_options
-from harness.cli.console import TerminalReporter
+from harness.cli.base import Command, command_line, err, out, setting_options
 from harness.contract.errors import UserError
 from harness.contract.files import read_json
 from harness.contract.npz import read_npz_array
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.samples import SampleSet
-from harness.planning.generators import gear_code_digest
 from harness.planning.make import RunSpec, make_plan
-from harness.planning.steps import CORE, OutputOf, Plan, Resources, Source, Step
-from harness.running.execute import run_plan
-from harness.running.failures import exit_code
+from harness.planning.steps import OutputOf, Plan, Resources, Source, Step
+from harness.report.console import TerminalReporter
+from harness.running.setting import make_setting
 from harness.store.run_record import REPORT_FILE, RunRecord, read_score
 
 GEAR, BASELINE = "GEAR", "LlamaGen-REPA"
@@ -70,16 +70,17 @@ def demo(quick: bool, name: str | None, force: bool, **options: Any) -> None:
     project = find_project()
     catalog = Catalog.load(project)
     plan = demo_plan(project, catalog, QUICK if quick else FULL)
-    setting = make_setting(project, **options)
+    setting = make_setting(project, catalog, **options)
     with TerminalReporter(err) as reporter:
-        record, run_dir = run_plan(plan, setting, force=force, run_id=name, reporter=reporter, command=command_line())
+        run = api.execute(plan, setting, force=force, name=name, progress=reporter, command=command_line())
+    record, run_dir = run.record, run.folder
     if record.status == "finished":
         from harness.report.table import score_table
 
         for title, columns in _score_columns(record, run_dir, catalog).items():
             out.print(score_table(columns, title=title))
     out.print(Text(str(write_report(record, run_dir, catalog))), soft_wrap=True)
-    sys.exit(exit_code(record))
+    sys.exit(run.exit_code)
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------

@@ -248,14 +248,14 @@ def _mismatch(asset: Asset, path: Path, digest: str) -> str:
     return ""
 
 
-def read_assets(benchmarks_dir: Path) -> dict[str, Asset]:
-    """Merge `benchmarks/*/assets.yaml`; the same name may stand in several as long as they mean the same file.
+def read_assets(files: Iterable[Path]) -> dict[str, Asset]:
+    """Merge assets.yaml files; the same name may stand in several as long as they mean the same file.
 
     Raises:
         UserError: naming the file and the field, or the two files that disagree.
     """
     merged: dict[str, tuple[Asset, Path]] = {}
-    for path in sorted(benchmarks_dir.glob("*/assets.yaml")):
+    for path in files:
         for row in _rows(path):
             asset = _read_asset(row, path)
             known, where = merged.get(asset.name, (asset, path))

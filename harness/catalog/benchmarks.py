@@ -127,8 +127,7 @@ class Catalog:
     @classmethod
     def load(cls, project: Project) -> Catalog:
         """Read every benchmark folder; a broken file is an error, never a benchmark that silently is not there."""
-        paths = sorted(project.benchmarks_dir.glob("*/benchmark.yaml"))
-        return cls((read_benchmark(path) for path in paths), read_assets(project.benchmarks_dir))
+        return cls(map(read_benchmark, project.benchmark_files()), read_assets(project.asset_files()))
 
     def benchmark(self, name: str) -> Benchmark:
         """The benchmark called `name`; UserError suggests near names."""

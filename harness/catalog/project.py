@@ -17,6 +17,11 @@ from harness.store.folders import publish_folder
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 """The folder of the `harness` package itself."""
 
+VARIABLE = "HARNESS_BENCHMARKS"
+"""Environment variable with folders of benchmarks that are added to the shipped ones."""
+
+_SHIPPED = (PACKAGE_DIR.parent, PACKAGE_DIR / "_bundled")
+"""A checkout, or what a wheel brings: holds `benchmarks` and `docker`."""
 _NOT_CODE = frozenset({"benchmark.yaml", "assets.yaml", "requirements.in", "requirements.lock"})
 _NOT_CODE_SUFFIXES = frozenset({".md", ".pyc"})
 _NOT_CODE_FOLDERS = frozenset({"__pycache__", "check", "tests", "_bundled"})
@@ -26,12 +31,30 @@ _NOT_CODE_FOLDERS = frozenset({"__pycache__", "check", "tests", "_bundled"})
 class Project:
     """The folders that steps are made from."""
 
-    benchmarks_dir: Path
-    """Holds one folder per benchmark."""
-    docker_dir: Path
-    """Holds one folder per image."""
+    benchmark_dirs: tuple[Path, ...]
+    """Each holds one folder per benchmark: those that come with the harness, and private ones."""
+    docker_dirs: tuple[Path, ...] = ()
+    """Each holds one folder per image."""
     package_parent: Path = PACKAGE_DIR.parent
-    """Holds the packages `harness` and `gear`: a checkout, or site-packages."""
+    """Holds the package `harness` and others that steps import: a checkout, or site-packages."""
+
+    def __post_init__(self) -> None:
+        homes: dict[str, Path] = {}
+        for path in self.benchmark_files():
+            first = homes.setdefault(path.parent.name, path.parent)
+            if first != path.parent:
+                raise UserError(
+                    f"There are two benchmarks called '{path.parent.name}': {first} and {path.parent}; rename one of "
+                    "the folders, and the id in its benchmark.yaml."
+                )
+
+    def benchmark_files(self) -> list[Path]:
+        """Every benchmark.yaml, sorted within its folder of benchmarks."""
+        return [path for folder in self.benchmark_dirs for path in sorted(folder.glob("*/benchmark.yaml"))]
+
+    def asset_files(self) -> list[Path]:
+        """Every assets.yaml beside a benchmark, sorted likewise."""
+        return [path for folder in self.benchmark_dirs for path in sorted(folder.glob("*/assets.yaml"))]
 
     def path(self, relative: str) -> Path:
         """The place of a project-relative path such as `benchmarks/adm/scorer.py` or `harness/contract`.
@@ -40,9 +63,9 @@ class Project:
             UserError: the path leaves the project, or nothing is there.
         """
         head, _, rest = relative.partition("/")
-        roots = {"benchmarks": self.benchmarks_dir, "docker": self.docker_dir}
-        root = roots.get(head, self.package_parent / head)
-        found = safe_join(root, rest) if rest else root
+        roots = {"benchmarks": self.benchmark_dirs, "docker": self.docker_dirs}.get(head, (self.package_parent / head,))
+        places = [safe_join(root, rest) if rest else root for root in roots]
+        found = next((place for place in places if place.exists()), places[0])
         if not found.exists():
             raise UserError(f"{found}: does not exist, but is needed as '{relative}'; check the checkout or the wheel.")
         return found
@@ -85,22 +108,31 @@ class Project:
 
 
 def find_project() -> Project:
-    """The project: `$HARNESS_BENCHMARKS`, or `./benchmarks`, or the checkout around this package, or the wheel's copy.
+    """The benchmarks that come with the harness, and those in the folders that `$HARNESS_BENCHMARKS` names.
+
+    `HARNESS_BENCHMARKS=DIR[:DIR...]` adds folders with one folder per benchmark in each; a `docker` folder beside such
+    a DIR holds the images of its benchmarks, if any needs one of its own.
 
     Raises:
-        UserError: no benchmark is anywhere.
+        UserError: a named folder holds no benchmark, or two benchmarks have the same name.
     """
-    named = os.environ.get("HARNESS_BENCHMARKS")
-    places = [Path(named)] if named else list(_usual_places())
-    for place in places:
-        if any(place.glob("*/benchmark.yaml")):
-            docker_dirs = [place.parent / "docker", PACKAGE_DIR.parent / "docker", PACKAGE_DIR / "_bundled" / "docker"]
-            docker_dir = next((path for path in docker_dirs if path.is_dir()), docker_dirs[0])
-            return Project(benchmarks_dir=place.resolve(), docker_dir=docker_dir.resolve())
-    raise UserError(
-        f"No benchmark.yaml in {' or '.join(f'{place}/*' for place in places)}; run from a checkout, or "
-        "export HARNESS_BENCHMARKS=DIR with one folder per benchmark in it."
-    )
+    added = [Path(name).expanduser().resolve() for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    for folder in added:
+        if not any(folder.glob("*/benchmark.yaml")):
+            raise UserError(
+                f"{folder}: holds no folder with a benchmark.yaml; correct {VARIABLE}, or make one: "
+                f"harness new benchmark NAME --in {folder}"
+            )
+    shipped = next((root for root in _SHIPPED if any(root.glob("benchmarks/*/benchmark.yaml"))), None)
+    if shipped is None and not added:
+        raise UserError(
+            f"No benchmark is installed with the harness ({' or '.join(str(root) for root in _SHIPPED)}); install it "
+            f"again, or export {VARIABLE}=DIR with one folder per benchmark in it."
+        )
+    roots = [] if shipped is None else [shipped / "benchmarks"]
+    images = [*(folder.parent / "docker" for folder in added), *([] if shipped is None else [shipped / "docker"])]
+    distinct = dict.fromkeys([*roots, *added])
+    return Project(benchmark_dirs=tuple(distinct), docker_dirs=tuple(path for path in images if path.is_dir()))
 
 
 def home_dir() -> Path:
@@ -113,12 +145,6 @@ def importable_from(package_parent: Path) -> str | None:
     """What PYTHONPATH must hold for the harness's own interpreter to import from `package_parent`; None: nothing."""
     installed = {Path(folder).resolve() for folder in [*site.getsitepackages(), site.getusersitepackages()]}
     return None if package_parent.resolve() in installed else str(package_parent)
-
-
-def _usual_places() -> Iterator[Path]:
-    yield Path("benchmarks")
-    yield PACKAGE_DIR.parent / "benchmarks"
-    yield PACKAGE_DIR / "_bundled" / "benchmarks"
 
 
 def _walk_code(folder: Path) -> Iterator[Path]:

@@ -13,10 +13,11 @@ from rich.text import Text
 from harness.catalog.assets import Asset, AssetStore
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import find_project, home_dir
-from harness.cli.base import Group, assignment, err, make_setting, out, plain_table, runtime_option
+from harness.cli.base import Command, Group, assignment, err, out, plain_table, runtime_option
 from harness.contract.digest import sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
 from harness.planning.make import scorer_environment
+from harness.running.setting import make_setting
 from harness.store.digests import DigestMemo
 
 replace_option = click.option(
@@ -156,23 +157,23 @@ def images_build(benchmarks: tuple[str, ...], **options: Any) -> None:
     _prepare(benchmarks, "docker", **options)
 
 
-@click.command("prepare")
+@click.command(cls=Command)
 @click.argument("benchmarks", nargs=-1)
 @runtime_option
-def prepare_command(benchmarks: tuple[str, ...], runtime: str) -> None:
+def prepare(benchmarks: tuple[str, ...], runtime: str) -> None:
     """Build the scorers' environments or images (default: all) now: for a node without internet, say.
 
     \b
       harness prepare adm geneval
       harness prepare --runtime docker
     """
-    _prepare(benchmarks, runtime, images={}, base_image=None)
+    _prepare(benchmarks, runtime)
 
 
 def _prepare(benchmarks: tuple[str, ...], runtime_name: str, **options: Any) -> None:
     project = find_project()
     catalog = Catalog.load(project)
-    runtime = make_setting(project, runtime=runtime_name, assets={}, runs_dir=Path("runs"), **options).runtime
+    runtime = make_setting(project, catalog, runtime=runtime_name, **options).runtime
     for benchmark in [catalog.benchmark(name) for name in benchmarks] or list(catalog.benchmarks.values()):
         environment = scorer_environment(benchmark)
         runtime.prepare(environment, lambda text: err.print(text, markup=False))

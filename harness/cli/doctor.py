@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import click
+from rich.text import Text
+
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.project import find_project, home_dir
+from harness.cli.base import Command, out, plain_table, setting_options
+from harness.contract.errors import EnvironmentFailure
 from harness.report.formats import in_words
-from harness.running.setting import Setting
+from harness.running.setting import Setting, make_setting
 
 _LITTLE_DISK_GB = 20
 
@@ -59,6 +68,38 @@ def _disk(folder: Path) -> Finding:
 
 
 def _machine(setting: Setting) -> Finding:
-    machine = setting.machine
-    gpus = f"GPU {in_words(machine.gpus)}" if machine.gpus else "no GPU (drawing and some scorers will be slow)"
-    return Finding(name="machine", ok=True, detail=f"{machine.cpus} cores, {machine.memory_gb:.0f} GB memory, {gpus}")
+    machine, ids = setting.scheduler.describe(), setting.scheduler.gpus
+    gpus = f"GPU {in_words(ids)}" if ids else "no GPU (drawing and some scorers will be slow)"
+    detail = f"{machine['cpus']} cores, {machine['memory_gb']:.0f} GB memory, {gpus}"
+    return Finding(name="machine", ok=True, detail=detail)
+
+
+@click.command(cls=Command)
+@setting_options
+def doctor(**options: Any) -> None:
+    """Check this machine: engines, environments, disk, GPUs, and which assets or settings are missing for what.
+
+    Exit status 6 when the chosen runtime cannot be used.
+    """
+    project = find_project()
+    catalog = Catalog.load(project)
+    setting = make_setting(project, catalog, **options)
+    table = plain_table("", "", "")
+    findings = checks(setting, home_dir())
+    for item in findings:
+        mark = Text("✓", "green") if item.ok else Text("✗", "bold red")
+        table.add_row(mark, Text(item.name, "bold"), f"{item.detail}\n  → {item.fix}" if item.fix else item.detail)
+    out.print(table)
+    for benchmark in catalog.benchmarks.values():
+        missing = setting.assets.missing((name, benchmark.id) for name in benchmark.needed_assets)
+        problems = [str(problem) for problem in missing]
+        problems += [
+            f"{benchmark.id} needs {name} in the environment: {meaning}"
+            for name, meaning in benchmark.scorer.variables.items()
+            if not os.environ.get(name)
+        ]
+        state = Text("complete", "green") if not problems else Text(f"{len(problems)} missing", "yellow")
+        out.print(Text.assemble((f"{benchmark.id}: ", "bold"), state))
+        for problem in problems:
+            out.print(Text(f"  {problem}"), soft_wrap=True)
+    sys.exit(0 if all(item.ok or not item.required for item in findings) else EnvironmentFailure.exit_code)

@@ -18,7 +18,7 @@ from harness.contract.samples import SampleSet
 @click.argument("samples", type=click.Path(exists=True, path_type=Path))
 @click.argument("out_dir", type=click.Path(path_type=Path), metavar="OUT")
 @click.option("--layout", "name", metavar="NAME", help="Which one, where there are several.  [default: the first]")
-def layout_command(benchmark: str, samples: Path, out_dir: Path, name: str | None) -> None:
+def layout(benchmark: str, samples: Path, out_dir: Path, name: str | None) -> None:
     """Write SAMPLES as the folder that the original scorer of BENCHMARK reads.
 
     \b
@@ -27,6 +27,6 @@ def layout_command(benchmark: str, samples: Path, out_dir: Path, name: str | Non
       harness score geneval --samples folder/ --layout geneval        the other way round
     """
     chosen = Catalog.load(find_project()).benchmark(benchmark)
-    layout = chosen.layout(name or next(iter(chosen.layouts), "NAME"))
-    count = write_layout(SampleSet.open(samples), out_dir, layout)
-    click.echo(f"{out_dir}: {count} pictures at {layout.images}")
+    chosen_layout = chosen.layout(name or next(iter(chosen.layouts), "NAME"))
+    count = write_layout(SampleSet.open(samples), out_dir, chosen_layout)
+    click.echo(f"{out_dir}: {count} pictures at {chosen_layout.images}")

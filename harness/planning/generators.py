@@ -1,4 +1,8 @@
-"""Who draws: GEAR, a command of the user's own, or samples that exist already. Each turns into one step of the plan."""
+"""Who draws: a command of the user's own, samples that exist already, or what an installed package adds.
+
+Each way of saying who draws is a plugin: its first option chooses it (`--generator`, `--samples`), the others belong to
+it. The same names are keywords of `harness.run` and `harness.plan`.
+"""
 
 from __future__ import annotations
 
@@ -9,76 +13,89 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from harness.catalog.benchmarks import Benchmark
+from harness.catalog.plugins import Plugins
 from harness.catalog.project import Project, home_dir
 from harness.contract.errors import UserError
 from harness.contract.layouts import Layout
-from harness.planning.steps import CALLER, CORE, HOST, Document, FileInput, OutputOf, Resources, Source, Step
+from harness.planning.steps import CALLER, HOST, Document, FileInput, Generator, OutputOf, Resources, Source, Step
 from harness.store.digests import DigestMemo
 
-TRAINING_ONLY = (
-    "gear/training",
-    "gear/losses",
-    "gear/teachers",
-    "gear/data",
-    "gear/features",
-    "gear/align.py",
-    "gear/cli",
+GENERATORS = Plugins(
+    "harness.generators",
+    "generator",
+    {"generator": "harness.planning.generators:COMMAND", "samples": "harness.planning.generators:SAMPLES"},
 )
-"""Code of gear that cannot change a sample; editing it must not throw samples away."""
+"""Ways of saying who draws, by the option that chooses one."""
 
 
-DRAWING_OPTIONS = ("dtype", "ema", "rounding", "tile", "trained-size")
-"""Options of `gear sample` that decide the pixels and that no request set holds."""
+@dataclass(frozen=True)
+class DrawOption:
+    """An option of `harness run`, and a keyword of `harness.run`."""
+
+    name: str
+    """As a Python name; on the command line with hyphens."""
+    help: str
+    kind: Literal["path", "text", "assignments"] = "text"
+    """A path that exists; any text; or NAME=VALUE, several times (a mapping in Python)."""
+    metavar: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """As it is typed."""
+        return f"--{self.name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class GearGenerator:
-    """A GEAR model: the AR checkpoint, and the tokenizer's when it is another file."""
+class DrawContext:
+    """What a plugin may need to know besides its own options."""
 
-    ckpt: Path
-    vq_ckpt: Path | None = None
-    text_encoder: Path | None = None
-    """Folder of a text-to-image model's encoder; None: it comes with a package. Steps see no cache of the hub's."""
-    code_digest: str
-    """Of the code that samples: an edit there makes new samples."""
-    options: Mapping[str, str] = field(default_factory=dict)
-    """Options of `gear sample` out of DRAWING_OPTIONS, such as {"dtype": "bf16", "ema": "false"}."""
+    project: Project
     gpus: int = 1
-    """GPUs that draw side by side, a process on each; which images come out does not depend on it."""
-    name: str = "gear"
-    draws_nothing: bool = False
-    heeds: frozenset[str] = frozenset()
+    """GPUs to draw with."""
+    limit: int | None = None
+    """The first so many images; None: all."""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Changes to scorer options, by benchmark."""
 
-    def describe(self) -> dict[str, Any]:
-        """The files and the options."""
-        files = {"ckpt": self.ckpt, "vq_ckpt": self.vq_ckpt, "text_encoder": self.text_encoder}
-        named = {name: None if path is None else str(path) for name, path in files.items()}
-        return {"name": self.name, "kind": "gear", **named, "options": dict(self.options)}
 
-    def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
-        """`python -m gear sample --ckpt ... --requests ... --out ...`, which resumes by shard."""
-        # The model keeps its file's name: the image size of a published one stands nowhere else (c2i_B_384.pt).
-        files = {"ckpt": (self.ckpt, f"model-{self.ckpt.name}" if self.ckpt.is_dir() else self.ckpt.name)}
-        if self.vq_ckpt is not None:
-            files["vq-ckpt"] = (self.vq_ckpt, f"vq-ckpt{self.vq_ckpt.suffix}")
-        if self.text_encoder is not None:
-            files["text-encoder"] = (self.text_encoder, "text-encoder")
-        flags = [word for name, (_, seen_as) in files.items() for word in (f"--{name}", f"{{in}}/{seen_as}")]
-        inputs: dict[str, Source] = {seen_as: FileInput(path) for path, seen_as in files.values()}
-        for name, value in sorted(self.options.items()):
-            flags += [f"--{'' if value == 'true' else 'no-'}ema"] if name == "ema" else [f"--{name}", value]
-        return _sample_step(
-            benchmark,
-            requests,
-            environment=CORE,
-            argv=("{python}", "-m", "gear", "sample", *flags, "--form", benchmark.form),
-            inputs=inputs,
-            identity={"generator": "gear", "code": self.code_digest},
-            resources=Resources(gpus=self.gpus, memory_gb=8.0),
-        )
+class GeneratorPlugin(Protocol):
+    """One way of saying who draws: entry point group `harness.generators`, under the name of its first option."""
+
+    options: tuple[DrawOption, ...]
+    """The first one chooses this generator; the others belong to it."""
+
+    def generator(self, values: Mapping[str, Any], context: DrawContext) -> Generator:
+        """The generator for the values of its options; UserError when they are wrong."""
+
+
+def choose_generator(given: Mapping[str, Any], context: DrawContext) -> Generator:
+    """The generator that the given options name.
+
+    Args:
+        given: options by name; those that are None or empty were not given.
+        context: what else a generator may need.
+    Raises:
+        UserError: none or several are named, an option belongs to another one, or there is no such option.
+    """
+    given = {name: value for name, value in given.items() if value not in (None, "", (), {})}
+    plugins: dict[str, GeneratorPlugin] = {name: GENERATORS.load(name) for name in GENERATORS.names()}
+    flags = {name: plugin.options[0].flag for name, plugin in plugins.items()}
+    owners = {option.name: name for name, plugin in plugins.items() for option in plugin.options}
+    unknown = sorted(set(given) - set(owners))
+    if unknown:
+        raise UserError(f"There is no option '{unknown[0]}' for drawing; there are: {', '.join(owners)}.")
+    chosen = [name for name in plugins if name in given]
+    if len(chosen) != 1:
+        problem = "Nothing says who draws; give one of" if not chosen else "Several generators are named; give one of"
+        raise UserError(f"{problem} {', '.join(flags.values())}.")
+    for option in given:
+        if owners[option] != chosen[0]:
+            raise UserError(f"--{option.replace('_', '-')} belongs to {flags[owners[option]]}, which was not given.")
+    own = {name: given[name] for name in given}
+    return plugins[chosen[0]].generator(own, context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +120,7 @@ class CommandGenerator:
 
     def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
         """The command in the user's shell environment and folder, called again with the same `--out` after a kill."""
-        return _sample_step(
+        return sample_step(
             benchmark,
             requests,
             environment=CALLER,
@@ -206,41 +223,6 @@ class ExistingSamples:
         return [step], OutputOf(step.name)
 
 
-def gear_code_digest(project: Project, *, training: bool = False) -> str:
-    """Digest of the code of gear that decides a sample; with `training`, of all that decides a trained model too."""
-    files = project.code_files(["gear", "harness/contract"])
-    return project.code_digest([name for name in files if training or not name.startswith(TRAINING_ONLY)])
-
-
-def gear_generator(
-    project: Project,
-    ckpt: Path,
-    vq_ckpt: Path | None = None,
-    *,
-    text_encoder: Path | None = None,
-    options: Mapping[str, str] | None = None,
-    gpus: int = 1,
-) -> GearGenerator:
-    """A GearGenerator for checkpoint files, the run folders they are in, or folders that `gear convert` wrote.
-
-    Raises:
-        UserError: a checkpoint is not there, or `gear sample` has no such option.
-    """
-    for name, value in (options or {}).items():
-        if name not in DRAWING_OPTIONS:
-            raise UserError(f"--draw {name}={value}: there is no such option; there are: {', '.join(DRAWING_OPTIONS)}.")
-        if name == "ema" and value not in ("true", "false"):
-            raise UserError(f"--draw ema={value}: give true (averaged weights) or false (live ones).")
-    return GearGenerator(
-        ckpt=_model(ckpt),
-        vq_ckpt=_model(vq_ckpt) if vq_ckpt else None,
-        text_encoder=text_encoder.resolve() if text_encoder else None,
-        code_digest=gear_code_digest(project),
-        options=dict(options or {}),
-        gpus=gpus,
-    )
-
-
 def command_generator(command: str, *, cwd: Path | None = None, version: str = "", gpus: int = 1) -> CommandGenerator:
     """A CommandGenerator from one line, as typed in a shell.
 
@@ -267,7 +249,7 @@ def existing_samples(path: Path, layout: Layout | None = None) -> ExistingSample
     )
 
 
-def _sample_step(
+def sample_step(
     benchmark: Benchmark, requests: OutputOf | None, *, argv: tuple[str, ...], **fields: Any
 ) -> tuple[list[Step], Source]:
     if requests is None:
@@ -286,14 +268,30 @@ def _sample_step(
     return [step], OutputOf(step.name)
 
 
-def _model(path: Path) -> Path:
-    """The file, or the folder where it takes several: one of safetensors, with a model card."""
-    if path.is_dir() and any(path.glob("*.safetensors")) and (path / "config.json").is_file():
-        return path.resolve()
-    file = path / "model.pt" if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(
-            f"{file}: does not exist; give --ckpt a model file, the run folder of a finished training, or a folder "
-            "that `gear convert` wrote."
-        )
-    return file.resolve()
+# --- plugins ---------------------------------------------------------------------------------------------------------
+
+
+class _Command:
+    """`--generator COMMAND`."""
+
+    options = (
+        DrawOption("generator", "Any program: COMMAND --requests DIR --out DIR.", metavar="COMMAND"),
+        DrawOption("generator_version", "Change it when something that the command imports has changed."),
+    )
+
+    def generator(self, values: Mapping[str, Any], context: DrawContext) -> Generator:
+        version = values.get("generator_version", "")
+        return command_generator(values["generator"], version=version, gpus=context.gpus)
+
+
+class _Samples:
+    """`--samples PATH`."""
+
+    options = (DrawOption("samples", "Score what exists: a sample set, an NPZ file or an image folder.", "path"),)
+
+    def generator(self, values: Mapping[str, Any], context: DrawContext) -> Generator:
+        return existing_samples(Path(values["samples"]))
+
+
+COMMAND = _Command()
+SAMPLES = _Samples()

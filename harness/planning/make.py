@@ -136,7 +136,10 @@ def _drawing(benchmark: Benchmark, spec: RunSpec) -> tuple[list[Step], Source]:
     generator = spec.generator
     benchmark = dataclasses.replace(benchmark, protocol=_protocol(benchmark, spec.protocol))
     if benchmark.form == "pairs" and not generator.draws_nothing:
-        raise UserError(f"{benchmark.id} judges tokenizers; give --tokenizer SOURCE, or --samples with pairs.")
+        raise UserError(
+            f"{benchmark.id} scores pairs of images and their reconstructions; give --samples DIR with such pairs, or "
+            "the option of a generator that reconstructs (harness run --help)."
+        )
     if generator.draws_nothing:
         return generator.draw(benchmark, None)
     requests = _requests_step(benchmark, spec)

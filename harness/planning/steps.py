@@ -48,8 +48,6 @@ class Environment:
 
 HOST = Environment(name="host")
 """Small jobs of the harness's own; no container."""
-CORE = Environment(name="core", image="core")
-"""Where gear trains and samples: the image `core`, or the very environment the harness runs in."""
 CALLER = Environment(name="caller", inherits=True)
 """The user's shell, for `--generator 'python my_model.py'`."""
 

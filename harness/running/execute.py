@@ -10,13 +10,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import re
 import shlex
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +33,6 @@ from harness.running.outputs import check_output, digest_of
 from harness.running.preview import asset_path, describe, environment_digest_of, input_digests, plan_digest, preview
 from harness.running.setting import Reporter, Setting, Silent
 from harness.runtimes import Outcome, Places
-from harness.schedulers.here import Machine, Shares, run_all
 from harness.store.folders import link_relative
 from harness.store.run_record import RECORD_FILE, RUN_FILE, RunRecord, StepResult
 from harness.store.store import Entry, Work
@@ -78,7 +75,7 @@ def run_plan(
         command=tuple(command),
         forced=force,
         started=_now(),
-        machine=_describe_machine(setting.machine),
+        machine=setting.scheduler.describe(),
         harness={"version": harness.__version__, "python": platform.python_version()},
         steps=tuple(
             StepResult(
@@ -113,7 +110,7 @@ class _Run:
         self.record = record
         self.force = force
         self.reporter = reporter
-        self.shares = Shares(setting.machine)
+        self.scheduler = setting.scheduler
         self.finished: dict[str, Entry] = {}
         self._stop = threading.Event()
         self._writing = threading.Lock()
@@ -126,7 +123,7 @@ class _Run:
         started = time.monotonic()
         self.record.write(self.run_dir)
         with self._signals_stop():
-            run_all(self.plan.steps, self._do, self._under_way)
+            self.scheduler.run(self.plan.steps, self._do, self._under_way)
         self._leave_out_the_rest()
         steps = self.record.steps
         if all(step.is_finished for step in steps):
@@ -178,7 +175,7 @@ class _Run:
             resumed = _ready_output(step, work)
             self.setting.runtime.prepare(step.environment, lambda text: self.reporter.say(step, text))
             asked = time.monotonic()
-            with self.shares.take(step.resources, give_up=self._stop.is_set) as gpus:
+            with self.scheduler.take(step.resources, give_up=self._stop.is_set) as gpus:
                 self._waited_s[step.name] = time.monotonic() - asked
                 self.reporter.step_started(step)
                 outcome = self._run_command(step, work, gpus)
@@ -315,7 +312,7 @@ class _Run:
         def stop(number: int, frame: Any) -> None:
             self._stop.set()
             # Not from the handler itself: the main thread may hold the very lock that waking needs.
-            threading.Thread(target=self.shares.wake, daemon=True).start()
+            threading.Thread(target=self.scheduler.wake, daemon=True).start()
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, stop) for number in numbers}
@@ -368,18 +365,6 @@ def _keep_other_record(run_dir: Path, digest: str) -> None:
         history.mkdir(exist_ok=True)
         (run_dir / RECORD_FILE).replace(history / f"record-{stamp}-{record.plan_digest[:8]}.json")
         shutil.rmtree(run_dir / "steps", ignore_errors=True)
-
-
-def _describe_machine(machine: Machine) -> dict[str, Any]:
-    return {
-        "host": platform.node(),
-        "platform": platform.platform(),
-        "cpus": machine.cpus,
-        "memory_gb": round(machine.memory_gb, 1),
-        "gpus": len(machine.gpus),
-        "user": os.environ.get("USER", ""),
-        "executable": sys.executable,
-    }
 
 
 def _now() -> str:

@@ -25,8 +25,23 @@ def exit_code(record: RunRecord) -> int:
     return EXIT_PARTLY_SCORED if record.status == "partly" else 0
 
 
+def failures(record: RunRecord) -> str:
+    """What went wrong in a run, one paragraph per failed step; empty when every step has finished."""
+    if record.status == "interrupted":
+        return f"The run {record.run} was interrupted; the same call continues it."
+    return "\n".join(step.error or f"{step.name} failed." for step in record.steps if step.status == "failed")
+
+
 class StepFailed(UserError):
     """The command of a step failed; carries its exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code
+
+
+class RunFailed(UserError):
+    """A run did not finish: what its failed steps said; carries the run's exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)

@@ -59,7 +59,7 @@ def command_lines(plan: Plan, setting: Setting) -> Iterator[tuple[Step, list[str
     for step in plan.steps:
         work = setting.store.root / "work" / f"{step.kind}-KEY"
         inputs = {name: path for source in step.inputs.items() for name, path in _printed_input(*source, setting, work)}
-        gpus = setting.machine.gpus[: step.resources.gpus]
+        gpus = setting.scheduler.gpus[: step.resources.gpus]
         yield step, setting.runtime.command(step, Places(inputs=inputs, work=work, gpus=gpus))
 
 

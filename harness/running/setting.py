@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from harness.catalog.assets import AssetStore
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.project import Project, home_dir
 from harness.contract.progress import ProgressLine
 from harness.planning.steps import Step
-from harness.runtimes import Runtime
-from harness.schedulers.here import Machine
+from harness.runtimes import Runtime, RuntimeOptions, make_runtime
+from harness.schedulers import Scheduler, make_scheduler
 from harness.store.digests import DigestMemo
 from harness.store.run_record import StepResult
 from harness.store.store import Store
@@ -24,12 +27,50 @@ class Setting:
     assets: AssetStore
     memo: DigestMemo
     runs_dir: Path
-    machine: Machine = field(default_factory=Machine.detect)
+    scheduler: Scheduler = field(default_factory=lambda: make_scheduler("here"))
 
     @property
     def store(self) -> Store:
         """Finished work, beside the runs."""
         return Store(self.runs_dir / ".store")
+
+
+def make_setting(
+    project: Project,
+    catalog: Catalog,
+    *,
+    runtime: str = "venv",
+    scheduler: str = "here",
+    runs_dir: Path = Path("runs"),
+    assets: Mapping[str, str | Path] | None = None,
+    images: Mapping[str, str] | None = None,
+    base_image: str | None = None,
+) -> Setting:
+    """A setting with everything in its usual place.
+
+    Args:
+        project: where benchmarks and Dockerfiles are.
+        catalog: which assets there are.
+        runtime: how steps are isolated, by name.
+        scheduler: where they run, by name.
+        runs_dir: where run folders and finished work go.
+        assets: asset name -> a file or folder to use instead of the fetched one.
+        images: image name -> a ready image to use instead of building it.
+        base_image: what images are built on.
+    Raises:
+        UserError: there is no such runtime, scheduler or asset.
+    """
+    home = home_dir()
+    memo = DigestMemo(home / "digests")
+    overrides = {catalog.asset(name).name: Path(path).resolve() for name, path in (assets or {}).items()}
+    options = RuntimeOptions(base_image=base_image, images=dict(images or {}))
+    return Setting(
+        runtime=make_runtime(runtime, project, home, options),
+        assets=AssetStore(home / "assets", catalog.assets, memo, overrides),
+        memo=memo,
+        runs_dir=Path(runs_dir).resolve(),
+        scheduler=make_scheduler(scheduler),
+    )
 
 
 class Reporter(Protocol):

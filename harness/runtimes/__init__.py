@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.catalog.plugins import Plugins
 from harness.catalog.project import Project
-from harness.contract.errors import UserError
 from harness.planning.steps import Environment, Step
 
-RUNTIMES = ("venv", "docker")
+RUNTIMES = Plugins(
+    "harness.runtimes",
+    "runtime",
+    {"venv": "harness.runtimes.venv:VenvRuntime", "docker": "harness.runtimes.docker:DockerRuntime"},
+)
+"""Ways of isolating a step, by the name that `--runtime` takes; each is a `RuntimeFactory`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +109,13 @@ class RuntimeOptions:
     """Docker: a ready image to use instead of building `docker/<name>`, by name."""
 
 
+class RuntimeFactory(Protocol):
+    """What the entry point of a runtime names: usually the runtime's class."""
+
+    def __call__(self, project: Project, home: Path, options: RuntimeOptions) -> Runtime:
+        """The runtime, for steps made from `project`; what it keeps between runs goes below `home`."""
+
+
 def make_runtime(name: str, project: Project, home: Path, options: RuntimeOptions | None = None) -> Runtime:
     """The runtime called `name`.
 
@@ -111,16 +123,8 @@ def make_runtime(name: str, project: Project, home: Path, options: RuntimeOption
         UserError: there is no such runtime.
         EnvironmentFailure: its engine does not answer.
     """
-    options = options or RuntimeOptions()
-    if name == "venv":
-        from harness.runtimes.venv import VenvRuntime
-
-        return VenvRuntime(project, home)
-    if name == "docker":
-        from harness.runtimes.docker import DockerRuntime
-
-        return DockerRuntime(project, home, options)
-    raise UserError(f"There is no runtime '{name}'; choose one of {', '.join(RUNTIMES)}.")
+    factory: RuntimeFactory = RUNTIMES.load(name)
+    return factory(project, home, options or RuntimeOptions())
 
 
 def fill_in(argv: tuple[str, ...], values: Mapping[str, str]) -> list[str]:

@@ -22,7 +22,7 @@ from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure
 from harness.contract.files import write_json
 from harness.planning.steps import Environment, Step
-from harness.runtimes import Check, OnLine, Outcome, Places, Say, fill_in
+from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.process import WORK_VARIABLE, end_leftovers, run_process
 from harness.store import lease
 from harness.store.folders import discard, publish_folder
@@ -67,7 +67,7 @@ class VenvRuntime:
 
     name = "venv"
 
-    def __init__(self, project: Project, home: Path) -> None:
+    def __init__(self, project: Project, home: Path, options: RuntimeOptions | None = None) -> None:
         self.project = project
         self.home = home
 

@@ -1,1 +1,57 @@
-"""Where and when steps run: on this machine (`here`)."""
+"""Who decides when and where steps run. Steps of a plan that do not wait for each other may run side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from harness.catalog.plugins import Plugins
+from harness.planning.steps import Resources, Step
+
+SCHEDULERS = Plugins("harness.schedulers", "scheduler", {"here": "harness.schedulers.here:Here"})
+"""Schedulers by the name that `--scheduler` takes; each is a `SchedulerFactory`."""
+
+
+class Scheduler(Protocol):
+    """What a scheduler can do; one serves one run at a time."""
+
+    @property
+    def name(self) -> str:
+        """As given to `--scheduler`."""
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Ids of the GPUs there are to give out; empty where it does not know them before a step runs."""
+
+    def describe(self) -> dict[str, Any]:
+        """The machine or the cluster, for the run's record."""
+
+    def run(self, steps: Sequence[Step], work: Callable[[Step], bool], under_way: Set[str]) -> None:
+        """Call `work` for every step, each after all it waits for, and return when all have ended.
+
+        Args:
+            steps: in an order in which they can run.
+            work: does one step; false keeps back the steps that need it. It is called from several threads.
+            under_way: names of running steps whose checks are behind them, which `work` adds to: a step that comes
+                `after` others waits only until they are done or under way.
+        """
+
+    def take(self, wanted: Resources, give_up: Callable[[], bool]) -> AbstractContextManager[tuple[str, ...]]:
+        """Wait until `wanted` is free or `give_up` says so, hold it, and yield the ids of the GPUs."""
+
+    def wake(self) -> None:
+        """Let everyone who waits in `take` ask `give_up` again."""
+
+
+class SchedulerFactory(Protocol):
+    """What the entry point of a scheduler names: usually its class."""
+
+    def __call__(self) -> Scheduler:
+        """The scheduler."""
+
+
+def make_scheduler(name: str) -> Scheduler:
+    """The scheduler called `name`; UserError when there is none."""
+    factory: SchedulerFactory = SCHEDULERS.load(name)
+    return factory()

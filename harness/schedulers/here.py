@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.planning.steps import Resources, Step
 
@@ -19,7 +22,7 @@ _WAKE_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What there is to share out."""
+    """What there is to give out."""
 
     gpus: tuple[str, ...] = ()
     """Ids as CUDA_VISIBLE_DEVICES takes them."""
@@ -33,16 +36,59 @@ class Machine:
         return cls(gpus=_find_gpus(), memory_gb=_find_memory_gb(), cpus=allowed or 1)
 
 
-class Shares:
-    """Hands out the machine's GPUs, memory and cores, and takes them back."""
+class Here:
+    """This machine: its GPUs, memory and cores are given to steps and taken back."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self._gpus = list(machine.gpus)
-        self._memory_gb = machine.memory_gb
-        self._cpus = machine.cpus
-        self._running = 0
+    name = "here"
+
+    def __init__(self, machine: Machine | None = None) -> None:
+        self.machine = machine or Machine.detect()
+        self._gpus = list(self.machine.gpus)
+        self._memory_gb = self.machine.memory_gb
+        self._cpus = self.machine.cpus
         self._changed = threading.Condition()
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Ids of the GPUs."""
+        return self.machine.gpus
+
+    def describe(self) -> dict[str, Any]:
+        """Host, platform, cores, memory, GPUs, user."""
+        return {
+            "host": platform.node(),
+            "platform": platform.platform(),
+            "cpus": self.machine.cpus,
+            "memory_gb": round(self.machine.memory_gb, 1),
+            "gpus": len(self.machine.gpus),
+            "user": os.environ.get("USER", ""),
+            "executable": sys.executable,
+        }
+
+    def run(self, steps: Sequence[Step], work: Callable[[Step], bool], under_way: Set[str] = frozenset()) -> None:
+        """Call `work` for every step, as soon as all it needs has been done; it asks for resources by `take`.
+
+        An exception in `work` is raised here, after the steps that are running have ended.
+        """
+        waiting = list(steps)
+        done: set[str] = set()
+        running: dict[Future[bool], Step] = {}
+        with ThreadPoolExecutor(max_workers=max(len(waiting), 1), thread_name_prefix="step") as pool:
+            while True:
+                going = done | {step.name for step in running.values() if step.name in under_way}
+                ready = [step for step in waiting if done.issuperset(step.needs) and going.issuperset(step.after)]
+                for step in ready:
+                    waiting.remove(step)
+                    running[pool.submit(work, step)] = step
+                if not running:
+                    return
+                # With a timeout: a signal that comes just as the main thread begins to wait is only handled when it
+                # wakes, and nobody wakes it for a step that is under way.
+                finished, _ = wait(running, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    step = running.pop(future)
+                    if future.result():
+                        done.add(step.name)
 
     @contextmanager
     def take(self, wanted: Resources, give_up: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, ...]]:
@@ -74,33 +120,6 @@ class Shares:
 
     def _fits(self, gpus: int, memory_gb: float, cpus: int) -> bool:
         return gpus <= len(self._gpus) and memory_gb <= self._memory_gb + 1e-9 and cpus <= self._cpus
-
-
-def run_all(steps: Sequence[Step], work: Callable[[Step], bool], under_way: Set[str] = frozenset()) -> None:
-    """Call `work` for every step, as soon as all it needs has been done; false from `work` keeps its dependants back.
-
-    A step that comes `after` others waits only until they are done, or run and are `under_way`: a set that `work` adds
-    the names of steps to. An exception in `work` is raised here, after the steps that are running have ended.
-    """
-    waiting = list(steps)
-    done: set[str] = set()
-    running: dict[Future[bool], Step] = {}
-    with ThreadPoolExecutor(max_workers=max(len(waiting), 1), thread_name_prefix="step") as pool:
-        while True:
-            going = done | {step.name for step in running.values() if step.name in under_way}
-            ready = [step for step in waiting if done.issuperset(step.needs) and going.issuperset(step.after)]
-            for step in ready:
-                waiting.remove(step)
-                running[pool.submit(work, step)] = step
-            if not running:
-                return
-            # Not for ever: a signal that comes just as the main thread begins to wait is only handled when it wakes,
-            # and nobody wakes it for a step that is under way.
-            finished, _ = wait(running, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
-            for future in finished:
-                step = running.pop(future)
-                if future.result():
-                    done.add(step.name)
 
 
 def _find_gpus() -> tuple[str, ...]:

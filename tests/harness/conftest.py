@@ -24,7 +24,7 @@ from harness.planning.steps import Generator, Plan
 from harness.running.execute import run_plan
 from harness.running.setting import Setting
 from harness.runtimes.venv import VenvRuntime
-from harness.schedulers.here import Machine
+from harness.schedulers.here import Here, Machine
 from harness.store.digests import DigestMemo
 from harness.store.run_record import RunRecord, StepResult
 from tests.harness.small_sets import class_set, make_samples, prompt_set
@@ -160,7 +160,7 @@ class Toy:
             "assets": AssetStore(self.home / "assets", self.catalog.assets, memo, overrides),
             "memo": memo,
             "runs_dir": self.runs_dir,
-            "machine": Machine(memory_gb=8.0, cpus=2),
+            "scheduler": Here(Machine(memory_gb=8.0, cpus=2)),
         }
         return Setting(**{**fields, **changes})
 
@@ -214,7 +214,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     monkeypatch.setenv("TOY_TRACE", str(tmp_path / "trace.txt"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PACKAGE_DIR.parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.chdir(tmp_path)
-    project = Project(benchmarks_dir=tmp_path / "benchmarks", docker_dir=tmp_path / "docker")
+    project = Project(benchmark_dirs=(tmp_path / "benchmarks",), docker_dirs=(tmp_path / "docker",))
     return Toy(root=tmp_path, project=project, reference=reference, generator=generator)
 
 

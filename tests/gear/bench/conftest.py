@@ -1,5 +1,6 @@
-"""Training logs for the demo's report, made up as for the harness's."""
+"""Fixtures of the harness's tests: training logs for the demo's report, and the toy project."""
 
+from tests.harness.conftest import toy
 from tests.harness.report.conftest import falling_log, write_log
 
-__all__ = ["falling_log", "write_log"]
+__all__ = ["falling_log", "toy", "write_log"]

@@ -165,7 +165,7 @@ def test_lists_are_merged_and_users_joined(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     write_list(tmp_path, "a", "- {name: w, file: w.bin, hub: org/model, revision: r1, used_by: [a]}")
     write_list(tmp_path, "b", "- {name: w, file: w.bin, hub: org/model, revision: r1, gated: true, used_by: [b]}")
-    asset = read_assets(tmp_path)["w"]
+    asset = read_assets(sorted(tmp_path.glob("*/assets.yaml")))["w"]
     assert asset.used_by == ("a", "b") and asset.gated == "org/model"
     assert asset.urls == ("https://huggingface.co/org/model/resolve/r1/w.bin",)
 
@@ -174,7 +174,7 @@ def test_two_lists_that_mean_different_files_are_refused(tmp_path):
     write_list(tmp_path, "a", "- {name: w, file: w.bin}")
     write_list(tmp_path, "b", "- {name: w, file: other.bin}")
     with pytest.raises(UserError, match="another file than in"):
-        read_assets(tmp_path)
+        read_assets(sorted(tmp_path.glob("*/assets.yaml")))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_two_lists_that_mean_different_files_are_refused(tmp_path):
 def test_a_broken_list_is_an_error_that_names_the_file(tmp_path, text: str):
     write_list(tmp_path, "a", text)
     with pytest.raises(UserError, match=r"assets\.yaml|path"):
-        read_assets(tmp_path)
+        read_assets(sorted(tmp_path.glob("*/assets.yaml")))
 
 
 def test_a_file_known_by_its_git_id_or_the_beginning_of_its_digest_is_checked_when_it_comes_in(tmp_path):
@@ -262,7 +262,7 @@ def test_a_file_in_the_store_is_not_read_again_because_a_step_linked_it(tmp_path
 def test_a_file_whose_name_ends_in_its_digest_is_checked_against_it(monkeypatch):
     """As PyTorch names weights: `name-<first eight digits of the sha256>.pth`."""
     monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)
-    listed = read_assets(find_project().benchmarks_dir).values()
+    listed = read_assets(find_project().asset_files()).values()
     names = {asset.name: re.search(r"-([0-9a-f]{8})\.pth$", (*asset.urls, asset.file)[0]) for asset in listed}
     wanted = {name: match[1] for name, match in names.items() if match}
     assert {"fid-inception", "mask2former-swin-s"} <= set(wanted)

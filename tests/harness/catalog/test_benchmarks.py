@@ -40,7 +40,7 @@ def test_every_shipped_benchmark_is_well_formed(monkeypatch):
     monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)
     project = find_project()
     catalog = Catalog.load(project)
-    assert set(catalog.benchmarks) == {path.parent.name for path in project.benchmarks_dir.glob("*/benchmark.yaml")}
+    assert set(catalog.benchmarks) == {path.parent.name for path in project.benchmark_files()}
     for benchmark in catalog.benchmarks.values():
         for name in benchmark.assets:
             assert catalog.asset(name).file

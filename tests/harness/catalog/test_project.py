@@ -1,23 +1,42 @@
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 
+from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import PACKAGE_DIR, find_project, home_dir
 from harness.contract.errors import UserError
 
 
-def test_a_folder_of_ones_own_comes_first(toy):
-    assert find_project().benchmarks_dir == toy.root / "benchmarks"
+def test_a_named_folder_is_added_to_the_shipped_ones(toy):
+    shipped, own = find_project().benchmark_dirs
+    assert (shipped, own) == (PACKAGE_DIR.parent / "benchmarks", toy.root / "benchmarks")
+    assert {"adm", "toy"} <= set(Catalog.load(find_project()).benchmarks)
 
 
-def test_the_current_folder_comes_before_the_checkout(toy, monkeypatch):
+def test_several_folders_may_be_named(toy, monkeypatch):
+    other = toy.root / "more"
+    shutil.copytree(toy.root / "benchmarks" / "toy", other / "toy2")
+    monkeypatch.setenv("HARNESS_BENCHMARKS", os.pathsep.join([str(toy.root / "benchmarks"), str(other)]))
+    assert find_project().path("benchmarks/toy2/scorer.py") == other / "toy2" / "scorer.py"
+
+
+def test_two_benchmarks_of_one_name_are_named_both(toy, monkeypatch):
+    (toy.root / "benchmarks" / "toy").rename(toy.root / "benchmarks" / "adm")
+    with pytest.raises(UserError, match=f"{PACKAGE_DIR.parent / 'benchmarks/adm'} and {toy.root / 'benchmarks/adm'}"):
+        find_project()
+
+
+def test_the_current_folder_is_not_looked_into(toy, monkeypatch):
     monkeypatch.delenv("HARNESS_BENCHMARKS")
-    assert find_project().benchmarks_dir == toy.root / "benchmarks"
+    assert find_project().benchmark_dirs == (PACKAGE_DIR.parent / "benchmarks",)
 
 
-def test_no_benchmark_anywhere_is_a_sentence(tmp_path, monkeypatch):
+def test_a_named_folder_without_benchmarks_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_BENCHMARKS", str(tmp_path))
-    with pytest.raises(UserError, match="HARNESS_BENCHMARKS=DIR"):
+    with pytest.raises(UserError, match="correct HARNESS_BENCHMARKS, or make one: harness new benchmark"):
         find_project()
 
 

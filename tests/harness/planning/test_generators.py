@@ -2,57 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.catalog.project import find_project
 from harness.contract.errors import UserError
-from harness.planning.generators import command_generator, existing_samples, gear_generator
-from harness.planning.steps import CORE, FileInput, OutputOf
-
-
-def test_gear_is_a_step_in_the_core_environment(toy, monkeypatch):
-    monkeypatch.delenv("HARNESS_BENCHMARKS")
-    model = toy.root / "run" / "model.pt"
-    model.parent.mkdir()
-    model.touch()
-    options = {"ema": "false", "trained-size": "384"}
-    generator = gear_generator(find_project(), model.parent, model, text_encoder=toy.root, options=options)
-    (step,), samples = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
-    assert samples == OutputOf("sample-toy") and step.environment == CORE and step.resumes
-    assert step.inputs["model.pt"] == step.inputs["vq-ckpt.pt"] == FileInput(model)
-    assert step.inputs["text-encoder"] == FileInput(toy.root.resolve())
-    assert step.argv == (
-        *("{python}", "-m", "gear", "sample", "--ckpt", "{in}/model.pt", "--vq-ckpt", "{in}/vq-ckpt.pt"),
-        *("--text-encoder", "{in}/text-encoder", "--no-ema", "--trained-size", "384"),
-        *("--form", "npz", "--requests", "{in}/requests", "--out", "{out}"),
-    )
-
-
-def test_a_published_model_keeps_the_name_that_tells_its_size(toy):
-    (toy.root / "c2i_B_384.pt").touch()
-    generator = gear_generator(find_project(), toy.root / "c2i_B_384.pt")
-    (step,), _ = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
-    assert step.argv[4:6] == ("--ckpt", "{in}/c2i_B_384.pt")
-
-
-def test_a_converted_folder_is_a_model(toy):
-    folder = toy.root / "gear-b"
-    folder.mkdir()
-    for name in ("config.json", "vq.safetensors"):
-        (folder / name).touch()
-    generator = gear_generator(find_project(), folder)
-    (step,), _ = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
-    assert step.inputs["model-gear-b"] == FileInput(folder) and step.argv[5] == "{in}/model-gear-b"
-
-
-@pytest.mark.parametrize(("name", "value", "sentence"), [("cfg-scale", "2", "no such option"), ("ema", "no", "true")])
-def test_an_option_of_drawing_that_is_not_known_is_refused(toy, name: str, value: str, sentence: str):
-    (toy.root / "model.pt").touch()
-    with pytest.raises(UserError, match=sentence):
-        gear_generator(find_project(), toy.root, options={name: value})
-
-
-def test_a_checkpoint_that_is_not_there_is_named(toy):
-    with pytest.raises(UserError, match=r"model\.pt: does not exist"):
-        gear_generator(toy.project, toy.root)
+from harness.planning.generators import DrawContext, choose_generator, command_generator, existing_samples
+from harness.planning.steps import OutputOf
 
 
 def test_the_identity_of_a_command_is_the_files_it_names(toy):
@@ -100,3 +52,23 @@ def test_a_command_that_cannot_be_read_is_refused(line: str, sentence: str):
 def test_samples_that_are_not_there_are_named(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.npz"):
         existing_samples(tmp_path / "nothing.npz")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "Nothing says who draws; give one of --generator, --samples"),
+        ({"generator": "python x.py", "samples": "x.npz"}, "Several generators are named"),
+        ({"samples": "x.npz", "generator_version": "2"}, "--generator-version belongs to --generator"),
+        ({"paintbrush": "x"}, "no option 'paintbrush' for drawing"),
+    ],
+)
+def test_exactly_one_generator_is_chosen_with_its_own_options(toy, given, sentence):
+    (toy.root / "x.npz").touch()
+    with pytest.raises(UserError, match=sentence):
+        choose_generator(given, DrawContext(project=toy.project))
+
+
+def test_a_command_is_chosen_by_its_option(toy):
+    chosen = choose_generator({"generator": "python x.py", "samples": None}, DrawContext(project=toy.project, gpus=2))
+    assert chosen.describe()["command"] == "python x.py" and chosen.gpus == 2

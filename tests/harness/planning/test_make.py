@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gear.bench.reconstructions import TokenizerGenerator
+from gear.bench.generators import TokenizerGenerator
 from harness.catalog.benchmarks import Catalog, StageSpec
 from harness.contract.errors import UserError
 from harness.planning.generators import existing_samples
@@ -217,7 +217,7 @@ def test_pairs_of_ones_own_are_scored_as_they_are(toy):
 
 
 def test_generators_and_tokenizers_are_not_mixed_up(toy):
-    with pytest.raises(UserError, match="judges tokenizers; give --tokenizer"):
+    with pytest.raises(UserError, match="scores pairs of images and their reconstructions"):
         make_plan(RunSpec(benchmarks=("toy",), generator=toy.command()), pairs_benchmark(toy))
     with pytest.raises(UserError, match="cannot draw what toy asks for"):
         make_plan(RunSpec(benchmarks=("toy",), generator=tokenizer(toy)), toy.catalog)

@@ -243,5 +243,5 @@ def containers_of(toy, runtime: DockerRuntime) -> list[str]:
 def test_an_unknown_runtime_is_named(toy):
     from harness.runtimes import make_runtime
 
-    with pytest.raises(UserError, match="venv, docker"):
+    with pytest.raises(UserError, match="did you mean 'docker'"):
         make_runtime("rocket", toy.project, toy.home)

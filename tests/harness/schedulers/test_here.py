@@ -6,7 +6,7 @@ import time
 import pytest
 
 from harness.planning.steps import OutputOf, Resources, Step
-from harness.schedulers.here import Machine, Shares, run_all
+from harness.schedulers.here import Here, Machine
 
 
 def step(name: str, *needs: str) -> Step:
@@ -27,13 +27,13 @@ def test_steps_wait_for_what_they_need_and_no_longer():
         order.append(one.name)
         return True
 
-    run_all([step("a"), step("b", "a"), step("c", "a"), step("d", "b", "c")], work)
+    Here().run([step("a"), step("b", "a"), step("c", "a"), step("d", "b", "c")], work)
     assert order[0] == "a" and order[-1] == "d" and sorted(order) == ["a", "b", "c", "d"]
 
 
 def test_what_needs_a_failed_step_is_not_begun():
     done: list[str] = []
-    run_all(
+    Here().run(
         [step("a"), step("b", "a"), step("c", "b"), step("d")], lambda one: done.append(one.name) or one.name != "a"
     )
     assert sorted(done) == ["a", "d"]
@@ -53,13 +53,13 @@ def test_a_step_comes_after_another_is_under_way_and_not_only_when_it_has_ended(
         done.append(one.name)
         return True
 
-    run_all([step("a"), later("b", "a")], work, under_way)
+    Here().run([step("a"), later("b", "a")], work, under_way)
     assert sorted(done) == ["a", "b"]
 
 
 def test_a_step_comes_after_another_that_never_said_that_it_is_under_way():
     done: list[str] = []
-    run_all([step("a"), later("b", "a")], lambda one: done.append(one.name) or True)
+    Here().run([step("a"), later("b", "a")], lambda one: done.append(one.name) or True)
     assert done == ["a", "b"]
 
 
@@ -73,7 +73,7 @@ def test_what_comes_after_a_failed_step_is_not_begun():
         under_way.add(one.name)
         return False
 
-    run_all([step("a"), later("b", "a")], work, under_way)
+    Here().run([step("a"), later("b", "a")], work, under_way)
     assert done == ["a"]
 
 
@@ -82,16 +82,16 @@ def test_an_exception_is_raised_to_the_caller():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_all([step("a")], work)
+        Here().run([step("a")], work)
 
 
 def most_at_once(machine: Machine, wanted: Resources, count: int = 4) -> tuple[int, list[tuple[str, ...]]]:
-    shares, lock = Shares(machine), threading.Lock()
+    here, lock = Here(machine), threading.Lock()
     running, most, granted = 0, 0, []
 
     def work() -> None:
         nonlocal running, most
-        with shares.take(wanted) as gpus:
+        with here.take(wanted) as gpus:
             with lock:
                 running += 1
                 most = max(most, running)

@@ -21,6 +21,11 @@ _MARKS = {"cached": ("·", "cyan"), "run": ("✓", "green"), "resumed": ("✓", 
 _WORDS = {"cached": "from cache", "run": "", "resumed": "continued", "failed": "failed", "skipped": "left out"}
 
 
+def stderr() -> Console:
+    """A console on stderr that prints text as it is."""
+    return Console(stderr=True, highlight=False)
+
+
 class TerminalReporter:
     """Shows steps as they go; use as a context manager.
 

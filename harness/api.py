@@ -1,0 +1,259 @@
+"""The harness from Python: plan a run, run it, score samples. The command line is a thin layer on these functions.
+
+    import harness
+
+    record = harness.score("adm", "samples.npz")          # a ScoreRecord
+    gfid = record.metric("gfid")
+    print(gfid.value, gfid.n, gfid.interval, record.digests["samples"])
+
+    run = harness.run("geneval", "dpg", generator="python my_model.py", progress=True)
+    print(run.scores["geneval"].metric("geneval").value, run.folder / "report.html")
+
+What the command line prints as an error is raised here: `harness.UserError` and its kinds, each with an `exit_code`.
+Work that is finished is found again under the digest of everything that determines it, as on the command line: the same
+call again returns at once, and an interrupted one continues.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.project import find_project
+from harness.contract.record import ScoreRecord
+from harness.planning.generators import DrawContext, choose_generator, existing_samples
+from harness.planning.make import RunSpec, make_plan
+from harness.planning.steps import Plan
+from harness.running.execute import run_plan
+from harness.running.failures import RunFailed, exit_code, failures
+from harness.running.setting import Reporter, Setting, make_setting
+from harness.store.run_record import RunRecord
+
+Options = Mapping[str, Any]
+"""Scorer options of one benchmark, by name: {"batch_size": 32}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that has ended: its folder, its record, and the scores."""
+
+    folder: Path
+    """`runs/<name>`, with record.json and one folder per step."""
+    record: RunRecord
+    """What happened, step by step, with every digest."""
+
+    @property
+    def scores(self) -> dict[str, ScoreRecord]:
+        """Benchmark -> its score, for every benchmark that was scored.
+
+        Raises:
+            UserError: a score is damaged, or not the one that the run wrote.
+        """
+        return self.record.scores(self.folder)
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line would end with: 0, or one of the numbers in `harness.contract.errors`."""
+        return exit_code(self.record)
+
+    def check(self) -> Run:
+        """This run, if every step has finished (items that could not be scored are in `ScoreRecord.unscored`).
+
+        Raises:
+            RunFailed: a step failed or the run was interrupted; with the steps' errors and the run's exit code.
+        """
+        problem = failures(self.record)
+        if problem:
+            raise RunFailed(problem, self.exit_code)
+        return self
+
+
+def plan(
+    *benchmarks: str,
+    suite: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    gpus: int = 1,
+    protocol: Mapping[str, Any] | None = None,
+    options: Mapping[str, Options] | None = None,
+    **drawing: Any,
+) -> Plan:
+    """What `run` with the same arguments would do, as data: `plan.steps`. Nothing runs and nothing is written.
+
+        plan = harness.plan("adm", samples="samples.npz")
+        print([step.name for step in plan.steps])
+
+    Args:
+        benchmarks: benchmarks by id.
+        suite: all benchmarks of a suite, in place of `benchmarks`.
+        limit: only the first so many images of each benchmark; such a number compares with no published one.
+        seed: other seeds draw other images.
+        gpus: GPUs to draw with.
+        protocol: changes to how images are drawn, such as {"cfg_scale": 1.75}.
+        options: changes to scorer options by benchmark, such as {"adm": {"batch_size": 32}}.
+        drawing: who draws; exactly one of generator="COMMAND" (any program, called as COMMAND --requests DIR
+            --out DIR), samples=PATH (what exists already), or an option of an installed package (`harness run --help`).
+    Raises:
+        UserError: an unknown benchmark, suite, option or generator, or a generator that cannot draw what is asked for.
+    """
+    project = find_project()
+    context = DrawContext(project=project, gpus=gpus, limit=limit, options=options or {})
+    spec = RunSpec(
+        benchmarks=benchmarks,
+        suite=suite,
+        generator=choose_generator(drawing, context),
+        limit=limit,
+        run_seed=seed,
+        protocol=protocol or {},
+        options=options or {},
+    )
+    return make_plan(spec, Catalog.load(project))
+
+
+def run(
+    *benchmarks: str,
+    suite: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    gpus: int = 1,
+    protocol: Mapping[str, Any] | None = None,
+    options: Mapping[str, Options] | None = None,
+    runtime: str = "venv",
+    scheduler: str = "here",
+    runs_dir: str | Path = "runs",
+    assets: Mapping[str, str | Path] | None = None,
+    name: str | None = None,
+    force: bool = False,
+    progress: bool = False,
+    **drawing: Any,
+) -> Run:
+    """Draw what benchmarks ask for, score it, and keep record and provenance in a run folder.
+
+        run = harness.run("adm", samples="samples.npz", progress=True)
+        print(run.scores["adm"].metric("gfid").value)
+
+    Args:
+        benchmarks, suite, limit, seed, gpus, protocol, options, drawing: as for `plan`.
+        runtime: how steps are isolated: "venv", "docker", or what an installed package adds.
+        scheduler: where steps run: "here", or what an installed package adds.
+        runs_dir: where run folders and finished work go.
+        assets: asset name -> a file or folder to use instead of the fetched one.
+        name: of the run folder; by default the plan's name and the beginning of its digest.
+        force: compute finished steps again.
+        progress: show what happens on stderr, with bars on a terminal.
+    Raises:
+        MissingAsset: a file from outside is not here; before anything runs.
+        UserError: as for `plan`.
+        RunFailed: a step failed, or the run was interrupted (also a UserError).
+    """
+    planned = plan(
+        *benchmarks,
+        suite=suite,
+        limit=limit,
+        seed=seed,
+        gpus=gpus,
+        protocol=protocol,
+        options=options,
+        **drawing,
+    )
+    project = find_project()
+    setting = make_setting(
+        project, Catalog.load(project), runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets
+    )
+    return execute(planned, setting, force=force, name=name, progress=progress).check()
+
+
+def score(
+    benchmark: str,
+    samples: str | Path,
+    *,
+    layout: str | None = None,
+    options: Options | None = None,
+    runtime: str = "venv",
+    scheduler: str = "here",
+    runs_dir: str | Path = "runs",
+    assets: Mapping[str, str | Path] | None = None,
+    name: str | None = None,
+    force: bool = False,
+    progress: bool = False,
+) -> ScoreRecord:
+    """Score samples that exist already.
+
+        record = harness.score("adm", "samples.npz", options={"batch_size": 32})
+        gfid = record.metric("gfid")
+        print(gfid.value, gfid.unit, gfid.n, gfid.interval, gfid.higher_is_better)
+        print(record.digests, record.environment, record.unscored, record.notes)
+
+    Args:
+        benchmark: by id, such as "adm".
+        samples: a sample set, an NPZ with `arr_0` (uint8, N x H x W x 3), or a folder of images.
+        layout: the name of the folder's layout, when it was made for the benchmark's original scorer.
+        options: changes to the scorer's options.
+        runtime, scheduler, runs_dir, assets, name, force, progress: as for `run`.
+    Returns:
+        The score: metrics with value, unit, n and (where one is known) a 95 % interval; digests of everything that went
+        in; items that could not be scored, with reasons.
+    Raises:
+        BadSamples: the samples are not what the benchmark needs.
+        MissingAsset: a file from outside is not here; before anything runs.
+        RunFailed: the scorer failed.
+        UserError: an unknown benchmark, option or layout.
+    """
+    project = find_project()
+    catalog = Catalog.load(project)
+    planned = plan_of_samples(catalog, benchmark, Path(samples), layout=layout, options=options)
+    setting = make_setting(
+        project, catalog, runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets
+    )
+    return execute(planned, setting, force=force, name=name, progress=progress).check().scores[benchmark]
+
+
+# --- what the command line calls --------------------------------------------------------------------------------------
+
+
+def plan_of_samples(
+    catalog: Catalog, benchmark: str, samples: Path, *, layout: str | None = None, options: Options | None = None
+) -> Plan:
+    """The plan that scores samples that exist already; see `score`."""
+    taken_as = catalog.benchmark(benchmark).layout(layout) if layout else None
+    values = {benchmark: dict(options)} if options else {}
+    spec = RunSpec(benchmarks=(benchmark,), generator=existing_samples(samples, taken_as), options=values)
+    return make_plan(spec, catalog)
+
+
+def execute(
+    plan: Plan,
+    setting: Setting,
+    *,
+    force: bool = False,
+    name: str | None = None,
+    progress: bool | Reporter = False,
+    command: Sequence[str] | None = None,
+) -> Run:
+    """Run a plan to its end; a step that fails is in the record, and raises nothing.
+
+    Args:
+        plan: what to do.
+        setting: with what; `harness.running.setting.make_setting`.
+        force: compute finished steps again.
+        name: of the run folder.
+        progress: whether to show what happens on stderr, or who is told.
+        command: for the record; by default the words of this process.
+    Raises:
+        MissingAsset: before anything runs.
+        UserError: an input or an environment variable is missing.
+    """
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]] if command is None else command
+    if progress is not True:
+        reporter = progress or None
+        record, folder = run_plan(plan, setting, force=force, run_id=name, reporter=reporter, command=command)
+        return Run(folder=folder, record=record)
+    from harness.report.console import TerminalReporter, stderr  # rich, which a silent call can do without
+
+    with TerminalReporter(stderr()) as shown:
+        record, folder = run_plan(plan, setting, force=force, run_id=name, reporter=shown, command=command)
+    return Run(folder=folder, record=record)

@@ -1,0 +1,89 @@
+"""What an installed package can add without a change to this one, by entry points.
+
+A package names what it adds in its pyproject.toml; the group says which protocol the object follows:
+
+    [project.entry-points."harness.generators"]      harness.planning.generators.GeneratorPlugin
+    [project.entry-points."harness.runtimes"]        harness.runtimes.RuntimeFactory
+    [project.entry-points."harness.schedulers"]      harness.schedulers.SchedulerFactory
+    [project.entry-points."harness.exporters"]       harness.report.exporters.Exporter
+    [project.entry-points."harness.commands"]        a click.Command, which becomes `harness NAME`
+
+    my-model = "my_package.bench:MY_MODEL"
+
+Nothing of a package is imported before what it adds is needed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import metadata
+from typing import Any
+
+from harness.contract.errors import UserError
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """The objects of one kind, by name: those of the harness, and those that installed packages add."""
+
+    group: str
+    """The entry point group, such as "harness.runtimes"."""
+    what: str
+    """What one of them is called in a message, such as "runtime"."""
+    shipped: Mapping[str, str]
+    """Name -> "module:attribute" of those that come with the harness."""
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        places = dict(self.shipped)
+        for entry in sorted(_entry_points(self.group), key=lambda entry: entry.name):
+            if not _is_importable(entry.value):  # the package's files are gone; its metadata is still there
+                continue
+            if places.get(entry.name, entry.value) != entry.value:
+                raise UserError(
+                    f"Two packages add the {self.what} '{entry.name}': {places[entry.name]} and {entry.value}; "
+                    "uninstall one of them."
+                )
+            places[entry.name] = entry.value
+        return places
+
+    def names(self) -> list[str]:
+        """All names, those of the harness first.
+
+        Raises:
+            UserError: two packages add the same name.
+        """
+        return list(self._places)
+
+    def load(self, name: str) -> Any:
+        """The object called `name`, imported now.
+
+        Raises:
+            UserError: there is none, or its package cannot be imported.
+        """
+        place = self._places.get(name)
+        if place is None:
+            near = difflib.get_close_matches(name, self._places, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self._places)}."
+            raise UserError(f"There is no {self.what} '{name}'; {hint}")
+        module, _, attribute = place.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"The {self.what} '{name}' ({place}) cannot be imported ({error}); install its package again."
+            ) from error
+
+
+@cache
+def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+    return tuple(metadata.entry_points(group=group))
+
+
+def _is_importable(place: str) -> bool:
+    return importlib.util.find_spec(place.partition(":")[0].partition(".")[0]) is not None

@@ -1,0 +1,204 @@
+"""`harness plan`, `harness run`, `harness score`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from harness import api
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.project import find_project
+from harness.cli.base import (
+    Command,
+    assignment,
+    by_benchmark,
+    command_line,
+    err,
+    out,
+    plain_table,
+    request_options,
+    setting_options,
+    yaml_value,
+)
+from harness.cli.look import print_scores, write_report
+from harness.contract.errors import EXIT_PARTLY_SCORED, MissingAsset, UserError
+from harness.planning.steps import Plan
+from harness.report.compare import protocol_note
+from harness.report.console import TerminalReporter
+from harness.running.preview import Preview, command_lines, describe, preview
+from harness.running.setting import Setting, make_setting
+
+_SETTING = ("runtime", "scheduler", "runs_dir", "assets", "images", "base_image")
+
+
+@click.command(cls=Command)
+@request_options
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
+@click.option("--dry-run", is_flag=True, help="One command line per step instead.")
+def plan(as_json: bool, dry_run: bool, **options: Any) -> None:
+    """Show what `run` would do, with the same options; nothing runs.
+
+    \b
+      harness plan --suite c2i --generator 'python my_model.py'
+      harness plan --benchmark adm --samples samples.npz --runtime docker --dry-run
+    """
+    if as_json and dry_run:
+        raise UserError("--json and --dry-run are two ways to print a plan; give one of them.")
+    force, setting = options.pop("force"), _setting(options)
+    planned = _plan(options)
+    if as_json:
+        out.print_json(json.dumps(describe(planned), default=str))
+    elif dry_run:
+        _print_command_lines(planned, setting)
+    else:
+        try:
+            out.print(_plan_table(preview(planned, setting, force=force)))
+        except MissingAsset:  # the plan is worth reading all the same
+            out.print(_plan_table([Preview(step=step, state="waits") for step in planned.steps]))
+            raise
+
+
+@click.command(cls=Command)
+@request_options
+@click.option("--dry-run", is_flag=True, help="Print one command line per step; nothing runs.")
+def run(dry_run: bool, force: bool, **options: Any) -> None:
+    """Draw what benchmarks ask for, score it, and write record and report.
+
+    \b
+      harness run --benchmark adm --generator 'python my_model.py' --limit 1000
+      harness run --suite t2i --generator 'python my_model.py' --protocol cfg_scale=4
+      harness run --benchmark adm --samples samples.npz --set adm.batch_size=32 --runtime docker
+
+    The same command again continues. Results: runs/<name>/record.json and report.html.
+    """
+    name, setting = options["name"], _setting(options)
+    planned = _plan(options)
+    if dry_run:
+        _print_command_lines(planned, setting)
+    else:
+        sys.exit(_execute(planned, setting, force=force, name=name).exit_code)
+
+
+@click.command(cls=Command)
+@click.argument("benchmark")
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    help="Sample set, NPZ or image folder; several: mean and spread too.",
+)
+@click.option("--set", "options", multiple=True, callback=assignment, metavar="KEY=VALUE", help="Scorer option.")
+@click.option("--layout", metavar="NAME", help="The folder is laid out for the original scorer, such as geneval's.")
+@click.option("--name", help="Name of the run folder.  [default: from the plan]")
+@click.option("--force", is_flag=True, help="Score again even if it was done.")
+@click.option("--dry-run", is_flag=True, help="Print one command line per step; nothing runs.")
+@setting_options
+def score(
+    benchmark: str,
+    samples: tuple[Path, ...],
+    options: dict[str, str],
+    layout: str | None,
+    name: str | None,
+    force: bool,
+    dry_run: bool,
+    **rest: Any,
+) -> None:
+    """Score samples that exist already, of any generator.
+
+    \b
+      harness score adm --samples samples.npz
+      harness score adm --samples folder/ --asset adm-imagenet256-reference=my_reference.npz
+      harness score adm --samples seed0.npz --samples seed1.npz --samples seed2.npz
+      harness score geneval --samples folder/ --layout geneval    a folder made for the original scorer
+    """
+    catalog, setting = Catalog.load(find_project()), _setting(rest)
+    # The benchmark is clear here, but the advice of scorers names it for `harness run`: both ways of writing will do.
+    named = {key if key.startswith(f"{benchmark}.") else f"{benchmark}.{key}": text for key, text in options.items()}
+    values = by_benchmark(named).get(benchmark)
+    plans = [api.plan_of_samples(catalog, benchmark, path, layout=layout, options=values) for path in samples]
+    if dry_run:
+        for planned in plans:
+            _print_command_lines(planned, setting)
+    elif len(plans) == 1:
+        sys.exit(_execute(plans[0], setting, force=force, name=name).exit_code)
+    else:
+        _execute_several(plans, setting, benchmark, force=force, name=name)
+
+
+def _plan(options: Mapping[str, Any]) -> Plan:
+    """The plan of the options that are left when those of the setting are taken out."""
+    given = dict(options)
+    given.pop("name")
+    benchmarks = given.pop("benchmarks")
+    protocol = {name: yaml_value(f"--protocol {name}", text) for name, text in given.pop("protocol").items()}
+    return api.plan(*benchmarks, protocol=protocol, options=by_benchmark(given.pop("options")), **given)
+
+
+def _setting(options: dict[str, Any]) -> Setting:
+    """The setting, from its options, which are taken out."""
+    own = {name: options.pop(name) for name in _SETTING}
+    project = find_project()
+    return make_setting(project, Catalog.load(project), **own)
+
+
+def _execute(planned: Plan, setting: Setting, *, force: bool, name: str | None) -> api.Run:
+    """Run a plan for a person: bars, errors, scores, report."""
+    catalog = Catalog.load(find_project())
+    with TerminalReporter(err) as reporter:
+        done = api.execute(planned, setting, force=force, name=name, progress=reporter, command=command_line())
+    print_scores(done.record, done.folder, catalog)
+    out.print(Text(f"{write_report(done.folder, catalog)}"), soft_wrap=True)
+    return done
+
+
+def _execute_several(plans: Sequence[Plan], setting: Setting, benchmark: str, *, force: bool, name: str | None) -> None:
+    """Score sample sets of one model one after the other, each a run of its own, and print how far they spread."""
+    from harness.report.spread import spreads  # imports scipy
+
+    scored = []
+    for number, planned in enumerate(plans, start=1):
+        done = _execute(planned, setting, force=force, name=f"{name}-{number}" if name else None)
+        if done.exit_code not in (0, EXIT_PARTLY_SCORED):
+            sys.exit(done.exit_code)
+        scored.append(done.scores[benchmark])
+    table = plain_table("metric", "mean", "one score's deviation", "95 % interval of the mean", "sample sets")
+    for row in spreads(scored):
+        label = row.metric.label or row.metric.name
+        title = f"{label} ({row.metric.category})" if row.metric.category else label
+        if row.spread is None:
+            table.add_row(title, "–", "–", f"none: {row.obstacle}", "–")
+            continue
+        low, high = row.spread.interval
+        mean, std = f"{row.spread.mean:.6g}", f"{row.spread.std:.3g}"
+        table.add_row(title, mean, std, f"{low:.6g} .. {high:.6g}", str(row.spread.n))
+    out.print(table)
+    if note := protocol_note(scored):
+        out.print(Text(note, "yellow"), soft_wrap=True)
+
+
+def _print_command_lines(planned: Plan, setting: Setting) -> None:
+    for step, line in command_lines(planned, setting):
+        click.secho(f"# {step.name}", fg="cyan")
+        click.echo(shlex.join(line))
+
+
+def _plan_table(previews: Sequence[Preview]) -> Table:
+    words = {"cached": ("finished, from cache", "cyan"), "resume": ("continues", "yellow"), "run": ("runs", "green")}
+    table = plain_table("step", "what", "environment", "GPUs", "memory", "key", "now")
+    for row in previews:
+        step = row.step
+        text, style = words.get(row.state, (f"after {', '.join(step.needs)}" if step.needs else "", "dim"))
+        gpus = str(step.resources.gpus or "")
+        memory = f"{step.resources.memory_gb:g} GB"
+        key = (row.key or "")[:12]
+        table.add_row(step.name, step.title, step.environment.name, gpus, memory, Text(key, "dim"), Text(text, style))
+    return table

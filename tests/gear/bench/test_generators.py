@@ -1,0 +1,69 @@
+"""GEAR's generators in the harness: the steps they make of a model or a tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gear.bench.generators import CORE
+from harness.catalog.project import find_project
+from harness.contract.errors import UserError
+from harness.planning.generators import DrawContext, choose_generator
+from harness.planning.steps import FileInput, Generator, OutputOf
+
+
+def drawing(**options: Any) -> Generator:
+    """The generator that these options of `harness run` choose."""
+    return choose_generator(options, DrawContext(project=find_project()))
+
+
+def test_gear_is_a_step_in_the_core_environment(toy):
+    model = toy.root / "run" / "model.pt"
+    model.parent.mkdir()
+    model.touch()
+    options = {"ema": "false", "trained-size": "384"}
+    generator = drawing(ckpt=model.parent, vq_ckpt=model, text_encoder=toy.root, draw=options)
+    (step,), samples = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
+    assert samples == OutputOf("sample-toy") and step.environment == CORE and step.resumes
+    assert step.inputs["model.pt"] == step.inputs["vq-ckpt.pt"] == FileInput(model)
+    assert step.inputs["text-encoder"] == FileInput(toy.root.resolve())
+    assert step.argv == (
+        *("{python}", "-m", "gear", "sample", "--ckpt", "{in}/model.pt", "--vq-ckpt", "{in}/vq-ckpt.pt"),
+        *("--text-encoder", "{in}/text-encoder", "--no-ema", "--trained-size", "384"),
+        *("--form", "npz", "--requests", "{in}/requests", "--out", "{out}"),
+    )
+
+
+def test_a_published_model_keeps_the_name_that_tells_its_size(toy):
+    (toy.root / "c2i_B_384.pt").touch()
+    generator = drawing(ckpt=toy.root / "c2i_B_384.pt")
+    (step,), _ = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
+    assert step.argv[4:6] == ("--ckpt", "{in}/c2i_B_384.pt")
+
+
+def test_a_converted_folder_is_a_model(toy):
+    folder = toy.root / "gear-b"
+    folder.mkdir()
+    for name in ("config.json", "vq.safetensors"):
+        (folder / name).touch()
+    generator = drawing(ckpt=folder)
+    (step,), _ = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
+    assert step.inputs["model-gear-b"] == FileInput(folder) and step.argv[5] == "{in}/model-gear-b"
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), [("cfg-scale", "2", "no such option"), ("ema", "no", "true")])
+def test_an_option_of_drawing_that_is_not_known_is_refused(toy, name: str, value: str, sentence: str):
+    (toy.root / "model.pt").touch()
+    with pytest.raises(UserError, match=sentence):
+        drawing(ckpt=toy.root, draw={name: value})
+
+
+def test_a_checkpoint_that_is_not_there_is_named(toy):
+    with pytest.raises(UserError, match=r"holds no model\.pt"):
+        drawing(ckpt=toy.root)
+
+
+def test_a_checkpoint_whose_place_does_not_exist_is_named(toy):
+    with pytest.raises(UserError, match=r"nothing\.pt: does not exist"):
+        drawing(ckpt=toy.root / "nothing.pt")
