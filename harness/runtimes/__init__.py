@@ -7,16 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.catalog.plugins import Plugins
+from harness.catalog.plugins import RUNTIMES
 from harness.catalog.project import Project
 from harness.planning.steps import Environment, Step
-
-RUNTIMES = Plugins(
-    "harness.runtimes",
-    "runtime",
-    {"venv": "harness.runtimes.venv:VenvRuntime", "docker": "harness.runtimes.docker:DockerRuntime"},
-)
-"""Ways of isolating a step, by the name that `--runtime` takes; each is a `RuntimeFactory`."""
 
 
 @dataclass(frozen=True, kw_only=True)
