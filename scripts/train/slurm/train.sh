@@ -2,7 +2,7 @@
 # One stage of training on one node or several, queued again until it is done. The run folder must be on a file system
 # that all nodes share.
 #
-#   sbatch [--nodes=N] [more options of sbatch] scripts/train/slurm/train.sh train e2e --preset imagenet-xl-vq ... --out ...
+#   sbatch [--nodes=N] [other options] scripts/train/slurm/train.sh train e2e --preset imagenet-xl-vq ... --out ...
 #
 # What to change for a cluster: --gres, --time, --partition, and PYTHON (an interpreter with gear installed).
 #   PYTHON        [python3]
@@ -11,9 +11,9 @@
 #   MAX_REQUEUE   how often the job may be queued again after a stop that saved   [1000]
 #
 # One task per node starts torchrun's agent, and that one process per GPU.
-# Two minutes before the time limit Slurm sends SIGUSR1; training saves a checkpoint and ends with status 75, and the job
-# queues itself again under the same id. If the time runs out sooner, or a node fails, training resumes from the last
-# checkpoint.
+# Two minutes before the time limit Slurm sends SIGUSR1; training saves a checkpoint and ends with status 75, and the
+# job queues itself again under the same id. If the time runs out sooner, or a node fails, training resumes from the
+# last checkpoint.
 #SBATCH --job-name=gear
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1

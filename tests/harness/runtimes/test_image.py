@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,15 @@ COPY --chown=1:1 ./harness/contract/ \\
 COPY benchmarks/${BENCHMARK} /app/benchmarks/${BENCHMARK}
 """
 TOY = Environment(name="toy", image="any", build_arguments=(("BENCHMARK", "toy"),))
+
+
+ROOT = Path(__file__).parents[3]
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Package -> its line of the lock, without hashes."""
+    lines = [line for line in lock.read_text().splitlines() if "==" in line and not line.startswith((" ", "#"))]
+    return {line.partition("==")[0]: line for line in lines}
 
 
 @pytest.fixture
@@ -106,6 +116,16 @@ def test_a_scorer_that_names_no_image_is_built_by_the_common_dockerfile(monkeypa
     assert dict(variant.build_arguments) == {"BENCHMARK": "geneval", "LOCK": "requirements.lock", "PYTHON": "3.11"}
     own = scorer_environment(catalog.benchmark("wise"))
     assert (own.name, own.image, own.build_arguments) == ("wise", "wise", ())
+
+
+def test_scorers_with_pytorch_install_over_the_shared_layer_without_replacing_its_large_packages():
+    """The lock's line for PyTorch is also what the Dockerfile goes by."""
+    shared = pins(ROOT / "docker/scorer/torch.lock")
+    large = {name for name in shared if name in {"torch", "torchvision", "triton"} or name.startswith("nvidia-")}
+    with_pytorch = {path: pins(path) for path in ROOT.glob("benchmarks/*/requirements.lock") if "torch" in pins(path)}
+    assert len(with_pytorch) >= 5
+    for path, own in with_pytorch.items():
+        assert {name: own[name] for name in large & set(own)} == {name: shared[name] for name in large & set(own)}, path
 
 
 def test_every_shipped_image_holds_the_code_of_its_scorers(monkeypatch):
