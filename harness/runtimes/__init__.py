@@ -99,7 +99,7 @@ class RuntimeOptions:
     base_image: str | None = None
     """Docker: the image the others start from (`BASE_IMAGE`)."""
     images: Mapping[str, str] = field(default_factory=dict)
-    """Docker: a ready image to use instead of building `docker/<name>`, by name."""
+    """Docker: a ready image to use instead of building one, by the environment's name (a scorer's: its benchmark's)."""
 
 
 class RuntimeFactory(Protocol):
