@@ -460,13 +460,12 @@ def _report(run_dir: Path, catalog: Catalog) -> Path:
 
 
 def _print_scores(record: RunRecord, run_dir: Path, catalog: Catalog) -> None:
-    from harness.report.declared import labelled
     from harness.report.sections import ScoreColumn
     from harness.report.table import score_table
 
     label = str(record.generator.get("name") or record.run)
     for name, scored in record.scores(run_dir).items():
-        column = ScoreColumn(label=label, record=labelled(scored, catalog.benchmarks.get(name)))
+        column = ScoreColumn(label=label, record=scored)
         out.print(score_table([column], title=name))
         for note in scored.notes:
             out.print(Text(f"  note: {note}", "dim"), soft_wrap=True)

@@ -23,7 +23,6 @@ TRAINING_ONLY = (
     "gear/losses",
     "gear/teachers",
     "gear/data",
-    "gear/features",
     "gear/align.py",
     "gear/cli",
 )
