@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gear.assets import digest_of, find_asset, state_of
+from gear.assets import digest_of, files_of, find_asset, state_of
 from gear.config import RunConfig
-from gear.features.clip import clip_files
 from gear.teachers import weights_of
 from gear.text import weights_digest, weights_source
 
@@ -38,7 +37,11 @@ def needed_files(config: RunConfig) -> list[Need]:
     ):
         needs.append(Need(purpose="Frechet distances while training", source=watch.features_weights))
     if watch.coco_every:
-        needs += [Need(purpose="CLIPScores while training", source=file) for file in clip_files(watch.coco_clip)]
+        from harness.scoring.networks.clip import FILES as CLIP_FILES
+
+        needs += [
+            Need(purpose="CLIPScores while training", source=file) for file in files_of(watch.coco_clip, CLIP_FILES)
+        ]
     starts = ((phase, stage.init) for phase, stage in config.stages.items())
     needs += [Need(purpose=f"start of stage {phase} without --init", source=init) for phase, init in starts if init]
     return needs

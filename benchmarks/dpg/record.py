@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.dpg.interface import METRICS
 from benchmarks.dpg.questions import Item
 from benchmarks.dpg.scores import ImageScore, MissingParent, category_scores, dpg_score, score_image
 from harness.contract.record import Metric
 from harness.metrics.interval import wilson_interval
+from harness.scoring.interface import Metrics
 
 IMAGES_PER_PROMPT = 4
 """More of them are ignored, as the original's grid has no room for them."""
@@ -55,31 +57,14 @@ def score_prompts(rows: Sequence[Row], items: Mapping[str, Item], *, lenient: bo
 
 def metrics(compared: Scored, corrected: Scored) -> list[Metric]:
     """The score as the original computes it, the score with every question, and the original's categories."""
+    make = Metrics(METRICS).make
     found = [
-        Metric(
-            name=name,
-            label=label,
-            value=dpg_score(scored.prompts) if scored.prompts else None,
-            higher_is_better=True,
-            n=len(scored.prompts),
-        )
-        for name, label, scored in (
-            ("dpg", "DPG-Bench", compared),
-            ("dpg_corrected", "DPG-Bench, corrected", corrected),
-        )
+        make(name, dpg_score(scored.prompts) if scored.prompts else None, n=len(scored.prompts))
+        for name, scored in (("dpg", compared), ("dpg_corrected", corrected))
     ]
-    for level, broad in (("category_score", True), ("detail_score", False)):
-        for name, category in category_scores(compared.items, compared.prompts, broad=broad).items():
-            low, high = wilson_interval(category.yes, category.questions)
-            found.append(
-                Metric(
-                    name=level,
-                    value=category.score,
-                    higher_is_better=True,
-                    n=category.questions,
-                    category=name,
-                    interval=(100 * low, 100 * high),
-                    label=name,
-                )
-            )
+    for name, broad in (("category_score", True), ("detail_score", False)):
+        for category, answers in category_scores(compared.items, compared.prompts, broad=broad).items():
+            low, high = wilson_interval(answers.yes, answers.questions)
+            interval = 100 * low, 100 * high
+            found.append(make(name, answers.score, n=answers.questions, category=category, interval=interval))
     return found

@@ -1,4 +1,4 @@
-"""What a reader of GenEval's numbers must know: the notes of its record."""
+"""What goes into GenEval's record: metrics, and what a reader of the numbers must know."""
 
 from __future__ import annotations
 
@@ -6,9 +6,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.geneval.interface import METRICS
+from harness.contract.record import Metric
+from harness.metrics.interval import wilson_interval
+from harness.scoring.interface import Metrics
+from harness.scoring.verdicts import Summary
+
 FULL_COUNT = 553 * 4
 _OPENING = "a photo of "
 """Of every prompt of `geneval`, and of none of `geneval_long`."""
+
+
+def metrics(summary: Summary) -> Sequence[Metric]:
+    """The numbers of the record: overall, share of images, share of prompts, and one per task."""
+    make = Metrics(METRICS).make
+    rows = [
+        make("geneval", summary.overall, n=summary.images),
+        _share("correct_images", summary.correct_images, summary.images),
+        _share("correct_prompts", summary.correct_prompts, summary.prompts),
+    ]
+    return rows + [_share("task_score", task.correct, task.images, tag) for tag, task in summary.tasks.items()]
+
+
+def _share(name: str, hits: int, count: int, category: str | None = None) -> Metric:
+    interval = wilson_interval(hits, count)
+    return Metrics(METRICS).make(name, hits / count, n=count, interval=interval, category=category)
 
 
 def notes(benchmark: str, judged: Sequence[Mapping[str, Any]], files: Mapping[str, Path], count: int) -> list[str]:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.wise.options import Options
+from benchmarks.wise.interface import METRICS, Options
 from benchmarks.wise.protocols import WiseProtocol
 from benchmarks.wise.scores import Scores, aggregate
 from harness.contract.files import write_atomically
 from harness.contract.record import Metric
 from harness.metrics.interval import wilson_interval
+from harness.scoring.interface import Metrics
 
 Row = dict[str, Any]
 
@@ -22,7 +23,7 @@ def metrics(protocol: WiseProtocol, rows: Sequence[Row], repeats: int) -> list[M
     scored = [row for row in rows if row["score"] is not None]
     pooled = aggregate(protocol, ((row["prompt_id"], row["score"]) for row in scored))
     found = [
-        Metric(name="wiscore", value=pooled.overall, higher_is_better=True, n=len(scored), label="WiScore"),
+        Metrics(METRICS).make("wiscore", pooled.overall, n=len(scored)),
         *spread_metrics(protocol, scored, repeats),
     ]
     return found + [
@@ -39,13 +40,8 @@ def spread_metrics(protocol: WiseProtocol, scored: Sequence[Row], repeats: int) 
     known = [value for value in overall if value is not None]
     if len(known) < repeats:
         return []
-    count = len(scored) // repeats
-    return [
-        Metric(name="wiscore_lowest", value=min(known), higher_is_better=True, n=count, label="WiScore, lowest round"),
-        Metric(
-            name="wiscore_highest", value=max(known), higher_is_better=True, n=count, label="WiScore, highest round"
-        ),
-    ]
+    count, make = len(scored) // repeats, Metrics(METRICS).make
+    return [make("wiscore_lowest", min(known), n=count), make("wiscore_highest", max(known), n=count)]
 
 
 def _category_metric(name: str, pooled: Scores, repeats: int) -> Metric:
@@ -53,15 +49,7 @@ def _category_metric(name: str, pooled: Scores, repeats: int) -> Metric:
     # Answers about one image in several rounds are not independent.
     is_binomial = category.is_share and repeats == 1
     interval = wilson_interval(int(category.total), category.count) if is_binomial else None
-    return Metric(
-        name="category_score",
-        value=category.mean,
-        higher_is_better=True,
-        n=category.count,
-        category=name,
-        interval=interval,
-        label=name.capitalize(),
-    )
+    return Metrics(METRICS).make("category_score", category.mean, n=category.count, interval=interval, category=name)
 
 
 def notes(protocol: WiseProtocol, rows: Sequence[Row], options: Options, count: int) -> list[str]:

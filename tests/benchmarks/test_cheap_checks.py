@@ -54,8 +54,8 @@ WRONG = {
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """To load one, or to take an asset from this folder, is to be too late."""
     monkeypatch.setitem(sys.modules, "benchmarks.adm.inception_graph", None)  # type: ignore[arg-type]
-    monkeypatch.setattr("benchmarks.gpic.dinov2.DINOv2Features", None)
-    monkeypatch.setattr(coco, "FIDFeatures", None)
+    monkeypatch.setitem(sys.modules, "benchmarks.gpic.dinov2", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "harness.scoring.networks.inception", None)  # type: ignore[arg-type]
 
 
 def job(folder: Path, images_u8: np.ndarray, assets: Path | None = None, **given: Any) -> StageJob[SampleSet]:

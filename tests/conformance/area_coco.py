@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.coco.dataset import CocoParquet, selection
-from benchmarks.coco.evaluation import Options, fid
+from benchmarks.coco.evaluation import fid
+from benchmarks.coco.interface import Options
 from benchmarks.coco.scorer import real_batches
-from gear.data.coco import CocoSelection
 from harness.contract.images import to_square
 from harness.metrics.clip_score import clip_score, cosines
+from harness.scoring.coco import CocoParquet, CocoSelection, selection
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_case
 
 AREA = "coco"
@@ -73,7 +73,7 @@ def check_selection(meta: Meta, arrays: Arrays, folder: Path) -> Iterator[Result
         real[places] = images_u8
     drawn = np.stack([brought_to_size(arrays[f"generated_raw_{i}"], size) for i in range(len(rows))])
     yield check_equal("real images", real, arrays["gt_processed"])
-    online = CocoSelection(folder / meta["parquet_dir"], meta["num_samples"], meta["seed"])
+    online = CocoSelection(dataset, meta["num_samples"], meta["seed"])
     yield check_equal("captions of the online monitor", online.captions, expected["captions"])
     yield check_equal("real images of the online monitor", online.images(0, len(rows), size), arrays["gt_processed"])
     yield check_equal("drawn images", drawn, arrays["generated_processed"])
@@ -102,11 +102,11 @@ def check_network(meta: Meta, arrays: Arrays) -> Iterator[Result]:
     """The scorer's FID network with the recipe's weights: features of every input, and the blocks' channel means."""
     import torch
 
-    from benchmarks.coco.fid_inception import FIDInception
+    from harness.scoring.networks.inception import InceptionV3
 
-    network = FIDInception()
+    network = InceptionV3()
     weights = {key: torch.from_numpy(filled(key, shape, meta["seed"])) for key, shape in meta["state_dict"].items()}
-    network.network.load_state_dict(weights)
+    network.load_state_dict(weights)
     relative, share = (float(number) for number in re.findall(r"\d[\d.e-]*", meta["tolerance"])[:2])
     with torch.inference_mode():
         blocks = network.blocks(torch.from_numpy(arrays["input_0"]))

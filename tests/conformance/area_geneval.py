@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.geneval.colors import color_classifier, color_prompts, crop_object, nearest_colors
-from benchmarks.geneval.options import Options
-from benchmarks.geneval.scores import printed, summarise
+from benchmarks.geneval.interface import Options
 from benchmarks.geneval.verdict import Verdict, judge
 from harness.contract.files import read_json_lines
+from harness.scoring.verdicts import printed, summarise
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_json
 
 AREA = "geneval"
@@ -56,7 +56,7 @@ def check_verdicts(path: Path) -> Iterator[Result]:
 
 
 def judge_case(case: Case) -> Verdict:
-    options = Options.from_mapping(our_options(case["options"]))
+    options = Options.read(our_options(case["options"]), "geneval")
     boxes = {
         name: np.array([[*found["box"], found["score"]] for found in group], np.float32).reshape(-1, 5)
         for name, group in case["detections"].items()

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpic.evaluation import Options, Reference, evaluate
+from benchmarks.gpic.evaluation import Reference, evaluate
+from benchmarks.gpic.interface import Options
 from benchmarks.gpic.prompts import build_prompts
 from harness.contract.files import read_json_lines
 from harness.metrics.distances import euclidean_distances

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from gear.data.loader import Batch
 from gear.data.transforms import adm_center_crop, center_crop, short_side_resize, to_array
-from gear.features.inception import InceptionV3
 from gear.losses import LPIPS, LossConfig, LossHead, PatchDiscriminator
 from gear.tokenizers import EntropyTerms, QuantizerLosses
 from harness.metrics import image
 from harness.metrics.frechet import frechet_distance, statistics
+from harness.scoring.networks.inception import InceptionV3
 from tests.conformance.area_tokenizers import tensor, under
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_case
 from tests.conformance.hash_weights import hash_weights

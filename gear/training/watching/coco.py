@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 
 from gear.ar.t2i import TextToImageAR
-from gear.data.coco import CocoSelection
-from gear.features.clip import ClipCosines
+from gear.assets import find_folder
 from gear.training.processes.distributed import rows_of_all, world
 from gear.training.stages.stage import Stage
 from gear.training.watching.drawing import ImagesU8, in_batches, models_of, to_01
@@ -27,6 +26,9 @@ from harness.contract.images import to_square
 from harness.contract.requests import Prompt, Protocol, prompt_requests
 from harness.metrics.clip_score import clip_score
 from harness.metrics.frechet import Statistics, frechet_distance, statistics
+from harness.scoring.coco import CocoParquet, CocoSelection
+from harness.scoring.networks.clip import FILES as CLIP_FILES
+from harness.scoring.networks.clip import ClipCosines
 
 
 class CocoMonitor:
@@ -41,7 +43,8 @@ class CocoMonitor:
                 f"watch.coco_every has captions drawn, which stage {stage.phase} cannot; set watch.coco_every=0."
             )
         assert config.coco_dir is not None
-        self.selection = CocoSelection(Path(config.coco_dir).expanduser(), config.coco_images, config.coco_seed)
+        dataset = CocoParquet(Path(config.coco_dir).expanduser(), setting="--set watch.coco_dir=DIR")
+        self.selection = CocoSelection(dataset, config.coco_images, config.coco_seed)
         count, me = len(self.selection), world()
         if count < max(2, me.size):
             raise UserError(
@@ -49,9 +52,9 @@ class CocoMonitor:
                 "watch.coco_images, or give more rows."
             )
         self.start, self.stop = count * me.rank // me.size, count * (me.rank + 1) // me.size
-        self.cosines = ClipCosines(
-            config.coco_clip, stage.device, setting="watch.coco_clip", batch_size=config.batch_size
-        )
+        clip = find_folder(config.coco_clip, CLIP_FILES, purpose="a CLIPScore", setting="watch.coco_clip")
+        fix = f"name a folder with {', '.join(CLIP_FILES)}: --set watch.coco_clip=DIR."
+        self.cosines = ClipCosines(clip, stage.device, fix=fix, batch_size=config.batch_size)
         self._reference: Statistics | None = None
 
     def measure(self) -> dict[str, float]:

@@ -64,14 +64,14 @@ def build_extractor(config: WatchConfig, device: torch.device) -> Extractor:
 
 
 def _inception(weights: Path, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    from gear.features.inception import InceptionV3
+    from harness.scoring.networks.inception import InceptionV3
 
     return InceptionV3.from_file(weights).to(device)
 
 
 def _lite0(weights: Path | None, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """Pooled features (1,280) of EfficientNet-Lite0 at 128 px."""
-    from gear.teachers.lite0 import load_lite0
+    from harness.scoring.networks.lite0 import load_lite0
 
     network = load_lite0(weights).float().to(device)
 

@@ -1,4 +1,4 @@
-"""From verdicts to GenEval's numbers: a share per task, and their plain mean, which is the score.
+"""Right or wrong per image, summed up as GenEval does: a share per task, and their plain mean, which is the score.
 
 The overall score is not the share of right images: every task weighs the same, whatever its number of prompts.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from harness.contract.record import Metric
-from harness.metrics.interval import wilson_interval
+from harness.contract.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """One of the six tasks."""
+    """One task of a benchmark, such as "counting"."""
 
     correct: int
     images: int
@@ -94,24 +94,13 @@ def printed(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def metrics(summary: Summary) -> Sequence[Metric]:
-    """The numbers of the record: overall, share of images, share of prompts, and one per task."""
-    rows = [
-        Metric(name="geneval", value=summary.overall, higher_is_better=True, n=summary.images, label="GenEval"),
-        _share("correct_images", "Right images", summary.correct_images, summary.images),
-        _share("correct_prompts", "Prompts with a right image", summary.correct_prompts, summary.prompts),
-    ]
-    rows += [_share("task_score", tag, task.correct, task.images, tag) for tag, task in summary.tasks.items()]
-    return rows
+def write_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write verdicts as GenEval's own evaluation does, so that its summary reads them too.
 
-
-def _share(name: str, label: str, hits: int, count: int, category: str | None = None) -> Metric:
-    return Metric(
-        name=name,
-        value=hits / count,
-        higher_is_better=True,
-        n=count,
-        category=category,
-        interval=wilson_interval(hits, count),
-        label=label,
-    )
+    A JSON object per image; `metadata` and `details` are JSON text inside it, as in the original.
+    """
+    with write_atomically(path, "w") as handle:
+        for row in rows:
+            theirs = {name: row[name] for name in ("filename", "tag", "prompt", "correct", "reason")}
+            texts = {name: json.dumps(row[name], ensure_ascii=False) for name in ("metadata", "details")}
+            handle.write(json.dumps({**theirs, **texts}, ensure_ascii=False) + "\n")

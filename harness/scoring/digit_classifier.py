@@ -1,7 +1,7 @@
 """Which digit is it? A kernel classifier fitted on real digits in closed form, in seconds and without chance.
 
 Ridge regression of one-hot targets with a Gaussian kernel on ink maps. On 1,000 held-out digits in two colours each it
-is right in about 97 of 100; `scorer.py` measures that again in every run and reports it beside the samples' accuracy.
+is right in about 97 of 100; the scorers of the demo measure that again in every run and report it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 Array = npt.NDArray[Any]
 
@@ -26,12 +25,14 @@ class DigitClassifier:
 
     def __init__(self, images_u8: Array, labels: Array) -> None:
         """images_u8 (N, H, W, 3) uint8, labels (N,) from 0; the first MAX_TRAINING_IMAGES are used."""
+        from scipy.linalg import solve
+
         self._training = ink_maps(images_u8[:MAX_TRAINING_IMAGES])
         labels = labels[:MAX_TRAINING_IMAGES]
         targets = 2.0 * np.eye(int(labels.max()) + 1, dtype=np.float32)[labels] - 1.0
         kernel = _kernel(self._training, self._training)
         kernel[np.diag_indices_from(kernel)] += RIDGE
-        self._weights: Array = scipy.linalg.solve(kernel, targets, assume_a="pos", overwrite_a=True)
+        self._weights: Array = solve(kernel, targets, assume_a="pos", overwrite_a=True)
 
     def predict(self, images_u8: Array) -> Array:
         """(N, H, W, 3) uint8 -> (N,) int64 classes."""

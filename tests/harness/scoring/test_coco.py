@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.coco.dataset import CocoParquet, selection
-from benchmarks.coco.request_set import main
-from harness.contract.errors import MissingAsset
-from harness.contract.files import write_json
-from harness.contract.requests import RequestSet
+from harness.contract.errors import EnvironmentFailure, MissingAsset
+from harness.scoring.coco import CocoParquet, CocoSelection, selection
 
 
 def png(level: int) -> bytes:
@@ -68,25 +66,30 @@ def test_the_selection_is_capped_and_permuted() -> None:
     np.testing.assert_array_equal(selection(10, 4, 42), np.random.RandomState(42).permutation(10)[:4])
 
 
-def test_the_request_set_follows_the_selection(folder: Path, tmp_path: Path) -> None:
-    spec = {
-        "benchmark": "coco",
-        "version": 1,
-        "protocol": {"image_size": 32},
-        "requests": {"num_samples": 4, "selection_seed": 42},
-        "limit": None,
-        "run_seed": 0,
-    }
-    write_json(tmp_path / "spec.json", spec)
-    arguments = ["--spec", tmp_path / "spec.json", "--assets", folder.parent, "--out", tmp_path / "out"]
-    assert main([str(argument) for argument in arguments]) == 0
-    wanted = [f"caption {row}" for row in selection(10, 4, 42)]
-    assert [request.prompt for request in RequestSet.read(tmp_path / "out")] == wanted
+def test_captions_and_images_come_in_the_order_of_the_permutation(folder: Path) -> None:
+    chosen = CocoSelection(CocoParquet(folder), 4, seed=42)
+    rows = np.random.RandomState(42).permutation(10)[:4]
+    (folder / "nowhere.png").write_bytes(png(9))
+    assert chosen.captions == [f"caption {row}" for row in rows]
+    assert chosen.images(0, 4, 2)[:, 0, 0, 0].tolist() == rows.tolist()
+    np.testing.assert_array_equal(chosen.images(1, 3, 2)[:, 0, 0, 0], rows[1:3])
+
+
+def test_all_rows_are_taken_where_more_are_asked_for(folder: Path) -> None:
+    chosen = CocoSelection(CocoParquet(folder), 1000, seed=42)
+    assert sorted(chosen.images(0, len(chosen), 4)[:, 0, 0, 0]) == list(range(10))
+
+
+def test_the_first_caption_counts_where_a_row_has_several(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [png(0)], "caption": [["first", "second"]]}), tmp_path / "a.parquet")
+    assert CocoParquet(tmp_path).captions() == ["first"]
 
 
 def test_a_folder_without_parquet_or_columns_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingAsset, match="holds no parquet files"):
+    with pytest.raises(MissingAsset, match=r"holds no \*\.parquet files; name their folder: --asset coco-val2017=DIR"):
         CocoParquet(tmp_path)
+    with pytest.raises(MissingAsset, match=r"name their folder: --set watch\.coco_dir=DIR"):
+        CocoParquet(tmp_path, setting="--set watch.coco_dir=DIR")
     pq.write_table(pa.table({"image": [b""], "text": ["x"]}), tmp_path / "val.parquet")
     with pytest.raises(MissingAsset, match="has no column 'caption'"):
         CocoParquet(tmp_path)
@@ -96,3 +99,18 @@ def test_an_unreadable_image_is_named_with_its_row(folder: Path) -> None:
     (folder / "8.png").unlink()
     with pytest.raises(MissingAsset, match=r"val-2\.parquet: row 8 names the image .*8\.png"):
         list(CocoParquet(folder).images({8}))
+
+
+def test_a_cell_or_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"no image"], "caption": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(MissingAsset, match=r"a\.parquet: row 0 holds no readable image"):
+        CocoSelection(CocoParquet(tmp_path), 2, 42).images(0, 1, 4)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MissingAsset, match=r"a\.parquet: cannot be read as parquet"):
+        CocoParquet(tmp_path)
+
+
+def test_without_pyarrow_one_sentence_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(EnvironmentFailure, match=r"pip install 'gear-harness\[coco\]'"):
+        CocoParquet(folder)

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from harness.contract.digest import digest_json, sha256_file
-from harness.contract.errors import MissingAsset
+from harness.contract.errors import EnvironmentFailure, MissingAsset
+from harness.contract.images import to_square
 
 Array = npt.NDArray[Any]
 
@@ -25,22 +26,22 @@ ROWS_AT_A_TIME = 32
 
 
 class CocoParquet:
-    """A folder of parquet files. Raises MissingAsset when there are none, or they lack the two columns."""
+    """A folder of parquet files."""
 
-    def __init__(self, folder: Path) -> None:
-        import pyarrow.parquet
+    def __init__(self, folder: Path, *, setting: str = "--asset coco-val2017=DIR") -> None:
+        """Open the files; images stay unread.
 
+        Args:
+            folder: with `*.parquet`.
+            setting: how the user names the folder, for messages.
+        Raises:
+            MissingAsset: there are none, or they lack one of the two columns.
+            EnvironmentFailure: pyarrow is not installed.
+        """
         self.files = sorted(folder.glob("*.parquet"))
         if not self.files:
-            raise MissingAsset(f"{folder}: holds no parquet files; give their folder: --asset coco-val2017=DIR")
-        try:
-            self._tables = [pyarrow.parquet.ParquetFile(path) for path in self.files]
-        except (OSError, pyarrow.ArrowException) as error:
-            raise MissingAsset(f"{folder}: cannot be read as parquet ({error}); fetch the files again.") from error
-        for path, table in zip(self.files, self._tables, strict=True):
-            missing = set(COLUMNS) - set(table.schema_arrow.names)
-            if missing:
-                raise MissingAsset(f"{path}: has no column '{sorted(missing)[0]}'; it needs {' and '.join(COLUMNS)}.")
+            raise MissingAsset(f"{folder}: holds no *.parquet files; name their folder: {setting}")
+        self._tables = [_opened(path) for path in self.files]
 
     def __len__(self) -> int:
         return sum(table.metadata.num_rows for table in self._tables)
@@ -69,9 +70,49 @@ class CocoParquet:
                     row += 1
 
 
+class CocoSelection:
+    """Captions, and their images on demand; both by place in the selection."""
+
+    def __init__(self, dataset: CocoParquet, num_samples: int, seed: int) -> None:
+        self.dataset = dataset
+        captions = dataset.captions()
+        self.rows = selection(len(captions), num_samples, seed)
+        self.captions = [captions[row] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, start: int, stop: int, size: int) -> npt.NDArray[np.uint8]:
+        """(stop - start, size, size, 3) uint8 of the places start to stop. One pass over the files."""
+        place_of = {int(row): place for place, row in enumerate(self.rows[start:stop])}
+        images = np.empty((len(place_of), size, size, 3), np.uint8)
+        for row, image in self.dataset.images(set(place_of)):
+            images[place_of[row]] = np.asarray(to_square(image, size))
+        return images
+
+
 def selection(total: int, num_samples: int, seed: int) -> Array:
     """(min(num_samples, total),) int64 rows, in the order in which they are drawn and scored."""
     return np.random.RandomState(seed).permutation(total)[:num_samples]
+
+
+def _opened(path: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise EnvironmentFailure(
+            "COCO's parquet files are read with pyarrow, which is not installed; install it with: "
+            "pip install 'gear-harness[coco]'"
+        ) from error
+    try:
+        table = pyarrow.parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise MissingAsset(f"{path}: cannot be read as parquet ({error}); fetch it again.") from error
+    missing = set(COLUMNS) - set(table.schema_arrow.names)
+    if missing:
+        raise MissingAsset(f"{path}: has no column '{min(missing)}'; it needs {' and '.join(COLUMNS)}.")
+    return table
 
 
 def _image(cell: Any, path: Path, row: int) -> Image.Image:

