@@ -39,7 +39,16 @@ from harness.cli.base import (
 )
 from harness.cli.console import TerminalReporter
 from harness.cli.layout import layout_command
-from harness.contract.errors import EXIT_PARTLY_SCORED, MissingAsset, UserError
+from harness.contract.errors import (
+    EXIT_DEFECT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_PARTLY_SCORED,
+    SCORER_STATUSES,
+    MissingAsset,
+    UserError,
+    describe_statuses,
+)
 from harness.contract.record import ScoreRecord
 from harness.planning.check import check_plan, compare_with_expected, full_check_plan
 from harness.planning.generators import command_generator, existing_samples, gear_generator
@@ -53,9 +62,7 @@ from harness.running.preview import Preview, command_lines, describe, preview
 from harness.running.setting import Setting
 from harness.store.run_record import RECORD_FILE, RunRecord, find_runs
 
-EXIT_CODES = """\b
-Exit status: 0 done   2 usage or input   3 samples not as needed   4 asset missing
-             5 some items unscored   6 environment failed   1 a step failed   130 interrupted"""
+EXIT_CODES = describe_statuses(*SCORER_STATUSES, EXIT_INTERRUPTED)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -213,7 +220,7 @@ def check(benchmark: str, full: bool, **options: Any) -> None:
         setting = make_setting(project, **options)
     with TerminalReporter(err) as reporter:
         record, run_dir = run_plan(plan, setting, force=not full, reporter=reporter, command=command_line())
-    if exit_code(record) not in (0, 5):
+    if exit_code(record) not in (EXIT_OK, EXIT_PARTLY_SCORED):
         sys.exit(exit_code(record))
     comparisons = compare_with_expected(chosen, record.scores(run_dir)[chosen.id], full=full)
     table = plain_table("metric", "got", "expected", "off by", "allowed", "")
@@ -227,7 +234,7 @@ def check(benchmark: str, full: bool, **options: Any) -> None:
         log = run_dir / record.step(f"score-{chosen.id}").folder / "log.txt"
         problem = f"{chosen.id} does not give the known answer under {options['runtime']}"
         err.print(Text(f"{problem}: do not trust its numbers on this machine. Its log: {log}", "red"), soft_wrap=True)
-        sys.exit(1)
+        sys.exit(EXIT_DEFECT)
 
 
 def _execute(plan: Plan, setting: Setting, catalog: Catalog, *, force: bool, run_id: str | None) -> None:
@@ -252,7 +259,7 @@ def _execute_several(
             )
         _print_scores(record, run_dir, catalog)
         out.print(Text(f"{_report(run_dir, catalog)}"), soft_wrap=True)
-        if exit_code(record) not in (0, EXIT_PARTLY_SCORED):
+        if exit_code(record) not in (EXIT_OK, EXIT_PARTLY_SCORED):
             sys.exit(exit_code(record))
         scored.append(record.scores(run_dir)[benchmark])
     table = plain_table("metric", "mean", "one score's deviation", "95 % interval of the mean", "sample sets")

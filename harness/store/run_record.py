@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.digest import sha256_file
-from harness.contract.errors import UserError
+from harness.contract.errors import EXIT_PARTLY_SCORED, UserError
 from harness.contract.fields import build
 from harness.contract.files import read_head, write_json
 from harness.contract.record import SCORE_FILE, ScoreRecord
@@ -51,7 +51,7 @@ class StepResult:
     digest: str | None = None
     """Of the output."""
     exit_code: int | None = None
-    """5: scored, but some items could not be."""
+    """Of its program; its meaning is in `harness.contract.errors`."""
     seconds: float = 0.0
     """In this run: near zero for a step found finished."""
     computed_s: float | None = None
@@ -73,7 +73,7 @@ class StepResult:
     @property
     def is_partly_scored(self) -> bool:
         """Scored, but some items could not be."""
-        return self.exit_code == 5
+        return self.exit_code == EXIT_PARTLY_SCORED
 
 
 @dataclass(frozen=True, kw_only=True)
