@@ -14,10 +14,11 @@ from gear.training.identity import claim
 from gear.training.processes.distributed import main_decides, wait_for_all, world
 from gear.training.randomness import seed_micro_batch
 from gear.training.stages.stage import Stage
-from gear.training.stopping import EXIT_INTERRUPTED, noted_signals
+from gear.training.stopping import noted_signals
 from gear.training.watching.failures import BadSampleLog, refuse_nonfinite
 from gear.training.watching.recorder import Recorder, Row, mean_figures
 from gear.training.watching.watch import Watch
+from harness.contract.errors import EXIT_STOPPED
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
         UserError: `out_dir` holds another run.
         EnvironmentFailure: a figure is not finite; step, terms and samples are in nonfinite.json.
         BadSamples: too many samples cannot be used.
-        SystemExit: EXIT_INTERRUPTED, after a signal and a checkpoint.
+        SystemExit: EXIT_STOPPED, after a signal and a checkpoint.
     """
     model_path, settings = out_dir / MODEL_FILE, stage.settings
     store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
@@ -64,7 +65,7 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
                     _save(stage, store)
             if stopping and stage.step < settings.steps:
                 log.warning("stopped at step %d with a checkpoint; the same command goes on from there.", stage.step)
-                raise SystemExit(EXIT_INTERRUPTED)
+                raise SystemExit(EXIT_STOPPED)
             watch.pictures()
     weights = stage.weights()
     if world().is_main:

@@ -34,9 +34,11 @@ from harness.contract.errors import (
     EXIT_DEFECT,
     EXIT_OK,
     EXIT_PARTLY_SCORED,
+    SCORER_STATUSES,
     EnvironmentFailure,
     MissingAsset,
     UserError,
+    describe_statuses,
 )
 from harness.contract.files import explain_disk_errors, read_json, safe_join, write_json
 from harness.contract.progress import Progress
@@ -225,7 +227,7 @@ def _parse_arguments(argv: Sequence[str] | None, stages: Sequence[str]) -> argpa
     parser = argparse.ArgumentParser(
         prog="score",
         description="Score a sample set.",
-        epilog="Exit codes: 0 scored, 1 defect, 2 usage, 3 samples, 4 assets, 5 partly scored, 6 environment.",
+        epilog=describe_statuses(*SCORER_STATUSES),
     )
     parser.add_argument("--samples", type=Path, metavar="DIR", help="the sample set")
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR", help="one folder per asset")

@@ -15,13 +15,13 @@ from types import TracebackType
 from gear.data.base import ImageSource
 from gear.training.processes.distributed import from_all, main_decides, world
 from gear.training.stages.stage import Stage
-from gear.training.stopping import EXIT_INTERRUPTED
 from gear.training.watching.flops import flops_per_image
 from gear.training.watching.recorder import Row
 from gear.training.watching.schedule import Album
 from gear.training.watching.throughput import Throughput, peak_tflops
 from gear.training.watching.trackers import Tracker, open_trackers
 from gear.training.watching.tracking import JsonlLog, Meter
+from harness.contract.errors import EXIT_STOPPED
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Watch:
             log.warning(
                 "stopped measuring step %d, which has a checkpoint; the same command does it again.", self.stage.step
             )
-            raise SystemExit(EXIT_INTERRUPTED)
+            raise SystemExit(EXIT_STOPPED)
 
     def __enter__(self) -> Watch:
         return self

@@ -19,7 +19,6 @@ from PIL import Image
 from gear.data.base import Sample
 from gear.training.checkpoint import load_tensors
 from gear.training.loop import fit
-from gear.training.stopping import EXIT_INTERRUPTED
 from gear.training.watching import grids
 from gear.training.watching import schedule as album
 from gear.training.watching.drawing import Images01, chosen, images_of, models_of, requests_for, to_01
@@ -27,7 +26,7 @@ from gear.training.watching.flops import flops_per_image, tokenizer_flops
 from gear.training.watching.monitors import Extractor, GenerationMonitor, ReconstructionMonitor, read_reference
 from gear.training.watching.recorder import Recorder, mean_figures
 from gear.training.watching.throughput import Throughput, peak_tflops
-from harness.contract.errors import UserError
+from harness.contract.errors import EXIT_STOPPED, UserError
 from harness.contract.requests import Protocol
 from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.image import l1, psnr, ssim
@@ -326,7 +325,7 @@ def test_a_monitor_leaves_between_batches_and_its_figures_are_made_when_the_run_
     extract_with(interrupting)
     with pytest.raises(SystemExit) as stopped:
         fit(tiny.stage("e2e", config), tiny.Noise(), tmp_path / "run", {})
-    assert stopped.value.code == EXIT_INTERRUPTED
+    assert stopped.value.code == EXIT_STOPPED
     assert interrupting.calls == of_generation + 6, "the first batch of three; two of its features followed"
     assert load_tensors(tmp_path / "run/checkpoints" / f"{step:07d}.pt")["steps"] == step
     assert not (tmp_path / "run/model.pt").exists()
