@@ -25,7 +25,7 @@ from gear.data.loader import Batch
 from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossConfig, LossHead
 from gear.readout import SoftCodes
-from gear.tokenizers import TOKENIZER_CONFIGS, TokenizerConfig, build_tokenizer
+from gear.tokenizers import FAMILIES, TokenizerConfig, build_tokenizer
 from gear.training.stages.e2e import GearStage
 from gear.training.stages.stage import Logs
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_case
@@ -41,7 +41,7 @@ def run(path: Path) -> list[Result] | None:
     if "evidence" not in meta:
         return None
     family = meta["config"]["family"]
-    if family not in TOKENIZER_CONFIGS:
+    if family not in FAMILIES:
         raise Unsupported(f"tokenizer family {family}")
     given = load_arrays(path.parent / meta["weights_and_inputs_file"])
     # Variants of a case share what happens before they differ.
