@@ -18,8 +18,7 @@ from gear.ar.config import ARConfig, TextARConfig, TrunkConfig, ar_config, text_
 from gear.data.sources import DataConfig
 from gear.losses.head import LossConfig
 from gear.presets import apply_override, read_preset
-from gear.teachers.base import TeacherConfig
-from gear.teachers.preprocess import INPUT_RULES, check_image_size
+from gear.teachers import TeacherConfig, check_image_size
 from gear.text.base import TextConfig
 from gear.tokenizers.base import TokenizerConfig
 from gear.training.settings import EngineConfig, WatchConfig
@@ -163,8 +162,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.gear.tap_layer <= self.ar.n_layer:
             raise ValueError(f"gear.tap_layer is {self.gear.tap_layer} but the AR model has {self.ar.n_layer} blocks")
-        for family in {name.partition("-")[0] for name in self.teacher.names} & INPUT_RULES.keys():
-            check_image_size(family, self.data.image_size)
+        for name in self.teacher.names:
+            check_image_size(name, self.data.image_size)
 
     def stage(self, phase: str) -> StageConfig:
         if phase not in self.stages:
