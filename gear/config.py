@@ -41,11 +41,11 @@ class DiscriminatorConfig:
 @dataclass(frozen=True, kw_only=True)
 class PerceptualConfig:
     name: Literal["none", "lpips"] = "lpips"
-    """`lpips` needs both weight files below; `none` trains without a perceptual loss."""
+    """`lpips` needs VGG16, the file below; `none` trains without a perceptual loss."""
     vgg_weights: str | None = None
     """torchvision's VGG16 IMAGENET1K_V1 state dict: a path, or an address that `gear.assets` finds."""
     lpips_weights: str | None = None
-    """The linear heads of LPIPS v0.1, `vgg.pth`; likewise."""
+    """The linear heads of LPIPS v0.1, `vgg.pth`; likewise. None: those of the package `lpips`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gear.assets import digest_of, find_asset, state_of
 from gear.config import RunConfig
 from gear.features.clip import clip_files
+from gear.losses.lpips import packaged_heads
 from gear.teachers import weights_of
 from gear.text import weights_digest, weights_source
 
@@ -47,7 +48,7 @@ def needed_files(config: RunConfig) -> list[Need]:
 def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
     """SHA-256 of the frozen weights behind the losses of a stage, by purpose: what they are, wherever they lie.
 
-    Raises MissingAsset when one is not on this machine.
+    Raises MissingAsset when one is not on this machine; EnvironmentFailure when the package that carries it is not.
     """
     needs = [*_perceptual(config)] if phase in ("tokenizer", "e2e") else []
     if phase != "tokenizer":
@@ -55,6 +56,8 @@ def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
     digests = {
         need.purpose: digest_of(find_asset(need.source, purpose=need.purpose, setting=need.setting)) for need in needs
     }
+    if phase in ("tokenizer", "e2e") and config.perceptual.name == "lpips" and config.perceptual.lpips_weights is None:
+        digests[_purpose("lpips_weights")] = digest_of(packaged_heads())
     if phase == "t2i" and config.text is not None:
         digests["text encoder"] = weights_digest(config.text)
     return digests
@@ -66,7 +69,12 @@ def _perceptual(config: RunConfig) -> Iterator[Need]:
     for setting in ("vgg_weights", "lpips_weights"):
         source = getattr(config.perceptual, setting)
         if source is not None:
-            yield Need(purpose=f"LPIPS loss ({setting})", source=source, setting=f"perceptual.{setting}")
+            yield Need(purpose=_purpose(setting), source=source, setting=f"perceptual.{setting}")
+
+
+def _purpose(setting: str) -> str:
+    """What a weight file of the perceptual loss is for, as run folders record it."""
+    return f"LPIPS loss ({setting})"
 
 
 def _teachers(config: RunConfig) -> Iterator[Need]:

@@ -67,7 +67,7 @@ def _read(state: State, settings: Mapping[str, Any]) -> GLFQConfig | None:
     sizes = sign_code_sizes(state, settings)
     if sizes.is_lfq:
         return None
-    groups = {"codebook_embed_dim": sizes.bits, "num_codebooks": sizes.groups}
+    groups: dict[str, Any] = {"codebook_embed_dim": sizes.bits, "num_codebooks": sizes.groups}
     return GLFQConfig(downsample=2**sizes.halvings, **groups, **sizes.backbone)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gear.keytable import Dropped
+from gear.keytable import Dropped, Rules
 from gear.tokenizers.base import (
     Code,
     Quantizer,
@@ -161,7 +161,7 @@ class LFQTokenizer(SignCodeTokenizer):
 
 
 _LEVELS = "encoder.down.{}.block.0.conv1.weight"
-SIGN_CODE_KEYS = {
+SIGN_CODE_KEYS: Rules = {
     "quantize.mask": Dropped("LFQ's bit values, which follow from the codebook size"),
     "quantize.codebook": Dropped("LFQ's sign patterns, which follow from the codebook size"),
 }

@@ -18,6 +18,7 @@ from gear.required_files import frozen_digests, needed_files
 from gear.tokenizers import TOKENIZERS, build_tokenizer
 from harness.contract.digest import sha256_file
 from harness.contract.errors import MissingAsset, UserError
+from tests.gear.packages import installed_lpips
 
 # The table of the published training scripts, and the counts of the models' own table.
 SIZES = {"b": ("LlamaGen-B", 4, 12, 768, 110_888_448), "l": ("LlamaGen-L", 8, 24, 1024, 342_910_976),
@@ -119,7 +120,8 @@ def test_the_files_that_a_recipe_needs_are_listed_with_their_purpose() -> None:
     assert needs["teacher siglip2-vit-b"] == "hf://google/siglip2-base-patch16-512/model.safetensors"
     assert needs["start of stage tokenizer without --init"].endswith("/IBQ_pretrain_16384.ckpt")
     assert needs["start of stage e2e without --init"] == "hf://BinLin203/Warmup-IBQ/ibq-with-gan.pt"
-    assert {"LPIPS loss (vgg_weights)", "LPIPS loss (lpips_weights)"} <= needs.keys()
+    assert needs["LPIPS loss (vgg_weights)"].endswith("/vgg16-397923af.pth")
+    assert "LPIPS loss (lpips_weights)" not in needs, "the package lpips carries them"
 
 
 def test_the_text_encoder_is_among_the_files_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +173,19 @@ def test_a_stage_knows_its_frozen_weights_by_what_they_hold(tmp_path: Path) -> N
     assert digests("ar", "folder") != before
     with pytest.raises(MissingAsset, match=r"teacher dinov2-vit-b needs .*nowhere, which does not exist"):
         digests("e2e", "nowhere")
+
+
+def test_the_heads_of_lpips_are_known_by_what_they_hold_wherever_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = installed_lpips(tmp_path, monkeypatch)
+    heads.write_text("heads")
+    (tmp_path / "vgg").write_text("vgg")
+    vgg = f"perceptual.vgg_weights={tmp_path}/vgg"
+    packaged = frozen_digests("tokenizer", load_config("imagenet-b-vq", [vgg]))
+    assert packaged["LPIPS loss (lpips_weights)"] == sha256_file(heads)
+    named = [vgg, f"perceptual.lpips_weights={heads}"]
+    assert frozen_digests("tokenizer", load_config("imagenet-b-vq", named)) == packaged
 
 
 def test_the_defaults_may_be_left_out_of_a_name() -> None:
