@@ -1,4 +1,4 @@
-"""Their keys on the left, ours on the right: the visible table by which foreign state dicts are renamed."""
+"""Tables that rename the keys of third-party state dicts: their keys on the left, ours on the right."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from gear.text import weights_digest, weights_source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class RequiredFile:
     """One file and who asks for it."""
 
     purpose: str
@@ -28,20 +28,24 @@ class Need:
         return f"{self.purpose}: {state_of(self.source)}"
 
 
-def needed_files(config: RunConfig) -> list[Need]:
+def required_files(config: RunConfig) -> list[RequiredFile]:
     """What losses, teachers and stages ask for; files given on the command line are not in it."""
     needs = [*_perceptual(config), *_teachers(config)]
     if config.text is not None and (source := weights_source(config.text)) is not None:
-        needs.append(Need(purpose="text encoder", source=source, setting="text.source"))
+        needs.append(RequiredFile(purpose="text encoder", source=source, setting="text.source"))
     watch = config.watch
     if watch.features_weights is not None and (
         watch.generation_every or watch.reconstruction_every or watch.coco_every
     ):
-        needs.append(Need(purpose="Frechet distances while training", source=watch.features_weights))
+        needs.append(RequiredFile(purpose="Frechet distances while training", source=watch.features_weights))
     if watch.coco_every:
-        needs += [Need(purpose="CLIPScores while training", source=file) for file in clip_files(watch.coco_clip)]
+        needs += [
+            RequiredFile(purpose="CLIPScores while training", source=file) for file in clip_files(watch.coco_clip)
+        ]
     starts = ((phase, stage.init) for phase, stage in config.stages.items())
-    needs += [Need(purpose=f"start of stage {phase} without --init", source=init) for phase, init in starts if init]
+    needs += [
+        RequiredFile(purpose=f"start of stage {phase} without --init", source=init) for phase, init in starts if init
+    ]
     return needs
 
 
@@ -63,13 +67,13 @@ def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
     return digests
 
 
-def _perceptual(config: RunConfig) -> Iterator[Need]:
+def _perceptual(config: RunConfig) -> Iterator[RequiredFile]:
     if config.perceptual.name == "none":
         return
     for setting in ("vgg_weights", "lpips_weights"):
         source = getattr(config.perceptual, setting)
         if source is not None:
-            yield Need(purpose=_purpose(setting), source=source, setting=f"perceptual.{setting}")
+            yield RequiredFile(purpose=_purpose(setting), source=source, setting=f"perceptual.{setting}")
 
 
 def _purpose(setting: str) -> str:
@@ -77,8 +81,8 @@ def _purpose(setting: str) -> str:
     return f"LPIPS loss ({setting})"
 
 
-def _teachers(config: RunConfig) -> Iterator[Need]:
+def _teachers(config: RunConfig) -> Iterator[RequiredFile]:
     for name in config.teacher.names:
         source = weights_of(config.teacher, name, config.data.image_size)
         if source is not None:
-            yield Need(purpose=f"teacher {name}", source=source, setting="teacher.weights")
+            yield RequiredFile(purpose=f"teacher {name}", source=source, setting="teacher.weights")

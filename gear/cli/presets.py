@@ -48,10 +48,10 @@ def _one(name: str) -> str:
     import yaml
 
     from gear.config import load_config
-    from gear.required_files import needed_files
+    from gear.required_files import required_files
 
     config = load_config(name)
     plain = json.loads(json.dumps(config.to_dict()))
     text: str = yaml.safe_dump(plain, sort_keys=False)
-    needs = [f"# {need.state}" for need in needed_files(config)]
+    needs = [f"# {need.state}" for need in required_files(config)]
     return "\n".join([text.rstrip(), "# files from outside:" if needs else "# needs no file from outside", *needs])

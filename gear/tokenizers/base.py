@@ -81,6 +81,8 @@ class TokenizerConfig(ABC):
     """The fields every family has; `family` names the subclass in checkpoints and YAML."""
 
     family: ClassVar[str]
+    loss_fields: ClassVar[frozenset[str]] = frozenset({"commit_loss_beta", "entropy_loss_ratio"})
+    """Fields that only weigh losses: in no tensor, and free to change from stage to stage."""
 
     ch: int = 128
     """Base width of the convolutional backbone; multiplied per level."""
@@ -128,6 +130,10 @@ class TokenizerConfig(ABC):
     def tokens(self, image_size: int) -> int:
         """Tokens of a square image."""
         return self.grid_side(image_size) ** 2
+
+    def architecture(self) -> dict[str, Any]:
+        """`to_dict` without `loss_fields`: what has to agree for weights to fit."""
+        return {name: value for name, value in self.to_dict().items() if name not in self.loss_fields}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, `family` included; `from_dict` reads it back."""
@@ -232,7 +238,7 @@ class Quantizer(nn.Module, ABC):
     def lookup(self, code_ids: Tensor) -> Tensor:
         """(N * codes_per_token,) int64 -> (N, C) code vectors."""
 
-    def reset_constants(self) -> None:  # noqa: B027: most families have none
+    def reset_constants(self) -> None:
         """Compute the buffers that no file holds; called again after a module on the meta device got its weights."""
 
 

@@ -38,6 +38,12 @@ class IBQConfig(TokenizerConfig):
     """IBQ-16 by default: 16 x 16 pixels per token, 16,384 codes of 256 dimensions."""
 
     family: ClassVar[str] = "ibq"
+    loss_fields: ClassVar[frozenset[str]] = TokenizerConfig.loss_fields | {
+        "use_entropy_loss",
+        "entropy_loss_temperature",
+        "sample_minimization_weight",
+        "batch_maximization_weight",
+    }
 
     codebook_size: int = 16_384
     """K, the entries of the codebook."""

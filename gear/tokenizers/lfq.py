@@ -37,6 +37,12 @@ from gear.tokenizers.lfq_backbone import BackboneShape, Decoder, Encoder
 class SignCodeConfig(TokenizerConfig):
     """What LFQ and GLFQ share: the backbone and the weights of the entropy regulariser."""
 
+    loss_fields: ClassVar[frozenset[str]] = TokenizerConfig.loss_fields | {
+        "sample_minimization_weight",
+        "batch_maximization_weight",
+        "entropy_loss_temperature",
+    }
+
     num_res_blocks: int = 4
     """Residual blocks per level and in the middle, in encoder and decoder alike."""
     ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)

@@ -6,7 +6,6 @@ What tensors do not show takes the value of the published models; each family's 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from gear.tokenizers import FAMILIES, TOKENIZERS
@@ -38,11 +37,6 @@ def recognise_tokenizer(state: State, *, settings: Mapping[str, Any] | None = No
 def tokenizer_name(config: TokenizerConfig) -> str | None:
     """The published name of this architecture, or None; loss weights do not matter."""
     for name, published in TOKENIZERS.items():
-        if type(published) is type(config) and _architecture(published) == _architecture(config):
+        if published.architecture() == config.architecture():
             return name
     return None
-
-
-def _architecture(config: TokenizerConfig) -> dict[str, object]:
-    trained = ("_ratio", "_beta", "_weight", "_temperature", "use_entropy_loss")
-    return {field.name: getattr(config, field.name) for field in fields(config) if not field.name.endswith(trained)}

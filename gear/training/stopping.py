@@ -12,7 +12,7 @@ EXIT_INTERRUPTED = 75
 
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
+def noting_signals() -> Iterator[list[int]]:
     """Collects SIGTERM, SIGINT and SIGUSR1 (Slurm's warning) instead of dying from them; a second SIGINT interrupts."""
     received: list[int] = []
 

@@ -115,7 +115,8 @@ run() {
   launch "$@"
 }
 
-# launch ARGUMENT...: `gear` on one process as it is, on several with torchrun behind a door that keeps its exit status
+# launch ARGUMENT...: `gear` itself on one process; on several, torchrun through gear.training.launch, which keeps the
+# exit status
 launch() {
   numbers NPROC_PER_NODE NNODES NODE_RANK MASTER_PORT
   found=$(nvidia-smi -L 2>/dev/null | wc -l)

@@ -88,7 +88,7 @@ def tokenizer_config(family: str, image_size: int, entropy_ratio: float, fields:
     return TokenizerConfig.from_dict(fields)
 
 
-class Recorder:
+class EvidenceRecorder:
     """Reads the evidence of isolation right after each backward pass, and the first iteration's gradients."""
 
     def __init__(self, stage: GearStage) -> None:
@@ -192,7 +192,7 @@ def build(meta: dict[str, Any], given: Arrays) -> tuple[GearStage, Batch]:
 def _first_step(meta: dict[str, Any], given: Arrays, want: Arrays) -> list[Result]:
     """Float32: codes, distances, taps and gradients of the first iteration."""
     stage, batch = build(meta, given)
-    recorder, seen = Recorder(stage), _watch(stage)
+    recorder, seen = EvidenceRecorder(stage), _watch(stage)
     stage.micro_step(batch, last=True, diagnose=False)
     got = {f"out.step1.{name}": value for name, value in seen.items()}
     got |= {f"out.step1.grad.{name}": grad for name, grad in recorder.grads.items()}
@@ -251,7 +251,7 @@ def _all_steps(meta: dict[str, Any], given: Arrays, want: Arrays) -> list[Result
     with default_dtype(torch.float64):
         stage, batch = build(meta, given)
         initial = {key: _clone(stage.modules[key]) for key in MODULES}
-        recorder = Recorder(stage)
+        recorder = EvidenceRecorder(stage)
         for step in range(1, meta["steps"] + 1):
             logs = stage.micro_step(batch, last=True, diagnose=True)
             stage.finish_update()
