@@ -126,7 +126,7 @@ def sample(
         return
     from gear.sampling.engine import Speed
     from gear.sampling.parity import Parity
-    from gear.sampling.shards import Place
+    from gear.sampling.shards import SamplingProcess
 
     options["protocol"] = {entry.name: options.pop(entry.name) for entry in fields(Protocol)}
     models, asked = _of(Models, options), _of(Asked, options)
@@ -140,7 +140,7 @@ def sample(
         out_dir=out_dir,
         batch_size=batch_size or 64,
         speed=speed,
-        place=Place.from_environment(),
+        process=SamplingProcess.from_environment(),
         parity=repeated,
         **options,
     )
@@ -269,7 +269,7 @@ def _requests(
 ) -> RequestSet:
     """The request set that was given, or one from the other options."""
     from gear.ar.config import ARConfig
-    from gear.sampling.command_requests import asked_classes, asked_prompts
+    from gear.sampling.command_requests import class_request_set, prompt_request_set
     from harness.contract.requests import RequestSet
 
     if asked.requests_dir is not None:
@@ -277,13 +277,13 @@ def _requests(
     size = asked.protocol["image_size"]
     how = Protocol(**{**asked.protocol, "image_size": native_size if size is None else size})
     if not isinstance(ar.config, ARConfig):
-        return asked_prompts(
+        return prompt_request_set(
             how, prompts=asked.prompts, file=asked.prompts_file, repeats=asked.repeats, seed=asked.seed
         )
     classes = ar.config.num_classes
     if parity is not None and asked.count is not None:
         return parity.requests(how, count=asked.count, num_classes=classes, device=device)
-    return asked_classes(
+    return class_request_set(
         how, count=asked.count, per_class=asked.per_class, num_classes=classes, labels=asked.labels, seed=asked.seed
     )
 
@@ -292,7 +292,7 @@ def _encoder(
     model: ModelFile, ar: ClassConditionalAR | TextToImageAR, source: Path | None, device: torch.device
 ) -> tuple[TextEncoder, dict[str, Any]]:
     """The text encoder that the model was trained with, and which one it is."""
-    from gear.text import RememberingEncoder, build_text_encoder, weights_digest
+    from gear.text import CachingEncoder, build_text_encoder, weights_digest
 
     config, precision = _text_settings(model, ar)
     config = replace(config, source=str(source)) if source else config
@@ -300,7 +300,7 @@ def _encoder(
     identity = {"name": config.name, "sha256": weights_digest(config), "slots": config.max_length}
     identity["dtype"] = str(next(encoder.model.parameters()).dtype).removeprefix("torch.")
     stored = model.null_caption() if "null_caption" in model.parts else None
-    return RememberingEncoder(encoder, null=stored), identity
+    return CachingEncoder(encoder, null=stored), identity
 
 
 def _text_settings(model: ModelFile, ar: ClassConditionalAR | TextToImageAR) -> tuple[TextConfig, str]:

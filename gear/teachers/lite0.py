@@ -10,12 +10,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gear.teachers.base import Teacher
+from gear.teachers.family import Family
+from gear.teachers.layers import FINAL_LAYER
+from harness.contract.errors import UserError
 from harness.scoring.networks.lite0 import load_lite0
 
 _LAST_BLOCK = 10  # of 16: the end of the stage with stride 16 and 112 channels
 _DIM = 112
 _STRIDE = 16
 _CPU_CHUNK = 8  # images whose activations stay in a CPU's cache; five times as fast as 64 at once
+
+
+class Lite0Family(Family):
+    """One teacher, whose weights come with a package; it takes images of any size."""
+
+    name = "lite0"
+
+    def teachers(self) -> list[str]:
+        return [self.name]
+
+    def weights(self, teacher: str, image_size: int) -> None:
+        return None
+
+    def build(self, teacher: str, *, image_size: int, grid: int, layer: int, weights: Path | None) -> Teacher:
+        if layer != FINAL_LAYER:
+            raise UserError("the teacher lite0 is only read at its end; set teacher.layer=-1.")
+        return Lite0Teacher(grid, weights)
+
+
+LITE0 = Lite0Family()
 
 
 class Lite0Teacher(Teacher):

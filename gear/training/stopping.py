@@ -9,7 +9,7 @@ from types import FrameType
 
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
+def noting_signals() -> Iterator[list[int]]:
     """Collects SIGTERM, SIGINT and SIGUSR1 (Slurm's warning) instead of dying from them; a second SIGINT interrupts."""
     received: list[int] = []
 

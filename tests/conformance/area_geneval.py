@@ -99,7 +99,11 @@ def check_details(case: Case, verdict: Verdict) -> Result:
 
 
 def check_crops(arrays: dict[str, np.ndarray]) -> Iterator[Result]:
-    for variant, changes in VARIANTS.items():
+    held = {name.split("_")[1] for name in arrays if name.startswith("crop_")}
+    if unknown := held - VARIANTS.keys():
+        raise Unsupported(f"crops of an unknown kind: {', '.join(sorted(unknown))}")
+    for variant in sorted(held):
+        changes = VARIANTS[variant]
         for row, box in enumerate(arrays["boxes"]):
             mask = None if variant == "nomask" else arrays["masks"][row]
             crop = crop_object(arrays["image"], box, mask, **changes)

@@ -17,9 +17,9 @@ from PIL import Image
 
 from gear.ar.t2i import TextToImageAR
 from gear.assets import find_folder
-from gear.training.processes.distributed import rows_of_all, world
+from gear.training.processes.distributed import gather_rows, world
 from gear.training.stages.stage import Stage
-from gear.training.watching.drawing import ImagesU8, in_batches, models_of, to_01
+from gear.training.watching.drawing import ImagesU8, evaluation_models, in_batches, to_01
 from gear.training.watching.monitors import Extractor, Features
 from harness.contract.errors import UserError
 from harness.contract.images import to_square
@@ -32,11 +32,11 @@ from harness.scoring.networks.clip import ClipCosines
 
 
 class CocoMonitor:
-    """Opened with the run, so that a missing file is said before the first step; its networks stay on the device."""
+    """Opened with the run, so that a missing file is reported before step 1; its networks stay on the device."""
 
-    def __init__(self, stage: Stage, extract: Extractor, leave_if_asked: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, stage: Stage, extract: Extractor, stop_if_requested: Callable[[], None] = lambda: None) -> None:
         """extract: InceptionV3's features."""
-        self.stage, self.extract, self.leave_if_asked = stage, extract, leave_if_asked
+        self.stage, self.extract, self.stop_if_requested = stage, extract, stop_if_requested
         self.config = config = stage.config.watch
         if not isinstance(stage.modules.get("ar"), TextToImageAR):
             raise UserError(
@@ -74,7 +74,7 @@ class CocoMonitor:
     def _real(self) -> Features:
         """Of this process's images. They are read at once: each look for some of them is a pass over all files."""
         images = self.selection.images(self.start, self.stop, self.config.coco_image_size)
-        batches = in_batches(range(len(images)), self.config.batch_size, self.leave_if_asked)
+        batches = in_batches(range(len(images)), self.config.batch_size, self.stop_if_requested)
         return np.concatenate([self.extract(to_01(images[list(batch)])) for batch in batches if batch])
 
     def _drawn(self, scale: float) -> tuple[Features, npt.NDArray[np.float64]]:
@@ -84,9 +84,9 @@ class CocoMonitor:
         prompts = [Prompt(item=f"{place:06d}", text=text) for place, text in enumerate(self.selection.captions)]
         own = prompt_requests("coco", 1, protocol, prompts=prompts).requests[self.start : self.stop]
         features, cosines = [], []
-        with models_of(self.stage, "ema") as models:
+        with evaluation_models(self.stage, "ema") as models:
             engine = models.engine(protocol, rounding="nearest")
-            for tile in in_batches(own, engine.tile, self.leave_if_asked):
+            for tile in in_batches(own, engine.tile, self.stop_if_requested):
                 if tile:
                     images = _squares(engine.images_u8(engine.tokens(tile)), size)
                     features.append(self.extract(to_01(images)))
@@ -105,4 +105,4 @@ def _fitted(features: Features) -> Statistics:
 
 def _of_all(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """The rows of all processes in the order of ranks; called by all."""
-    return rows_of_all(torch.from_numpy(rows)).numpy()
+    return gather_rows(torch.from_numpy(rows)).numpy()

@@ -19,7 +19,7 @@ from gear.training.processes.distributed import mean_over_processes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class UpdateMetrics:
     """One update as it is read back: means over micro-batches and processes."""
 
     step: int
@@ -47,11 +47,11 @@ class _Pending:
     ids: list[int]
     logged: bool
 
-    def row(self) -> Row:
+    def row(self) -> UpdateMetrics:
         if self.arrived is not None:
             self.arrived.synchronize()
         *values, stop = self.figures.tolist()
-        return Row(
+        return UpdateMetrics(
             step=self.step,
             values={**dict(zip(self.names, values, strict=True)), **self.numbers},
             ids=self.ids,
@@ -60,7 +60,7 @@ class _Pending:
         )
 
 
-class Recorder:
+class MetricQueue:
     """A queue of updates whose figures are on the way."""
 
     def __init__(self, device: torch.device) -> None:
@@ -88,7 +88,7 @@ class Recorder:
             )
         )
 
-    def rows(self, *, keep: int = 0) -> list[Row]:
+    def rows(self, *, keep: int = 0) -> list[UpdateMetrics]:
         """The oldest updates, all but the last `keep`; with 1 the device is always one update ahead of the reader."""
         return [self._pending.popleft().row() for _ in range(len(self._pending) - keep)]
 
@@ -104,7 +104,7 @@ def _to_host(vector: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     return host, arrived
 
 
-def mean_figures(parts: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:
+def mean_metrics(parts: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:
     """The figures of an update from those of its micro-batches: means where all have them, else the last one's."""
     last = parts[-1]
     if len(parts) == 1:
