@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 
 class Limit(Protocol):
-    """What narrows a type inside `Annotated`: `Annotated[int, Within(1)]`."""
+    """What narrows a type inside `Annotated`: `Annotated[int, Within(1)]`. Any class with these two methods does."""
 
     def holds(self, value: Any) -> bool:
         """Whether a value of the type is allowed."""
 
-    def describe(self, kind: str) -> str:
-        """What is wanted, for messages; `kind` is the type in words, such as "a whole number" or "text"."""
+    def __str__(self) -> str:
+        """How the sentence goes on after "must be text" or "must be a whole number"."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Within:
         size = value if isinstance(value, int | float) else len(value)
         return size >= self.low and (self.below is None or size < self.below)
 
-    def describe(self, kind: str) -> str:
-        """Such as "a whole number of at least 1", or "text that is not empty"."""
-        bounds = f"of at least {self.low}" if self.below is None else f"from {self.low} to below {self.below}"
-        if kind in (_NAMES[int], _NAMES[float]):
-            return f"{kind} {bounds}"
-        return f"{kind} that is not empty" if (self.low, self.below) == (1, None) else f"{kind} with a length {bounds}"
+    def __str__(self) -> str:
+        return f"of at least {self.low}" if self.below is None else f"from {self.low} to below {self.below}"
+
+    def as_length(self) -> str:
+        """The same, said of anything but a number."""
+        return "that is not empty" if (self.low, self.below) == (1, None) else f"with a length {self}"
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,8 @@ class Sha256:
         """Whether it is one."""
         return is_digest(value)
 
-    def describe(self, kind: str) -> str:
-        """What a digest looks like."""
-        return "a sha256 (64 lower-case hexadecimal digits)"
+    def __str__(self) -> str:
+        return "that is a sha256 (64 lower-case hexadecimal digits)"
 
 
 Text = Annotated[str, Within(1)]
@@ -220,7 +219,7 @@ def _limited_reader(kind: Any, limits: Sequence[Limit]) -> _Reader:
         found = inner(value)
         for limit in limits:
             if found is not None and not limit.holds(found):
-                raise _wrong(limit.describe(wanted), value)
+                raise _wrong(_narrowed(wanted, limit), value)
         return found
 
     return read
@@ -359,7 +358,7 @@ def _describe(kind: Any) -> str:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         kind, *limits = arguments
-        return functools.reduce(lambda words, limit: limit.describe(words), limits, _describe(kind))
+        return functools.reduce(_narrowed, limits, _describe(kind))
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if dataclasses.is_dataclass(kind) or _is_generic(origin, Mapping):
@@ -367,6 +366,11 @@ def _describe(kind: Any) -> str:
     if _is_generic(origin, Sequence):
         return _NAMES[list]
     return _NAMES.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _narrowed(kind: str, limit: Limit) -> str:
+    is_number = kind in (_NAMES[int], _NAMES[float])
+    return f"{kind} {limit.as_length() if isinstance(limit, Within) and not is_number else limit}"
 
 
 _NAMES: dict[Any, str] = {

@@ -186,7 +186,7 @@ def test_two_lists_that_mean_different_files_are_refused(tmp_path):
         ("just text", r"assets\.yaml: holds no list of assets"),
         ("- just text", r"assets\.yaml: 'just text' is no asset"),
         ("- {name: w, file: a, extra: 1}", r"assets\.yaml, asset w has no field 'extra'"),
-        ("- {name: w, file: a, sha256: abc}", "asset w: sha256 must be a sha256"),
+        ("- {name: w, file: a, sha256: abc}", "asset w: sha256 must be text that is a sha256"),
         ("- {name: w, file: a, size: -1}", "asset w: size must be a whole number of at least 0"),
         ("- {name: w, file: a, urls: [3]}", r"asset w: urls\.0 must be text"),
         ("- {name: w, file: a, hub: ''}", "asset w: hub must be text that is not empty"),

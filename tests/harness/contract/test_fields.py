@@ -98,7 +98,10 @@ WRONG = {
     "a name that is no text": ({3: 3}, "camera.json has no field '3'; this section has: name, sha256, "),
     "a number for text": ({"name": 3}, "camera.json: name must be text, not 3."),
     "an empty text": ({"name": ""}, "camera.json: name must be text that is not empty, not ''."),
-    "half a digest": ({"sha256": "ab"}, "camera.json: sha256 must be a sha256 (64 lower-case hexadecimal digits)"),
+    "half a digest": (
+        {"sha256": "ab"},
+        "camera.json: sha256 must be text that is a sha256 (64 lower-case hexadecimal digits)",
+    ),
     "a number for a flag": ({"on": 1}, "camera.json: on must be true or false, not 1."),
     "a flag for a number": ({"shots": True}, "camera.json: shots must be a whole number, not True."),
     "a float for a whole number": ({"shots": 3.0}, "camera.json: shots must be a whole number, not 3.0."),
@@ -159,6 +162,37 @@ def test_the_caller_chooses_the_error_and_says_which_section_it_reads() -> None:
         build(Camera, {"name": "a", "lens": {"length_mm": "x"}}, "line 3", error=BadSamples, path="a")
     with pytest.raises(BadSamples, match=r"^line 3: a must be a section with fields, not None\.$"):
         build(Camera, None, "line 3", error=BadSamples, path="a")
+
+
+class Even:
+    """A limit of one's own."""
+
+    def holds(self, value: int) -> bool:
+        return value % 2 == 0
+
+    def __str__(self) -> str:
+        return "that is even"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    count: Annotated[int, Within(0), Even()] = 0
+    names: Annotated[list[str], Within(2, 4)] = field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"count": 3}, "pair: count must be a whole number that is even, not 3."),
+        ({"count": -2}, "pair: count must be a whole number of at least 0, not -2."),
+        ({"names": ["a"]}, "pair: names must be a list with a length from 2 to below 4, not ['a']."),
+    ],
+)
+def test_anything_that_holds_or_not_is_a_limit(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(Pair, values, "pair")
+    assert str(caught.value) == sentence
+    assert build(Pair, {"count": 4, "names": ["a", "b"]}, "pair") == Pair(count=4, names=["a", "b"])
 
 
 def test_a_long_value_is_cut_in_messages() -> None:

@@ -151,7 +151,10 @@ DAMAGED_INDICES = {
     "an absolute path": ({"path": "/x.png"}, "line 5: the path .* is absolute"),
     "a backslash": ({"path": "a\\x.png"}, "backslash"),
     "no hash": ({"sha256": ...}, "line 5: the field 'sha256' is missing"),
-    "half a hash": ({"sha256": "abc"}, r"line 5: sha256 must be a sha256 \(64 lower-case hexadecimal digits\)"),
+    "half a hash": (
+        {"sha256": "abc"},
+        r"line 5: sha256 must be text that is a sha256 \(64 lower-case hexadecimal digits\)",
+    ),
     "no label": ({"label": ...}, "some images have a label and some have none"),
     "a label that is text": ({"label": "x"}, "label"),
     "an unknown field": ({"row": 1}, "line 5 has no field 'row'"),
