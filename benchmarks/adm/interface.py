@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from harness.contract.digest import is_digest
 from harness.contract.fields import Within
-from harness.scoring.interface import MetricSpec, ScreenedOptions
+from harness.contract.interface import MetricSpec, ScreenedOptions
 
 DistanceName = Literal["float16", "tensorflow"]
 Measure = Literal["gfid", "rfid"]

@@ -25,6 +25,7 @@ from benchmarks.adm.interface import METRICS, Options
 from benchmarks.adm.references import Reference, kind_notes, refuse_mixed_up, refuse_other_kind
 from harness.contract.digest import sha256_file
 from harness.contract.errors import MissingAsset
+from harness.contract.interface import Metrics
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
 from harness.contract.record import Metric, ScoreRecord
@@ -33,8 +34,7 @@ from harness.metrics.frechet import Statistics
 from harness.metrics.interval import wilson_interval
 from harness.metrics.prdc import adm_radii
 from harness.scoring.features import FeatureFile
-from harness.scoring.interface import Metrics
-from harness.scoring.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.scorer import Assets, FeatureJob, ScoreJob, describe_environment, run_scorer
 from harness.scoring.screen import screen_samples
 
 Array = npt.NDArray[Any]
@@ -74,7 +74,7 @@ def screen(samples: SampleSet, options: Options, *, at_least: int = 2) -> list[s
 # --- stages ----------------------------------------------------------------------------------------------------------
 
 
-def reference_features(job: StageJob[SampleSet]) -> None:
+def reference_features(job: FeatureJob[SampleSet]) -> None:
     """Features of the reference's images, its statistics, and the radii of its balls.
 
     An archive that holds `mu` holds statistics of a whole data set, of which `arr_0` is a part; they then stand for the
@@ -92,14 +92,14 @@ def reference_features(job: StageJob[SampleSet]) -> None:
         np.save(job.out / RADII_FILE, adm_radii(pool, k=options.manifold_k))
 
 
-def sample_features(job: StageJob[SampleSet]) -> None:
+def sample_features(job: FeatureJob[SampleSet]) -> None:
     """Features of the samples in request order, and the classifier that turns them into probabilities."""
     options = Options.read(job.options, "adm")
     screen(job.samples, options)
     extract(job, job.samples.batches(options.batch_size), job.progress(len(job.samples), "images"))
 
 
-def extract(job: StageJob[SampleSet], batches: Iterable[Array], progress: Progress) -> tuple[Array, Array]:
+def extract(job: FeatureJob[SampleSet], batches: Iterable[Array], progress: Progress) -> tuple[Array, Array]:
     """Write `pool.npy`, `spatial.npy` and `classifier.npy` batch by batch; images are never all in memory."""
     from benchmarks.adm.inception_graph import InceptionGraph  # TensorFlow, which the score itself can do without
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from harness.contract.fields import Within
-from harness.scoring.interface import MetricSpec, ScreenedOptions
+from harness.contract.interface import MetricSpec, ScreenedOptions
 
 METRICS = (
     MetricSpec("fid", "FID", higher_is_better=False),

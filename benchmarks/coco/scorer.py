@@ -21,6 +21,7 @@ from benchmarks.coco.interface import METRICS, Options
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples
 from harness.contract.images import to_square
+from harness.contract.interface import Metrics
 from harness.contract.record import ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
@@ -28,8 +29,7 @@ from harness.metrics.clip_score import clip_score
 from harness.metrics.interval import bootstrap_interval
 from harness.scoring.coco import CocoParquet, selection
 from harness.scoring.features import FeatureFile, read_features
-from harness.scoring.interface import Metrics
-from harness.scoring.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.scorer import Assets, FeatureJob, ScoreJob, describe_environment, run_scorer
 from harness.scoring.screen import screen_samples
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
 # --- stages ----------------------------------------------------------------------------------------------------------
 
 
-def reference_features(job: StageJob[SampleSet]) -> None:
+def reference_features(job: FeatureJob[SampleSet]) -> None:
     """`features.npy`: (n, 2048) of the selected real images, in the order of selection."""
     from harness.scoring.networks.inception import FIDFeatures  # PyTorch, which the score itself can do without
 
@@ -93,7 +93,7 @@ def reference_features(job: StageJob[SampleSet]) -> None:
     file.finish()
 
 
-def sample_features(job: StageJob[SampleSet]) -> None:
+def sample_features(job: FeatureJob[SampleSet]) -> None:
     """`features.npy` (N, 2048) and `cosines.npy` (N,) of the samples, in request order, in one pass over the images."""
     options, samples = Options.read(job.options, "coco"), job.samples
     screen_samples(samples, "coco", at_least=2, duplicates=options.duplicates)

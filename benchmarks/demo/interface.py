@@ -5,7 +5,7 @@ No metric is called FID: the features are another network's, and the numbers com
 
 from __future__ import annotations
 
-from harness.scoring.interface import MetricSpec, ScorerOptions
+from harness.contract.interface import MetricSpec, ScorerOptions
 
 Options = ScorerOptions
 

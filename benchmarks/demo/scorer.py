@@ -17,6 +17,7 @@ import numpy.typing as npt
 from benchmarks.demo.interface import METRICS, Options
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, MissingAsset
+from harness.contract.interface import Metrics
 from harness.contract.npz import read_npz_array
 from harness.contract.progress import Progress
 from harness.contract.record import Metric, ScoreRecord
@@ -24,7 +25,6 @@ from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.interval import wilson_interval
 from harness.metrics.prdc import PRDC, prdc
 from harness.scoring.digit_classifier import DigitClassifier
-from harness.scoring.interface import Metrics
 from harness.scoring.scorer import ScoreJob, describe_environment, run_scorer
 
 if TYPE_CHECKING:

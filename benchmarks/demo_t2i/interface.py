@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.scoring.interface import MetricSpec, ScorerOptions
+from harness.contract.interface import MetricSpec, ScorerOptions
 
 Options = ScorerOptions
 

@@ -19,13 +19,13 @@ from benchmarks.demo_t2i.verdict import colours_of, judge
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, MissingAsset
 from harness.contract.files import read_json
+from harness.contract.interface import Metrics
 from harness.contract.npz import read_npz_array
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
 from harness.metrics.interval import wilson_interval
 from harness.scoring.digit_classifier import DigitClassifier
-from harness.scoring.interface import Metrics
 from harness.scoring.scorer import ScoreJob, describe_environment, run_scorer
 from harness.scoring.verdicts import Summary, printed, summarise, write_results
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.dpg.interface import Options
+from benchmarks.dpg.metrics import FULL_COUNT, IMAGES_PER_PROMPT, metrics, score_prompts
 from benchmarks.dpg.mplug import FILES, WEIGHTS, Answerer
 from benchmarks.dpg.questions import Item, read_questions
-from benchmarks.dpg.record import FULL_COUNT, IMAGES_PER_PROMPT, metrics, score_prompts
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure
 from harness.contract.record import ScoreRecord, Unscored

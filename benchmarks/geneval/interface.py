@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from harness.contract.fields import Within
-from harness.scoring.interface import MetricSpec, ScorerOptions, Share
+from harness.contract.interface import MetricSpec, ScorerOptions, Share
 
 Backend = Literal["auto", "pytorch", "compiled"]
 

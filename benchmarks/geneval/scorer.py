@@ -19,7 +19,7 @@ from benchmarks.geneval.colors import crop_object
 from benchmarks.geneval.detector import ASSET as DETECTOR
 from benchmarks.geneval.detector import Detector, Objects, backend_in_force
 from benchmarks.geneval.interface import Options
-from benchmarks.geneval.record import metrics, notes
+from benchmarks.geneval.notes import metrics, notes
 from benchmarks.geneval.verdict import judge
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure

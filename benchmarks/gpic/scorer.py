@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from benchmarks.gpic.evaluation import Evaluation, Reference, evaluate
 from benchmarks.gpic.interface import METRICS, Options
 from harness.contract.digest import sha256_file
+from harness.contract.interface import Metrics
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.samples import SampleSet
 from harness.metrics.interval import bootstrap_interval, wilson_interval
 from harness.scoring.features import FeatureFile, read_features
-from harness.scoring.interface import Metrics
-from harness.scoring.scorer import ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.scorer import FeatureJob, ScoreJob, describe_environment, run_scorer
 from harness.scoring.screen import screen_samples
 
 VERSION = 1
@@ -42,7 +42,7 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
     )
 
 
-def sample_features(job: StageJob[SampleSet]) -> None:
+def sample_features(job: FeatureJob[SampleSet]) -> None:
     """`features.npy`: (N, 1024) float32 class tokens, in request order."""
     options = Options.read(job.options, "gpic")
     # How many neighbours the score will ask for is not known here: it looks at the count once more.

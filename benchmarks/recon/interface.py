@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from harness.contract.fields import Within
-from harness.scoring.interface import MetricSpec, ScorerOptions
+from harness.contract.interface import MetricSpec, ScorerOptions
 
 METRICS = (
     MetricSpec("rfid", "rFID", higher_is_better=False),

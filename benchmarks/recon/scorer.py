@@ -14,12 +14,12 @@ from benchmarks.recon.interface import METRICS, Options
 from benchmarks.recon.pairs import PairSet
 from harness.contract.digest import sha256_file
 from harness.contract.files import read_json, write_json
+from harness.contract.interface import Metrics
 from harness.contract.record import Metric, ScoreRecord
 from harness.metrics.image import l1, psnr, ssim
 from harness.metrics.interval import bootstrap_interval
 from harness.scoring.features import FeatureFile, read_features
-from harness.scoring.interface import Metrics
-from harness.scoring.scorer import ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.scorer import FeatureJob, ScoreJob, describe_environment, run_scorer
 
 VERSION = 2
 WEIGHTS = "fid-inception"
@@ -50,7 +50,7 @@ def score(job: ScoreJob[PairSet]) -> ScoreRecord:
     )
 
 
-def measure_pairs(job: StageJob[PairSet]) -> None:
+def measure_pairs(job: FeatureJob[PairSet]) -> None:
     """`images.npz` (l1, psnr, ssim per image), `originals.npy` and `reconstructions.npy` (features), `notes.json`."""
     from harness.scoring.networks.inception import FIDFeatures  # PyTorch, which the score itself can do without
 

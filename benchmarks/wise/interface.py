@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from harness.contract.fields import Within
-from harness.scoring.interface import MetricSpec, NotBlank, ScorerOptions
+from harness.contract.interface import MetricSpec, NotBlank, ScorerOptions
 
 METRICS = (
     MetricSpec("wiscore", "WiScore", higher_is_better=True),

@@ -19,8 +19,8 @@ from benchmarks.wise import replay
 from benchmarks.wise.connection import Connection
 from benchmarks.wise.interface import Options
 from benchmarks.wise.judge import NO_FAULT_OF_THE_IMAGE, Judge, NoAnswer
+from benchmarks.wise.metrics import metrics, notes, write_score_lines
 from benchmarks.wise.protocols import PROTOCOLS
-from benchmarks.wise.record import metrics, notes, write_score_lines
 from benchmarks.wise.replies import clean, legacy_wiscore, parse_legacy_scores, parse_score
 from benchmarks.wise.wording import fill_in, texts
 from harness.contract.digest import digest_json

@@ -22,15 +22,15 @@ from harness.catalog.project import Project
 from harness.contract.digest import digest_json
 from harness.contract.errors import UserError
 from harness.contract.fields import Within, build
+from harness.contract.interface import MetricSpec, ScorerOptions
 from harness.contract.layouts import Layout
 from harness.contract.requests import Protocol
-from harness.scoring.interface import MetricSpec, ScorerOptions
 
 INTERFACE_FILE = "interface.py"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageSpec:
+class FeatureStage:
     """A feature stage of a scorer (`harness.scoring.scorer`): a step of its own, kept under the digest of less."""
 
     name: Annotated[str, Within(1)]
@@ -68,7 +68,7 @@ class ScorerSpec:
     step."""
     resumes: bool = False
     """Whether it continues from what an interrupted attempt left in its output folder."""
-    stages: tuple[StageSpec, ...] = ()
+    stages: tuple[FeatureStage, ...] = ()
     """Features that are computed before the score, each in a step of its own."""
 
 
@@ -214,13 +214,13 @@ def read_interface(path: Path) -> tuple[type[ScorerOptions], tuple[MetricSpec, .
         UserError: the file is missing, cannot be run, or does not have the two.
     """
     if not path.is_file():
-        raise UserError(f"{path}: is missing; write one with Options and METRICS (see harness/scoring/interface.py).")
+        raise UserError(f"{path}: is missing; write one with Options and METRICS (see harness/contract/interface.py).")
     module = _module(path, path.stat().st_mtime_ns)
     options_type, metrics = getattr(module, "Options", None), getattr(module, "METRICS", None)
     if not (isinstance(options_type, type) and issubclass(options_type, ScorerOptions)):
-        raise UserError(f"{path}: has no class Options; derive one from harness.scoring.interface.ScorerOptions.")
+        raise UserError(f"{path}: has no class Options; derive one from harness.contract.interface.ScorerOptions.")
     if not isinstance(metrics, tuple) or not all(isinstance(metric, MetricSpec) for metric in metrics):
-        raise UserError(f"{path}: has no METRICS; write a tuple of harness.scoring.interface.MetricSpec.")
+        raise UserError(f"{path}: has no METRICS; write a tuple of harness.contract.interface.MetricSpec.")
     return options_type, metrics
 
 

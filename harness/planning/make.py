@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.catalog.benchmarks import Benchmark, Catalog, ScorerSpec, StageSpec
+from harness.catalog.benchmarks import Benchmark, Catalog, FeatureStage, ScorerSpec
 from harness.contract.errors import UserError
 from harness.contract.requests import Protocol
 from harness.planning.steps import (
@@ -234,7 +234,7 @@ def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, An
     }
 
 
-def _stage_step(benchmark: Benchmark, stage: StageSpec, samples: Source, options: Mapping[str, Any]) -> Step:
+def _stage_step(benchmark: Benchmark, stage: FeatureStage, samples: Source, options: Mapping[str, Any]) -> Step:
     """Features that depend on less than the score: kept under that, so that the next score finds them."""
     inputs: dict[str, Source] = {"options.json": Document({name: options[name] for name in stage.options})}
     inputs |= _asset_inputs(stage.assets)

@@ -12,8 +12,8 @@ import numpy as np
 
 from harness.contract.digest import digest_pixels
 from harness.contract.errors import BadSamples
+from harness.contract.interface import Duplicates
 from harness.contract.samples import SampleSet
-from harness.scoring.interface import Duplicates
 
 FLAT_SHARE = 0.01
 """Above this share of flat images a set is refused; a black one now and then is a generator's own."""

@@ -60,7 +60,7 @@ INTERFACE = """
     from typing import Annotated
 
     from harness.contract.fields import Within
-    from harness.scoring.interface import MetricSpec, ScorerOptions
+    from harness.contract.interface import MetricSpec, ScorerOptions
 
     METRICS = (MetricSpec("brightness", "Brightness", higher_is_better=True),)
 
@@ -75,7 +75,7 @@ SCORER = """
     from benchmarks.toy.brightness import brightness
     from benchmarks.toy.interface import METRICS, Options
     from harness.contract.record import ScoreRecord, Unscored
-    from harness.scoring.interface import Metrics
+    from harness.contract.interface import Metrics
     from harness.scoring.scorer import run_scorer
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.geneval.colors import COLORS
 from benchmarks.geneval.interface import Options
-from benchmarks.geneval.record import FULL_COUNT, metrics, notes
+from benchmarks.geneval.notes import FULL_COUNT, metrics, notes
 from benchmarks.geneval.verdict import Verdict, intersection_over_union, judge, relations, select
 from harness.contract.errors import UserError
 from harness.scoring.verdicts import summarise

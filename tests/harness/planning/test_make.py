@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from gear.bench.generators import TokenizerGenerator
-from harness.catalog.benchmarks import Catalog, StageSpec
+from harness.catalog.benchmarks import Catalog, FeatureStage
 from harness.contract.errors import UserError
+from harness.contract.interface import ScorerOptions
 from harness.planning.generators import existing_samples
 from harness.planning.make import RunSpec, make_plan
 from harness.planning.steps import AssetInput, Document, Environment, FileInput, OutputOf, Plan, Step
 from harness.running.preview import describe
-from harness.scoring.interface import ScorerOptions
 
 
 def step(**changes) -> Step:
@@ -140,10 +140,10 @@ def test_a_name_that_cannot_be_a_folder_is_refused():
             Plan(name="p", steps=(step(name=name, inputs={}),))
 
 
-def staged(toy, *more: StageSpec, **stage) -> Catalog:
+def staged(toy, *more: FeatureStage, **stage) -> Catalog:
     """The toy with one feature stage, and `more`."""
     benchmark = toy.catalog.benchmark("toy")
-    specs = (StageSpec(name="reference", assets=("toy-reference",), options=("scale",), **stage), *more)
+    specs = (FeatureStage(name="reference", assets=("toy-reference",), options=("scale",), **stage), *more)
     return Catalog([dataclasses.replace(benchmark, scorer=dataclasses.replace(benchmark.scorer, stages=specs))], {})
 
 
@@ -165,7 +165,7 @@ def test_a_stage_that_reads_samples_waits_for_them(toy):
 
 def test_work_on_the_reference_comes_after_the_stage_that_checks_the_samples_and_keeps_its_key(toy):
     request = RunSpec(benchmarks=("toy",), generator=toy.command())
-    plan = make_plan(request, staged(toy, StageSpec(name="samples", samples=True)))
+    plan = make_plan(request, staged(toy, FeatureStage(name="samples", samples=True)))
     names = [row.name for row in plan.steps]
     assert names[2:] == ["features-toy-samples", "features-toy-reference", "score-toy"]
     reference, alone = (other.step("features-toy-reference") for other in (plan, make_plan(request, staged(toy))))

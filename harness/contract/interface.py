@@ -13,7 +13,7 @@ Each benchmark's folder has an `interface.py`:
     )
 
 The scorer imports it, and the harness loads it to plan: wrong options are refused before anything runs. So it imports
-nothing but `harness.contract` and this module.
+nothing but `harness.contract`.
 """
 
 from __future__ import annotations

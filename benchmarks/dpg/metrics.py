@@ -9,9 +9,9 @@ from typing import Any
 from benchmarks.dpg.interface import METRICS
 from benchmarks.dpg.questions import Item
 from benchmarks.dpg.scores import ImageScore, MissingParent, category_scores, dpg_score, score_image
+from harness.contract.interface import Metrics
 from harness.contract.record import Metric
 from harness.metrics.interval import wilson_interval
-from harness.scoring.interface import Metrics
 
 IMAGES_PER_PROMPT = 4
 """More of them are ignored, as the original's grid has no room for them."""

@@ -10,8 +10,7 @@ import pytest
 
 from harness.contract.errors import UserError
 from harness.contract.fields import Within
-from harness.contract.record import Metric
-from harness.scoring.interface import (
+from harness.contract.interface import (
     Metrics,
     MetricSpec,
     NotBlank,
@@ -19,6 +18,7 @@ from harness.scoring.interface import (
     ScreenedOptions,
     Share,
 )
+from harness.contract.record import Metric
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from benchmarks.wise.interface import METRICS, Options
 from benchmarks.wise.protocols import WiseProtocol
 from benchmarks.wise.scores import Scores, aggregate
 from harness.contract.files import write_atomically
+from harness.contract.interface import Metrics
 from harness.contract.record import Metric
 from harness.metrics.interval import wilson_interval
-from harness.scoring.interface import Metrics
 
 Row = dict[str, Any]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.geneval.interface import METRICS
+from harness.contract.interface import Metrics
 from harness.contract.record import Metric
 from harness.metrics.interval import wilson_interval
-from harness.scoring.interface import Metrics
 from harness.scoring.verdicts import Summary
 
 FULL_COUNT = 553 * 4
