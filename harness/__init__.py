@@ -12,9 +12,10 @@
 import importlib
 
 __version__ = "0.1.0"
+_API = ("GoldCheck", "Plan", "Run", "check", "list_runs", "load_run", "plan", "prepare", "run", "score")
+_ERRORS = ("BadSamples", "EnvironmentFailure", "MissingAsset", "RunFailed", "UserError")
 _HOMES = {
-    **dict.fromkeys(("Plan", "Run", "list_runs", "load_run", "plan", "prepare", "run", "score"), "harness.api"),
-    **dict.fromkeys(("BadSamples", "EnvironmentFailure", "MissingAsset", "RunFailed", "UserError"), "harness.api"),
+    **dict.fromkeys((*_API, *_ERRORS), "harness.api"),
     **dict.fromkeys(("Metric", "ScoreRecord"), "harness.contract.record"),
 }
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -18,13 +18,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import find_project, home_dir
-from harness.contract.errors import BadSamples, EnvironmentFailure, MissingAsset, UserError
+from harness.contract.errors import (
+    EXIT_OK,
+    EXIT_PARTLY_SCORED,
+    BadSamples,
+    EnvironmentFailure,
+    MissingAsset,
+    UserError,
+)
 from harness.contract.record import ScoreRecord
+from harness.planning.check import Comparison, check_plan, compare_with_expected, full_check_plan
 from harness.planning.generators import DrawContext, choose_generator, existing_samples
 from harness.planning.make import RunSpec, make_plan, scorer_environment
 from harness.planning.steps import Plan
@@ -37,12 +46,14 @@ from harness.store.run_record import Run, find_run, find_runs
 __all__ = [
     "BadSamples",
     "EnvironmentFailure",
+    "GoldCheck",
     "MissingAsset",
     "Plan",
     "Run",
     "RunFailed",
     "ScoreRecord",
     "UserError",
+    "check",
     "list_runs",
     "load_run",
     "plan",
@@ -194,6 +205,59 @@ def score(
         project, catalog, runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets
     )
     return _finished(execute(planned, setting, force=force, name=name, progress=progress)).scores[benchmark]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldCheck:
+    """A scorer's answer to a case with a known one."""
+
+    run: Run
+    comparisons: list[Comparison]
+    """Metric by metric; empty when the scorer did not finish."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the scorer finished and every metric is as near to its known value as it must be."""
+        return bool(self.comparisons) and all(row.passed for row in self.comparisons)
+
+
+def check(
+    benchmark: str,
+    *,
+    full: bool = False,
+    assets: Mapping[str, str | Path] | None = None,
+    progress: bool | Reporter = False,
+    command: Sequence[str] | None = None,
+    **setting: Any,
+) -> GoldCheck:
+    """Run a scorer on its small shipped case, in its own environment, and compare with the known answer.
+
+        assert harness.check("adm").passed
+
+    Args:
+        benchmark: by id.
+        full: the public batch with published scores, with the real assets; few benchmarks have one.
+        assets: asset name -> a file or folder to use instead of the shipped or fetched one.
+        progress: whether to show what happens on stderr, or who is told.
+        command: for the record; by default the words of this process.
+        setting: runtime, scheduler, runs_dir, images, base_image: as for `harness.running.setting.make_setting`.
+    Raises:
+        UserError: the benchmark has no such case.
+        MissingAsset: with `full`, a file from outside is not here.
+    """
+    project = find_project()
+    catalog = Catalog.load(project)
+    chosen = catalog.benchmark(benchmark)
+    if full:
+        made = make_setting(project, catalog, assets=assets, **setting)
+        planned = full_check_plan(chosen, made.assets)
+    else:
+        planned, shipped = check_plan(chosen)
+        made = make_setting(project, catalog, assets={**shipped, **(assets or {})}, **setting)
+    done = execute(planned, made, force=not full, progress=progress, command=command)
+    if exit_code(done.record) not in (EXIT_OK, EXIT_PARTLY_SCORED):
+        return GoldCheck(run=done, comparisons=[])
+    return GoldCheck(run=done, comparisons=compare_with_expected(chosen, done.scores[chosen.id], full=full))
 
 
 def load_run(name: str | Path, runs_dir: str | Path = "runs") -> Run:

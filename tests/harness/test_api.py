@@ -104,3 +104,10 @@ def test_importing_the_harness_imports_none_of_its_parts():
 
 def test_every_public_name_exists_and_has_a_docstring():
     assert all(getattr(harness, name).__doc__ for name in harness.__all__ if name != "__version__")
+
+
+def test_a_gold_check_says_whether_the_known_answer_came_out(toy):
+    assert harness.check("toy").passed
+    toy.edit("benchmarks/toy/benchmark.yaml", "value: 20.0", "value: 21.0")
+    checked = harness.check("toy")
+    assert not checked.passed and [row.error for row in checked.comparisons] == [1.0]
