@@ -82,7 +82,7 @@ def change_version(toy):
 
 
 def change_option(toy):
-    toy.edit("benchmarks/toy/benchmark.yaml", "scale: 1.0", "scale: 3.0")
+    toy.edit("benchmarks/toy/interface.py", "scale: float = 1.0", "scale: float = 3.0")
 
 
 def change_what_is_only_read_by_people(toy):
