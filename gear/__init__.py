@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from harness import __version__
+
 if TYPE_CHECKING:
     from gear.images import load_image as load_image
     from gear.images import save_image as save_image
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from gear.weights import load_tokenizer as load_tokenizer
     from gear.weights import open_model as open_model
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "load_image": "gear.images",

@@ -17,59 +17,42 @@ call again returns at once, and an interrupted one continues.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.catalog.benchmarks import Catalog
-from harness.catalog.project import find_project
+from harness.catalog.project import find_project, home_dir
+from harness.contract.errors import BadSamples, EnvironmentFailure, MissingAsset, UserError
 from harness.contract.record import ScoreRecord
 from harness.planning.generators import DrawContext, choose_generator, existing_samples
-from harness.planning.make import RunSpec, make_plan
+from harness.planning.make import RunSpec, make_plan, scorer_environment
 from harness.planning.steps import Plan
 from harness.running.execute import run_plan
 from harness.running.failures import RunFailed, exit_code, failures
 from harness.running.setting import Reporter, Setting, make_setting
-from harness.store.run_record import RunRecord
+from harness.store.digests import DigestMemo
+from harness.store.run_record import Run, find_run, find_runs
+
+__all__ = [
+    "BadSamples",
+    "EnvironmentFailure",
+    "MissingAsset",
+    "Plan",
+    "Run",
+    "RunFailed",
+    "ScoreRecord",
+    "UserError",
+    "list_runs",
+    "load_run",
+    "plan",
+    "prepare",
+    "run",
+    "score",
+]
 
 Options = Mapping[str, Any]
 """Scorer options of one benchmark, by name: {"batch_size": 32}."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run that has ended: its folder, its record, and the scores."""
-
-    folder: Path
-    """`runs/<name>`, with record.json and one folder per step."""
-    record: RunRecord
-    """What happened, step by step, with every digest."""
-
-    @property
-    def scores(self) -> dict[str, ScoreRecord]:
-        """Benchmark -> its score, for every benchmark that was scored.
-
-        Raises:
-            UserError: a score is damaged, or not the one that the run wrote.
-        """
-        return self.record.scores(self.folder)
-
-    @property
-    def exit_code(self) -> int:
-        """What the command line would end with: 0, or one of the numbers in `harness.contract.errors`."""
-        return exit_code(self.record)
-
-    def check(self) -> Run:
-        """This run, if every step has finished (items that could not be scored are in `ScoreRecord.unscored`).
-
-        Raises:
-            RunFailed: a step failed or the run was interrupted; with the steps' errors and the run's exit code.
-        """
-        problem = failures(self.record)
-        if problem:
-            raise RunFailed(problem, self.exit_code)
-        return self
 
 
 def plan(
@@ -101,7 +84,8 @@ def plan(
         UserError: an unknown benchmark, suite, option or generator, or a generator that cannot draw what is asked for.
     """
     project = find_project()
-    context = DrawContext(project=project, gpus=gpus, limit=limit, options=options or {})
+    memo = DigestMemo(home_dir() / "digests")
+    context = DrawContext(project=project, gpus=gpus, limit=limit, options=options or {}, digest=memo.file)
     spec = RunSpec(
         benchmarks=benchmarks,
         suite=suite,
@@ -164,7 +148,7 @@ def run(
     setting = make_setting(
         project, Catalog.load(project), runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets
     )
-    return execute(planned, setting, force=force, name=name, progress=progress).check()
+    return _finished(execute(planned, setting, force=force, name=name, progress=progress))
 
 
 def score(
@@ -209,17 +193,78 @@ def score(
     setting = make_setting(
         project, catalog, runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets
     )
-    return execute(planned, setting, force=force, name=name, progress=progress).check().scores[benchmark]
+    return _finished(execute(planned, setting, force=force, name=name, progress=progress)).scores[benchmark]
 
 
-# --- what the command line calls --------------------------------------------------------------------------------------
+def load_run(name: str | Path, runs_dir: str | Path = "runs") -> Run:
+    """A run that was made before: its record and its scores.
+
+    Args:
+        name: a run's name, the beginning of one, or a run folder.
+        runs_dir: where run folders are.
+    Raises:
+        UserError: there is no such run, or several begin with `name`.
+    """
+    return Run.read(find_run(str(name), Path(runs_dir)))
+
+
+def list_runs(runs_dir: str | Path = "runs", unreadable: Callable[[UserError], object] | None = None) -> list[Run]:
+    """Every run of a folder, oldest first.
+
+    Args:
+        runs_dir: the folder.
+        unreadable: called with the error of each record that cannot be read; None: the first one is raised.
+    """
+    folder = Path(runs_dir)
+    return [Run(folder=folder / record.run, record=record) for record in find_runs(folder, unreadable)]
+
+
+def prepare(
+    *benchmarks: str,
+    runtime: str = "venv",
+    images: Mapping[str, str] | None = None,
+    base_image: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Build the scorers' environments or images now, for a machine without internet for example.
+
+    Args:
+        benchmarks: by id; none means all.
+        runtime: what they are built for: "venv", "docker", or what an installed package adds.
+        images: image name -> a ready image to use instead of building it.
+        base_image: what images are built on.
+        say: called with a sentence about what is being built.
+    Yields:
+        (benchmark, its environment as records describe it), each as it is ready.
+    Raises:
+        EnvironmentFailure: one could not be built; with the end of the build's log.
+    """
+    project = find_project()
+    catalog = Catalog.load(project)
+    setting = make_setting(project, catalog, runtime=runtime, images=images, base_image=base_image)
+    for benchmark in [catalog.benchmark(name) for name in benchmarks] or list(catalog.benchmarks.values()):
+        environment = scorer_environment(benchmark)
+        setting.runtime.prepare(environment, say)
+        yield benchmark.id, setting.runtime.describe(environment)
+
+
+# --- what the command line calls -------------------------------------------------------------------------------------
+
+
+def _finished(run: Run) -> Run:
+    """The run, if every step has finished; else RunFailed with what the failed steps said."""
+    problem = failures(run.record)
+    if problem:
+        raise RunFailed(problem, exit_code(run.record))
+    return run
 
 
 def plan_of_samples(
     catalog: Catalog, benchmark: str, samples: Path, *, layout: str | None = None, options: Options | None = None
 ) -> Plan:
     """The plan that scores samples that exist already; see `score`."""
-    taken_as = catalog.benchmark(benchmark).layout(layout) if layout else None
+    chosen = catalog.benchmark(benchmark)
+    taken_as = chosen.layout(layout) if layout else None
     values = {benchmark: dict(options)} if options else {}
     spec = RunSpec(benchmarks=(benchmark,), generator=existing_samples(samples, taken_as), options=values)
     return make_plan(spec, catalog)
@@ -252,7 +297,7 @@ def execute(
         reporter = progress or None
         record, folder = run_plan(plan, setting, force=force, run_id=name, reporter=reporter, command=command)
         return Run(folder=folder, record=record)
-    from harness.report.console import TerminalReporter, stderr  # rich, which a silent call can do without
+    from harness.running.console import TerminalReporter, stderr  # imports rich
 
     with TerminalReporter(stderr()) as shown:
         record, folder = run_plan(plan, setting, force=force, run_id=name, reporter=shown, command=command)

@@ -33,7 +33,8 @@ from harness.contract.record import Metric, ScoreRecord
 from harness.contract.samples import SampleSet
 from harness.planning.make import RunSpec, make_plan
 from harness.planning.steps import OutputOf, Plan, Resources, Source, Step
-from harness.report.console import TerminalReporter
+from harness.running.console import TerminalReporter
+from harness.running.failures import exit_code
 from harness.running.setting import make_setting
 from harness.store.run_record import REPORT_FILE, RunRecord, read_score
 
@@ -80,7 +81,7 @@ def demo(quick: bool, name: str | None, force: bool, **options: Any) -> None:
         for title, columns in _score_columns(record, run_dir, catalog).items():
             out.print(score_table(columns, title=title))
     out.print(Text(str(write_report(record, run_dir, catalog))), soft_wrap=True)
-    sys.exit(run.exit_code)
+    sys.exit(exit_code(record))
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------

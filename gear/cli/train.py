@@ -35,7 +35,7 @@ def train() -> None:
     On several GPUs, on one machine or many (a batch size is that of all processes together):
       torchrun --nproc-per-node 8 -m gear train e2e --preset imagenet-xl-vq --init exps/vq16 --out exps/e2e
       python -m gear.training.launch --nproc-per-node 8 train e2e ...  # the same, with the exit status said below
-      sbatch scripts/train/slurm/one-node.sh train e2e ...             # or many-nodes.sh: requeued until it is done
+      sbatch [--nodes=N] scripts/train/slurm/train.sh train e2e ...    # requeued until it is done
 
     \b
     Worth knowing for --set:

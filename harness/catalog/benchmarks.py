@@ -40,8 +40,8 @@ class ScorerSpec:
 
     script: str
     """File in the folder of the scorer."""
-    image: str
-    """Folder under `docker/`; several benchmarks may share one."""
+    image: str | None = None
+    """Folder under `docker/`; None: `docker/scorer`, built for the scorer's folder."""
     of: str | None = None
     """The benchmark whose folder holds script and lock, where that is another one's; None: its own."""
     lock: str | None = None
@@ -204,7 +204,7 @@ def _scorer(fields: Fields, folder: Path) -> ScorerSpec:
     scorer = ScorerSpec(
         script=fields.text("script"),
         of=fields.text("of", None),
-        image=fields.text("image"),
+        image=fields.text("image", None),
         lock=fields.text("lock", None),
         python=fields.text("python", None),
         gpus=fields.integer("gpus", low=0, default=0),

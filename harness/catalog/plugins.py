@@ -1,6 +1,6 @@
-"""What an installed package can add without a change to this one, by entry points.
+"""What there is to choose from, and what an installed package can add without a change to this one.
 
-A package names what it adds in its pyproject.toml; the group says which protocol the object follows:
+A package names what it adds in its pyproject.toml, by an entry point; the group says which protocol the object follows:
 
     [project.entry-points."harness.generators"]      harness.planning.generators.GeneratorPlugin
     [project.entry-points."harness.runtimes"]        harness.runtimes.RuntimeFactory
@@ -10,7 +10,7 @@ A package names what it adds in its pyproject.toml; the group says which protoco
 
     my-model = "my_package.bench:MY_MODEL"
 
-Nothing of a package is imported before what it adds is needed.
+Nothing is imported before it is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 from harness.contract.errors import UserError
 
@@ -78,6 +78,75 @@ class Plugins:
             raise UserError(
                 f"The {self.what} '{name}' ({place}) cannot be imported ({error}); install its package again."
             ) from error
+
+
+GENERATORS = Plugins(
+    "harness.generators",
+    "generator",
+    {"generator": "harness.planning.generators:COMMAND", "samples": "harness.planning.generators:SAMPLES"},
+)
+"""Ways of saying who draws, by the option that chooses one."""
+
+RUNTIMES = Plugins(
+    "harness.runtimes",
+    "runtime",
+    {"venv": "harness.runtimes.venv:VenvRuntime", "docker": "harness.runtimes.docker:DockerRuntime"},
+)
+"""Ways of isolating a step, by the name that `--runtime` takes."""
+
+SCHEDULERS = Plugins("harness.schedulers", "scheduler", {"here": "harness.schedulers.here:Here"})
+"""Where steps run, by the name that `--scheduler` takes."""
+
+EXPORTERS = Plugins(
+    "harness.exporters",
+    "exporter",
+    {
+        "csv": "harness.report.exporters:CSV",
+        "markdown": "harness.report.exporters:MARKDOWN",
+        "json": "harness.report.exporters:JSON",
+    },
+)
+"""Forms of scores, by the name that `harness export --to` takes."""
+
+COMMANDS = Plugins(
+    "harness.commands",
+    "command",
+    {
+        "plan": "harness.cli.run:plan",
+        "run": "harness.cli.run:run",
+        "score": "harness.cli.run:score",
+        "check": "harness.cli.check:check",
+        "ls": "harness.cli.look:ls",
+        "show": "harness.cli.look:show",
+        "report": "harness.cli.look:report",
+        "compare": "harness.cli.look:compare",
+        "export": "harness.cli.look:export",
+        "doctor": "harness.cli.doctor:doctor",
+        "assets": "harness.cli.assets:assets",
+        "images": "harness.cli.assets:images",
+        "prepare": "harness.cli.assets:prepare",
+        "layout": "harness.cli.layout:layout",
+        "new": "harness.cli.new:new",
+    },
+)
+"""Commands of `harness`, by name."""
+
+
+@dataclass(frozen=True)
+class DrawOption:
+    """An option of `harness run` that a generator brings, and a keyword of `harness.run`."""
+
+    name: str
+    """As a Python name; on the command line with hyphens."""
+    help: str
+    kind: Literal["path", "text", "assignments"] = "text"
+    """A path; any text; or NAME=VALUE, several times (a mapping in Python)."""
+    metavar: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """As it is typed."""
+        return f"--{self.name.replace('_', '-')}"
 
 
 @cache

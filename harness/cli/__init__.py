@@ -4,36 +4,12 @@ from __future__ import annotations
 
 import click
 
-from harness import __version__
-from harness.catalog.plugins import Plugins
+from harness.catalog.plugins import COMMANDS
 from harness.cli.base import EXIT_STATUS, Group
-
-COMMANDS = Plugins(
-    "harness.commands",
-    "command",
-    {
-        "plan": "harness.cli.run:plan",
-        "run": "harness.cli.run:run",
-        "score": "harness.cli.run:score",
-        "check": "harness.cli.check:check",
-        "ls": "harness.cli.look:ls",
-        "show": "harness.cli.look:show",
-        "report": "harness.cli.look:report",
-        "compare": "harness.cli.look:compare",
-        "export": "harness.cli.look:export",
-        "doctor": "harness.cli.doctor:doctor",
-        "assets": "harness.cli.assets:assets",
-        "images": "harness.cli.assets:images",
-        "prepare": "harness.cli.assets:prepare",
-        "layout": "harness.cli.layout:layout",
-        "new": "harness.cli.new:new",
-    },
-)
-"""Commands by name; an installed package may add more (entry point group `harness.commands`)."""
 
 
 class Main(Group):
-    """The commands above, each imported when it is needed."""
+    """Every command there is (`harness.catalog.plugins.COMMANDS`), imported when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return COMMANDS.names()
@@ -50,7 +26,7 @@ class Main(Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EXIT_STATUS,
 )
-@click.version_option(__version__, prog_name="harness")
+@click.version_option(package_name="gear-harness", prog_name="harness")
 def main() -> None:
     """Score image generators: draw what a benchmark asks for, score it, and keep every number's provenance.
 

@@ -10,15 +10,14 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
+from harness import api
 from harness.catalog.assets import Asset, AssetStore
 from harness.catalog.benchmarks import Catalog
-from harness.catalog.project import find_project, home_dir
+from harness.catalog.project import find_project
 from harness.cli.base import Command, Group, assignment, err, out, plain_table, runtime_option
 from harness.contract.digest import sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
-from harness.planning.make import scorer_environment
 from harness.running.setting import make_setting
-from harness.store.digests import DigestMemo
 
 replace_option = click.option(
     "--replace", is_flag=True, help="Take in another file than the first one, where the list names no digest."
@@ -132,8 +131,9 @@ def _guess_asset(catalog: Catalog, file: Path) -> Asset:
 
 
 def _assets() -> tuple[Catalog, AssetStore]:
-    catalog, home = Catalog.load(find_project()), home_dir()
-    return catalog, AssetStore(home / "assets", catalog.assets, DigestMemo(home / "digests"))
+    project = find_project()
+    catalog = Catalog.load(project)
+    return catalog, make_setting(project, catalog).assets
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
@@ -170,12 +170,7 @@ def prepare(benchmarks: tuple[str, ...], runtime: str) -> None:
     _prepare(benchmarks, runtime)
 
 
-def _prepare(benchmarks: tuple[str, ...], runtime_name: str, **options: Any) -> None:
-    project = find_project()
-    catalog = Catalog.load(project)
-    runtime = make_setting(project, catalog, runtime=runtime_name, **options).runtime
-    for benchmark in [catalog.benchmark(name) for name in benchmarks] or list(catalog.benchmarks.values()):
-        environment = scorer_environment(benchmark)
-        runtime.prepare(environment, lambda text: err.print(text, markup=False))
-        row = runtime.describe(environment)
-        click.echo(f"{benchmark.id}: {row.get('image') or row.get('lock') or row['runtime']}")
+def _prepare(benchmarks: tuple[str, ...], runtime: str, **options: Any) -> None:
+    say = lambda text: err.print(text, markup=False)  # noqa: E731
+    for name, row in api.prepare(*benchmarks, runtime=runtime, say=say, **options):
+        click.echo(f"{name}: {row.get('image') or row.get('lock') or row['runtime']}")

@@ -14,10 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.catalog.plugins import GENERATORS, RUNTIMES, SCHEDULERS, DrawOption
 from harness.contract.errors import UserError
-from harness.planning.generators import GENERATORS, DrawOption
-from harness.runtimes import RUNTIMES
-from harness.schedulers import SCHEDULERS
 
 EXIT_STATUS = """\b
 Exit status: 0 done   2 usage or input   3 samples not as needed   4 asset missing

@@ -14,7 +14,8 @@ from harness.catalog.project import find_project
 from harness.cli.base import Command, command_line, err, out, plain_table, setting_options
 from harness.contract.errors import EXIT_PARTLY_SCORED
 from harness.planning.check import check_plan, compare_with_expected, full_check_plan
-from harness.report.console import TerminalReporter
+from harness.running.console import TerminalReporter
+from harness.running.failures import exit_code
 from harness.running.setting import make_setting
 
 
@@ -41,8 +42,8 @@ def check(benchmark: str, full: bool, **options: Any) -> None:
         setting = make_setting(project, catalog, **options)
     with TerminalReporter(err) as reporter:
         done = api.execute(plan, setting, force=not full, progress=reporter, command=command_line())
-    if done.exit_code not in (0, EXIT_PARTLY_SCORED):
-        sys.exit(done.exit_code)
+    if exit_code(done.record) not in (0, EXIT_PARTLY_SCORED):
+        sys.exit(exit_code(done.record))
     comparisons = compare_with_expected(chosen, done.scores[chosen.id], full=full)
     table = plain_table("metric", "got", "expected", "off by", "allowed", "")
     for row in comparisons:

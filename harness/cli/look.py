@@ -11,15 +11,16 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from harness.catalog.benchmarks import Catalog, pick
+from harness import api
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.plugins import EXPORTERS
 from harness.catalog.project import find_project
 from harness.cli.base import Command, err, out, plain_table, runs_option
 from harness.contract.errors import UserError
 from harness.contract.record import ScoreRecord
-from harness.report.exporters import EXPORTERS, ExportedRun, Exporter
+from harness.report.exporters import Exporter
 from harness.report.sections import ScoreColumn
 from harness.report.table import runs_table, score_table, steps_table
-from harness.store.run_record import RECORD_FILE, RunRecord, find_runs
 
 
 @click.command(cls=Command)
@@ -30,8 +31,8 @@ def ls(runs_dir: Path) -> None:
     for benchmark in Catalog.load(find_project()).benchmarks.values():
         table.add_row(Text(benchmark.id, "bold"), ", ".join(benchmark.suites), benchmark.title)
     out.print(table)
-    records = find_runs(runs_dir, lambda problem: err.print(Text(str(problem), "yellow"), soft_wrap=True))
-    rows = [(record, _scores_if_readable(record, runs_dir)) for record in records]
+    runs = api.list_runs(runs_dir, lambda problem: err.print(Text(str(problem), "yellow"), soft_wrap=True))
+    rows = [(run.record, _scores_if_readable(run)) for run in runs]
     out.print(runs_table(rows) if rows else f"No runs in {runs_dir} yet.")
 
 
@@ -41,14 +42,14 @@ def ls(runs_dir: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="record.json.")
 def show(run: str, runs_dir: Path, as_json: bool) -> None:
     """Show scores and steps of a run: its name, the beginning of it, or its folder."""
-    run_dir = find_run(run, runs_dir)
+    found = api.load_run(run, runs_dir)
+    record = found.record
     if as_json:
-        click.echo((run_dir / RECORD_FILE).read_text(encoding="utf-8"), nl=False)
+        click.echo((found.folder / "record.json").read_text(encoding="utf-8"), nl=False)
         return
-    record = RunRecord.read(run_dir)
     out.print(Text.assemble((record.run, "bold"), f"  {record.status}, started {record.started}"))
     out.print(Text(f"$ {shlex.join(record.command)}", "dim"), soft_wrap=True)
-    print_scores(record, run_dir, Catalog.load(find_project()))
+    print_scores(found, Catalog.load(find_project()))
     out.print(steps_table(record.steps))
     for step in record.steps:
         if step.error:
@@ -61,7 +62,7 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
 @click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
 def report(run: str, runs_dir: Path, open_it: bool) -> None:
     """Write the HTML report of a run again and print its path."""
-    path = write_report(find_run(run, runs_dir), Catalog.load(find_project()))
+    path = write_report(api.load_run(run, runs_dir).folder, Catalog.load(find_project()))
     click.echo(path)
     if open_it:
         webbrowser.open(path.resolve().as_uri())
@@ -72,9 +73,8 @@ def report(run: str, runs_dir: Path, open_it: bool) -> None:
 @runs_option
 def compare(runs: tuple[str, ...], runs_dir: Path) -> None:
     """Put the scores of several runs side by side and say which is better, where that can be said."""
-    folders = list(dict.fromkeys(find_run(run, runs_dir).resolve() for run in runs))
-    read = [RunRecord.read(folder).scores(folder) for folder in folders]
-    scores = dict(zip(_distinct_names(folders), read, strict=True))
+    found = {run.folder.resolve(): run for run in (api.load_run(name, runs_dir) for name in runs)}
+    scores = dict(zip(_distinct_names(list(found)), (run.scores for run in found.values()), strict=True))
     for benchmark in dict.fromkeys(name for scored in scores.values() for name in scored):
         columns = [
             ScoreColumn(label=name, record=scored[benchmark]) for name, scored in scores.items() if benchmark in scored
@@ -95,9 +95,7 @@ def export(runs: tuple[str, ...], runs_dir: Path, form: str, out_path: Path | No
       harness export RUN RUN --to markdown
     """
     exporter: Exporter = EXPORTERS.load(form)
-    folders = [find_run(run, runs_dir) for run in dict.fromkeys(runs)]
-    exported = [ExportedRun.read(folder) for folder in folders]
-    text = exporter.export(exported)
+    text = exporter.export([api.load_run(run, runs_dir) for run in dict.fromkeys(runs)])
     if out_path is None:
         click.echo(text, nl=False)
         return
@@ -108,31 +106,12 @@ def export(runs: tuple[str, ...], runs_dir: Path, form: str, out_path: Path | No
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def find_run(name: str, runs_dir: Path) -> Path:
-    """The run folder called `name`: a folder, a run's name, or the beginning of one.
-
-    Raises:
-        UserError: there is none, or several.
-    """
-    for path in (runs_dir / name, Path(name)):
-        if (path / RECORD_FILE).is_file():
-            return path
-    runs = {path.parent.name: path.parent for path in sorted(runs_dir.glob(f"*/{RECORD_FILE}"))}
-    matches = [path for run, path in runs.items() if run.startswith(name)]
-    if len(matches) > 1:
-        raise UserError(
-            f"'{name}' begins {len(matches)} runs ({', '.join(path.name for path in matches)}); give more of it."
-        )
-    found: Path = matches[0] if matches else pick(runs, name, "run", "harness ls")
-    return found
-
-
-def print_scores(record: RunRecord, run_dir: Path, catalog: Catalog) -> None:
+def print_scores(run: api.Run, catalog: Catalog) -> None:
     """The scores of a run as tables, and what a reader of them must know."""
     from harness.report.declared import labelled
 
-    label = str(record.generator.get("name") or record.run)
-    for name, scored in record.scores(run_dir).items():
+    label = str(run.record.generator.get("name") or run.record.run)
+    for name, scored in run.scores.items():
         column = ScoreColumn(label=label, record=labelled(scored, catalog.benchmarks.get(name)))
         out.print(score_table([column], title=name))
         for note in scored.notes:
@@ -152,10 +131,10 @@ def _distinct_names(folders: Sequence[Path]) -> list[str]:
     return next(names for names in by_length if len(set(names)) == len(folders))
 
 
-def _scores_if_readable(record: RunRecord, runs_dir: Path) -> dict[str, ScoreRecord]:
+def _scores_if_readable(run: api.Run) -> dict[str, ScoreRecord]:
     """The scores of a run; one that cannot be read is reported and must not hide the other runs."""
     try:
-        return record.scores(runs_dir / record.run)
+        return run.scores
     except UserError as error:
-        err.print(Text.assemble((f"{record.run}: ", "yellow"), str(error)), soft_wrap=True)
+        err.print(Text.assemble((f"{run.record.run}: ", "yellow"), str(error)), soft_wrap=True)
         return {}

@@ -30,9 +30,9 @@ from harness.cli.base import (
 )
 from harness.cli.look import print_scores, write_report
 from harness.contract.errors import EXIT_PARTLY_SCORED, MissingAsset, UserError
-from harness.planning.steps import Plan
 from harness.report.compare import protocol_note
-from harness.report.console import TerminalReporter
+from harness.running.console import TerminalReporter
+from harness.running.failures import exit_code
 from harness.running.preview import Preview, command_lines, describe, preview
 from harness.running.setting import Setting, make_setting
 
@@ -84,7 +84,7 @@ def run(dry_run: bool, force: bool, **options: Any) -> None:
     if dry_run:
         _print_command_lines(planned, setting)
     else:
-        sys.exit(_execute(planned, setting, force=force, name=name).exit_code)
+        sys.exit(exit_code(_execute(planned, setting, force=force, name=name).record))
 
 
 @click.command(cls=Command)
@@ -129,12 +129,12 @@ def score(
         for planned in plans:
             _print_command_lines(planned, setting)
     elif len(plans) == 1:
-        sys.exit(_execute(plans[0], setting, force=force, name=name).exit_code)
+        sys.exit(exit_code(_execute(plans[0], setting, force=force, name=name).record))
     else:
         _execute_several(plans, setting, benchmark, force=force, name=name)
 
 
-def _plan(options: Mapping[str, Any]) -> Plan:
+def _plan(options: Mapping[str, Any]) -> api.Plan:
     """The plan of the options that are left when those of the setting are taken out."""
     given = dict(options)
     given.pop("name")
@@ -150,25 +150,27 @@ def _setting(options: dict[str, Any]) -> Setting:
     return make_setting(project, Catalog.load(project), **own)
 
 
-def _execute(planned: Plan, setting: Setting, *, force: bool, name: str | None) -> api.Run:
+def _execute(planned: api.Plan, setting: Setting, *, force: bool, name: str | None) -> api.Run:
     """Run a plan for a person: bars, errors, scores, report."""
     catalog = Catalog.load(find_project())
     with TerminalReporter(err) as reporter:
         done = api.execute(planned, setting, force=force, name=name, progress=reporter, command=command_line())
-    print_scores(done.record, done.folder, catalog)
+    print_scores(done, catalog)
     out.print(Text(f"{write_report(done.folder, catalog)}"), soft_wrap=True)
     return done
 
 
-def _execute_several(plans: Sequence[Plan], setting: Setting, benchmark: str, *, force: bool, name: str | None) -> None:
+def _execute_several(
+    plans: Sequence[api.Plan], setting: Setting, benchmark: str, *, force: bool, name: str | None
+) -> None:
     """Score sample sets of one model one after the other, each a run of its own, and print how far they spread."""
     from harness.report.spread import spreads  # imports scipy
 
     scored = []
     for number, planned in enumerate(plans, start=1):
         done = _execute(planned, setting, force=force, name=f"{name}-{number}" if name else None)
-        if done.exit_code not in (0, EXIT_PARTLY_SCORED):
-            sys.exit(done.exit_code)
+        if exit_code(done.record) not in (0, EXIT_PARTLY_SCORED):
+            sys.exit(exit_code(done.record))
         scored.append(done.scores[benchmark])
     table = plain_table("metric", "mean", "one score's deviation", "95 % interval of the mean", "sample sets")
     for row in spreads(scored):
@@ -185,7 +187,7 @@ def _execute_several(plans: Sequence[Plan], setting: Setting, benchmark: str, *,
         out.print(Text(note, "yellow"), soft_wrap=True)
 
 
-def _print_command_lines(planned: Plan, setting: Setting) -> None:
+def _print_command_lines(planned: api.Plan, setting: Setting) -> None:
     for step, line in command_lines(planned, setting):
         click.secho(f"# {step.name}", fg="cyan")
         click.echo(shlex.join(line))

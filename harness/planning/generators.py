@@ -9,43 +9,19 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from harness.catalog.benchmarks import Benchmark
-from harness.catalog.plugins import Plugins
-from harness.catalog.project import Project, home_dir
+from harness.catalog.plugins import GENERATORS, DrawOption
+from harness.catalog.project import Project
+from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.layouts import Layout
 from harness.planning.steps import CALLER, HOST, Document, FileInput, Generator, OutputOf, Resources, Source, Step
-from harness.store.digests import DigestMemo
-
-GENERATORS = Plugins(
-    "harness.generators",
-    "generator",
-    {"generator": "harness.planning.generators:COMMAND", "samples": "harness.planning.generators:SAMPLES"},
-)
-"""Ways of saying who draws, by the option that chooses one."""
-
-
-@dataclass(frozen=True)
-class DrawOption:
-    """An option of `harness run`, and a keyword of `harness.run`."""
-
-    name: str
-    """As a Python name; on the command line with hyphens."""
-    help: str
-    kind: Literal["path", "text", "assignments"] = "text"
-    """A path that exists; any text; or NAME=VALUE, several times (a mapping in Python)."""
-    metavar: str | None = None
-
-    @property
-    def flag(self) -> str:
-        """As it is typed."""
-        return f"--{self.name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +35,8 @@ class DrawContext:
     """The first so many images; None: all."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Changes to scorer options, by benchmark."""
+    digest: Callable[[Path], str] = sha256_file
+    """sha256 of a file; the harness gives one that remembers files which have not changed."""
 
 
 class GeneratorPlugin(Protocol):
@@ -110,6 +88,8 @@ class CommandGenerator:
     cwd: Path
     version: str = ""
     gpus: int = 1
+    digest: Callable[[Path], str] = sha256_file
+    """sha256 of a file."""
     name: str = "command"
     draws_nothing: bool = False
     heeds: frozenset[str] = frozenset()
@@ -134,7 +114,6 @@ class CommandGenerator:
     @cached_property
     def _digests(self) -> dict[str, str]:
         """sha256 of files, by the word that names them, or names their folder."""
-        memo = DigestMemo(home_dir() / "digests")
         # The first word is the interpreter; hashing a Python binary would say nothing about the model.
         words = [word.partition("=")[2] if word.startswith("-") else word for word in self.command[1:]]
         if os.sep in self.command[0] and Path(self.command[0]).suffix:
@@ -147,7 +126,7 @@ class CommandGenerator:
             elif path.is_dir() and not self.cwd.resolve().is_relative_to(path.resolve()):
                 inside = (file for file in path.rglob("*") if file.suffix in _WEIGHTS and file.is_file())
                 files |= {f"{word}/{file.relative_to(path).as_posix()}": file for file in inside}
-        return {name: memo.file(path) for name, path in sorted(files.items())}
+        return {name: self.digest(path) for name, path in sorted(files.items())}
 
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
@@ -223,7 +202,14 @@ class ExistingSamples:
         return [step], OutputOf(step.name)
 
 
-def command_generator(command: str, *, cwd: Path | None = None, version: str = "", gpus: int = 1) -> CommandGenerator:
+def command_generator(
+    command: str,
+    *,
+    cwd: Path | None = None,
+    version: str = "",
+    gpus: int = 1,
+    digest: Callable[[Path], str] = sha256_file,
+) -> CommandGenerator:
     """A CommandGenerator from one line, as typed in a shell.
 
     Raises:
@@ -235,7 +221,7 @@ def command_generator(command: str, *, cwd: Path | None = None, version: str = "
         raise UserError(f"--generator {command!r}: {error}; close the quote.") from error
     if not words:
         raise UserError("--generator is empty; give a command such as --generator 'python my_model.py'.")
-    return CommandGenerator(command=words, cwd=cwd or Path.cwd(), version=version, gpus=gpus)
+    return CommandGenerator(command=words, cwd=cwd or Path.cwd(), version=version, gpus=gpus, digest=digest)
 
 
 def existing_samples(path: Path, layout: Layout | None = None) -> ExistingSamples:
@@ -281,7 +267,7 @@ class _Command:
 
     def generator(self, values: Mapping[str, Any], context: DrawContext) -> Generator:
         version = values.get("generator_version", "")
-        return command_generator(values["generator"], version=version, gpus=context.gpus)
+        return command_generator(values["generator"], version=version, gpus=context.gpus, digest=context.digest)
 
 
 class _Samples:

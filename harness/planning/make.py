@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.catalog.benchmarks import Benchmark, Catalog, StageSpec
+from harness.catalog.benchmarks import Benchmark, Catalog, ScorerSpec, StageSpec
 from harness.contract.errors import UserError
 from harness.contract.requests import Protocol
 from harness.planning.steps import (
@@ -29,6 +29,8 @@ from harness.planning.steps import (
 
 SCORER_CODE = ("harness/__init__.py", "harness/contract", "harness/scoring", "harness/metrics")
 """The part of the harness that scorers import."""
+SCORER_IMAGE = "scorer"
+"""Folder under `docker/` of the image for every scorer that names none of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +87,20 @@ def scorer_environment(benchmark: Benchmark) -> Environment:
     owner = scorer.of or benchmark.id
     folder = f"benchmarks/{owner}"
     return Environment(
-        name=scorer.image if scorer.lock is None else owner,
-        image=scorer.image,
+        name=owner,
+        image=scorer.image or SCORER_IMAGE,
+        build_arguments=() if scorer.image else _build_arguments(owner, scorer),
         lock=None if scorer.lock is None else f"{folder}/{scorer.lock}",
         python=scorer.python,
         code=(folder, *scorer.shares, *SCORER_CODE),
         keyed=True,
     )
+
+
+def _build_arguments(owner: str, scorer: ScorerSpec) -> tuple[tuple[str, str], ...]:
+    """The arguments of `docker/scorer/Dockerfile`; what is not given has its default there."""
+    given = {"BENCHMARK": owner, "LOCK": scorer.lock, "PYTHON": scorer.python}
+    return tuple((name, value) for name, value in given.items() if value is not None)
 
 
 def _chosen(spec: RunSpec, catalog: Catalog) -> list[Benchmark]:

@@ -32,8 +32,11 @@ class Environment:
     """Where a command finds its interpreter and its libraries."""
 
     name: str
+    """Short; `--image NAME=IMAGE` replaces the image of the environment called NAME."""
     image: str | None = None
     """Folder under `docker/`. None: runs on this machine even with a container runtime."""
+    build_arguments: tuple[tuple[str, str], ...] = ()
+    """Name and value of each argument that the image is built with."""
     lock: str | None = None
     """Project-relative lock file. None: the interpreter that the harness itself runs on."""
     python: str | None = None

@@ -5,52 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from harness.catalog.plugins import Plugins
 from harness.contract.record import ScoreRecord
 from harness.report.formats import format_value
-from harness.store.run_record import RunRecord
-
-EXPORTERS = Plugins(
-    "harness.exporters",
-    "exporter",
-    {
-        "csv": "harness.report.exporters:CSV",
-        "markdown": "harness.report.exporters:MARKDOWN",
-        "json": "harness.report.exporters:JSON",
-    },
-)
-"""Forms by the name that `--to` takes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportedRun:
-    """A run with its scores, as an exporter is given it."""
-
-    folder: Path
-    record: RunRecord
-    scores: Mapping[str, ScoreRecord]
-    """By benchmark."""
-
-    @classmethod
-    def read(cls, folder: Path) -> ExportedRun:
-        """The run in a folder; UserError when its record or a score cannot be read."""
-        record = RunRecord.read(folder)
-        return cls(folder=folder, record=record, scores=record.scores(folder))
+from harness.store.run_record import Run
 
 
 class Exporter(Protocol):
     """What the entry point of an exporter names (group `harness.exporters`)."""
 
-    def export(self, runs: Sequence[ExportedRun]) -> str:
+    def export(self, runs: Sequence[Run]) -> str:
         """The scores of the runs as a text; UserError when they cannot be put in this form."""
 
 
-def rows(runs: Sequence[ExportedRun]) -> Iterator[dict[str, Any]]:
+def rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """One flat row per run, benchmark and metric, with the digests by which its numbers can be traced."""
     for run in runs:
         for score in run.scores.values():
@@ -79,7 +49,7 @@ def rows(runs: Sequence[ExportedRun]) -> Iterator[dict[str, Any]]:
 class _Csv:
     """Comma-separated values with a header line; an absent value is an empty field."""
 
-    def export(self, runs: Sequence[ExportedRun]) -> str:
+    def export(self, runs: Sequence[Run]) -> str:
         found, text = list(rows(runs)), io.StringIO()
         writer = csv.DictWriter(text, list(found[0]) if found else [], lineterminator="\n")
         writer.writeheader()
@@ -90,7 +60,7 @@ class _Csv:
 class _Markdown:
     """A table per benchmark: metrics as rows, runs as columns."""
 
-    def export(self, runs: Sequence[ExportedRun]) -> str:
+    def export(self, runs: Sequence[Run]) -> str:
         parts = []
         for benchmark in dict.fromkeys(name for run in runs for name in run.scores):
             scored = [(run.record.run, run.scores[benchmark]) for run in runs if benchmark in run.scores]
@@ -101,7 +71,7 @@ class _Markdown:
 class _Json:
     """A list of the rows."""
 
-    def export(self, runs: Sequence[ExportedRun]) -> str:
+    def export(self, runs: Sequence[Run]) -> str:
         return json.dumps(list(rows(runs)), indent=2, ensure_ascii=False) + "\n"
 
 

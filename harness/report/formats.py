@@ -54,21 +54,6 @@ def format_count(count: int | None) -> str:
     return "" if count is None else f"{count:,}"
 
 
-def format_seconds(seconds: float | None) -> str:
-    """`0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 05 min`; nothing when it was not measured."""
-    if seconds is None or not math.isfinite(seconds):
-        return ""
-    if seconds < 9.995:
-        return f"{seconds:.2f} s"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60:,} h {minutes % 60:02d} min"
-
-
 def arrow(higher_is_better: bool) -> str:
     """The direction of better, as the field draws it."""
     return "↑" if higher_is_better else "↓"

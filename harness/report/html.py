@@ -20,13 +20,13 @@ import numpy as np
 from markupsafe import Markup
 
 from harness.contract.files import write_atomically
+from harness.contract.progress import format_seconds
 from harness.contract.record import Metric, ScoreRecord
 from harness.report import compare, images, plots
 from harness.report.compare import MetricRow, Outcome, value_of
 from harness.report.formats import (
     format_count,
     format_interval,
-    format_seconds,
     format_together,
     in_words,
     plural,

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.contract.errors import UserError
+from harness.contract.progress import format_seconds
 from harness.contract.record import ScoreRecord
 from harness.contract.samples import SampleSet
 from harness.report.declared import labelled, published_by
-from harness.report.formats import format_seconds, in_words
+from harness.report.formats import in_words
 from harness.report.html import Report
 from harness.report.sections import (
     Facts,

@@ -8,9 +8,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from harness.contract.progress import format_seconds
 from harness.contract.record import ScoreRecord
 from harness.report.compare import MetricRow, Outcome, metric_rows, value_of
-from harness.report.formats import format_count, format_interval, format_seconds, format_together, format_value, plural
+from harness.report.formats import format_count, format_interval, format_together, format_value, plural
 from harness.report.sections import ScoreColumn
 from harness.store.run_record import RunRecord, StepResult
 

@@ -20,10 +20,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import harness
 from harness.contract.errors import EXIT_PARTLY_SCORED, UserError
 from harness.contract.files import read_json, write_json
 from harness.contract.progress import parse_line
@@ -38,6 +38,10 @@ from harness.store.run_record import RECORD_FILE, RUN_FILE, RunRecord, StepResul
 from harness.store.store import Entry, Work
 
 # --- running ---------------------------------------------------------------------------------------------------------
+
+
+DISTRIBUTION = "gear-harness"
+"""The installed package that this is part of; its version stands in every record."""
 
 
 def run_plan(
@@ -76,7 +80,7 @@ def run_plan(
         forced=force,
         started=_now(),
         machine=setting.scheduler.describe(),
-        harness={"version": harness.__version__, "python": platform.python_version()},
+        harness={"version": metadata.version(DISTRIBUTION), "python": platform.python_version()},
         steps=tuple(
             StepResult(
                 name=step.name, kind=step.kind, benchmark=step.benchmark, title=step.title, folder=_folder(i, step)

@@ -9,11 +9,13 @@ from typing import Protocol
 
 from harness.catalog.assets import AssetStore
 from harness.catalog.benchmarks import Catalog
+from harness.catalog.plugins import SCHEDULERS
 from harness.catalog.project import Project, home_dir
 from harness.contract.progress import ProgressLine
 from harness.planning.steps import Step
 from harness.runtimes import Runtime, RuntimeOptions, make_runtime
-from harness.schedulers import Scheduler, make_scheduler
+from harness.schedulers import Scheduler, SchedulerFactory
+from harness.schedulers.here import Here
 from harness.store.digests import DigestMemo
 from harness.store.run_record import StepResult
 from harness.store.store import Store
@@ -27,7 +29,7 @@ class Setting:
     assets: AssetStore
     memo: DigestMemo
     runs_dir: Path
-    scheduler: Scheduler = field(default_factory=lambda: make_scheduler("here"))
+    scheduler: Scheduler = field(default_factory=Here)
 
     @property
     def store(self) -> Store:
@@ -63,13 +65,14 @@ def make_setting(
     home = home_dir()
     memo = DigestMemo(home / "digests")
     overrides = {catalog.asset(name).name: Path(path).resolve() for name, path in (assets or {}).items()}
+    make_scheduler: SchedulerFactory = SCHEDULERS.load(scheduler)
     options = RuntimeOptions(base_image=base_image, images=dict(images or {}))
     return Setting(
         runtime=make_runtime(runtime, project, home, options),
         assets=AssetStore(home / "assets", catalog.assets, memo, overrides),
         memo=memo,
         runs_dir=Path(runs_dir).resolve(),
-        scheduler=make_scheduler(scheduler),
+        scheduler=make_scheduler(),
     )
 
 

@@ -7,16 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.catalog.plugins import Plugins
+from harness.catalog.plugins import RUNTIMES
 from harness.catalog.project import Project
 from harness.planning.steps import Environment, Step
-
-RUNTIMES = Plugins(
-    "harness.runtimes",
-    "runtime",
-    {"venv": "harness.runtimes.venv:VenvRuntime", "docker": "harness.runtimes.docker:DockerRuntime"},
-)
-"""Ways of isolating a step, by the name that `--runtime` takes; each is a `RuntimeFactory`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +99,7 @@ class RuntimeOptions:
     base_image: str | None = None
     """Docker: the image the others start from (`BASE_IMAGE`)."""
     images: Mapping[str, str] = field(default_factory=dict)
-    """Docker: a ready image to use instead of building `docker/<name>`, by name."""
+    """Docker: a ready image to use instead of building one, by the environment's name (a scorer's: its benchmark's)."""
 
 
 class RuntimeFactory(Protocol):

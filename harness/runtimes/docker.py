@@ -73,18 +73,15 @@ class DockerRuntime:
         """Digest of everything the image is built from, or the name of a ready image (give it with its own digest)."""
         if environment.image is None:
             return self.local.environment_digest(environment)
-        ready = self.images.get(environment.image)
-        content = ready or image_digest(self.project, environment.image, self.base_image)
+        content = self.images.get(environment.name) or image_digest(self.project, environment, self.base_image)
         return digest_json({"runtime": self.name, "image": content})
 
     def tag(self, environment: Environment) -> str:
         """The image's name: by the digest of what it is built from, unless a ready one was named."""
-        assert environment.image is not None
-        ready = self.images.get(environment.image)
-        return (
-            ready
-            or f"harness/{environment.image}:{image_digest(self.project, environment.image, self.base_image)[:16]}"
-        )
+        if environment.name in self.images:
+            return self.images[environment.name]
+        digest = image_digest(self.project, environment, self.base_image)
+        return f"harness/{environment.name.lower()}:{digest[:16]}"  # an engine takes small letters only
 
     def is_ready(self, environment: Environment) -> bool:
         """Whether the engine has the image."""
@@ -103,15 +100,15 @@ class DockerRuntime:
         if self.is_ready(environment):
             return
         tag = self.tag(environment)
-        if environment.image in self.images:
+        if environment.name in self.images:
             say(f"pulling the image {tag}")
-            return self._pull(tag, environment.image)
+            return self._pull(tag, environment.name)
         waiting = lambda holder: say(f"waiting for {holder}, who is building {tag}")  # noqa: E731
         with lease.held(self.home / "leases" / tag.replace("/", "-").replace(":", "-"), on_wait=waiting):
             if not self.is_ready(environment):
-                say(f"building the image '{environment.image}' as {tag}")
-                log = self.home / "logs" / f"build-image-{environment.image}.log"
-                build_image(self.project, environment.image, tag=tag, base_image=self.base_image, log=log)
+                say(f"building the image '{environment.name}' as {tag}")
+                log = self.home / "logs" / f"build-image-{environment.name}.log"
+                build_image(self.project, environment, tag=tag, base_image=self.base_image, log=log)
 
     def describe(self, environment: Environment) -> dict[str, Any]:
         """Runtime, image and its id, engine version."""
@@ -249,12 +246,12 @@ class DockerRuntime:
             info.get("CDISpecDirs") and _has_cdi_gpu(info["CDISpecDirs"])
         )
 
-    def _pull(self, tag: str, image: str) -> None:
+    def _pull(self, tag: str, name: str) -> None:
         try:
             self.client.images.pull(tag)
         except DockerException as error:
             raise EnvironmentFailure(
-                f"The image {tag} could not be pulled ({error}); correct --image {image}=NAME."
+                f"The image {tag} could not be pulled ({error}); correct --image {name}=IMAGE."
             ) from error
 
 

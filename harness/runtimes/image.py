@@ -1,8 +1,9 @@
-"""Images from `docker/<name>/Dockerfile`: which files a build reads, their digest, and the build itself.
+"""Images from `docker/<folder>/Dockerfile`: which files a build reads, their digest, and the build itself.
 
 A Dockerfile's `COPY` and bind-mount sources, relative to the project, are all that a build is given: they are copied to
 a context of their own, so an image cannot depend on a file that is not in its digest. The tag is that digest, so an
-image is built again exactly when something in it has changed.
+image is built again exactly when something in it has changed. Build arguments may stand in a source
+(`benchmarks/${BENCHMARK}`), and are part of the digest.
 """
 
 from __future__ import annotations
@@ -13,60 +14,71 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.catalog.project import Project
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, UserError
+from harness.planning.steps import Environment
 
 _BIND_SOURCE = re.compile(r"--mount=(\S*type=bind\S*)")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _LOG_TAIL = 20
 
 
-def dockerfile_sources(text: str) -> list[str]:
+def dockerfile_sources(text: str, arguments: Mapping[str, str]) -> list[str]:
     """Project-relative paths that a Dockerfile copies or bind-mounts from its context, in order, each once.
 
-    `COPY --from=stage` takes from another stage and is left out.
+    Build arguments in a path are filled in, from `arguments` or the default of their `ARG`; what is none of these stays
+    as it is. `COPY --from=stage` takes from another stage and is left out.
     """
+    known: dict[str, str] = {}
     sources: list[str] = []
     for instruction, rest in _instructions(text):
-        if instruction == "RUN":
-            sources += _bind_sources(rest)
+        if instruction == "ARG":
+            known |= _defaults(rest)
+        elif instruction == "RUN":
+            sources += [_fill_in(source, {**known, **arguments}) for source in _bind_sources(rest)]
         elif instruction in {"COPY", "ADD"}:
-            words = shlex.split(rest)
+            words = shlex.split(_fill_in(rest, {**known, **arguments}))
             flags = [word for word in words if word.startswith("--")]
             if not any(flag.startswith("--from=") for flag in flags):
                 sources += [word for word in words if not word.startswith("--")][:-1]
     return list(dict.fromkeys(source.strip("/").removeprefix("./") for source in sources))
 
 
-def context_files(project: Project, image: str) -> dict[str, Path]:
-    """Context-relative name -> file, for everything the build of `docker/<image>` reads.
+def context_files(project: Project, environment: Environment) -> dict[str, Path]:
+    """Context-relative name -> file, for everything the build of the environment's image reads.
 
     Raises:
         UserError: there is no such Dockerfile, or it copies what is not there.
     """
-    dockerfile = f"docker/{image}/Dockerfile"
+    dockerfile = f"docker/{environment.image}/Dockerfile"
     path = project.path(dockerfile)
     files = {dockerfile: path}
-    for source in dockerfile_sources(path.read_text(encoding="utf-8")):
+    for source in dockerfile_sources(path.read_text(encoding="utf-8"), dict(environment.build_arguments)):
         if any(letter in source for letter in "*?[$"):
             raise UserError(
                 f"{path}: copies '{source}'; name files and folders outright, so that they can be digested."
             )
-        files |= project.code_files([source])
+        try:
+            files |= project.code_files([source])
+        except UserError as error:
+            raise UserError(
+                f"The image of '{environment.name}' cannot be built: {path} copies {source}. {error}"
+            ) from error
     return dict(sorted(files.items()))
 
 
-def image_digest(project: Project, image: str, base_image: str | None) -> str:
-    """Digest of what a build reads, and of the base image's name where one is given."""
-    rows = [[name, sha256_file(path)] for name, path in context_files(project, image).items()]
-    return digest_json([rows, base_image])
+def image_digest(project: Project, environment: Environment, base_image: str | None) -> str:
+    """Digest of what a build reads, of its arguments, and of the base image's name where one is given."""
+    rows = [[name, sha256_file(path)] for name, path in context_files(project, environment).items()]
+    return digest_json([rows, dict(environment.build_arguments), base_image])
 
 
-def build_image(project: Project, image: str, *, tag: str, base_image: str | None, log: Path) -> None:
-    """Build an image with BuildKit, which the Dockerfiles' cache mounts need and the engine's own API lacks.
+def build_image(project: Project, environment: Environment, *, tag: str, base_image: str | None, log: Path) -> None:
+    """Build an image with BuildKit, which the Dockerfiles' mounts need and the engine's own API lacks.
 
     Raises:
         EnvironmentFailure: the build failed; with the end of its log.
@@ -74,20 +86,22 @@ def build_image(project: Project, image: str, *, tag: str, base_image: str | Non
     docker = shutil.which("docker")
     if docker is None:
         raise EnvironmentFailure(
-            f"Building the image '{image}' needs the 'docker' command, which is not installed; install it, or name a "
-            f"ready image: --image {image}=REPOSITORY@sha256:..."
+            f"Building the image of '{environment.name}' needs the 'docker' command, which is not installed; install "
+            f"it, or name a ready image: --image {environment.name}=REPOSITORY@sha256:..."
         )
+    arguments = dict(environment.build_arguments) | ({"BASE_IMAGE": base_image} if base_image else {})
     with tempfile.TemporaryDirectory(prefix="harness-build-") as folder:
         context = Path(folder)
-        for name, path in context_files(project, image).items():
+        for name, path in context_files(project, environment).items():
             (context / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, context / name)
-        argv = [docker, "build", "--progress=plain", "-f", str(context / "docker" / image / "Dockerfile"), "-t", tag]
-        argv += ["--build-arg", f"BASE_IMAGE={base_image}"] if base_image else []
-        _run_build([*argv, str(context)], image, log)
+        dockerfile = context / "docker" / str(environment.image) / "Dockerfile"
+        argv = [docker, "build", "--progress=plain", "-f", str(dockerfile), "-t", tag]
+        argv += [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+        _run_build([*argv, str(context)], environment.name, log)
 
 
-def _run_build(argv: list[str], image: str, log: Path) -> None:
+def _run_build(argv: list[str], name: str, log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as handle:
         handle.write(f"$ {shlex.join(argv)}\n")
@@ -97,7 +111,7 @@ def _run_build(argv: list[str], image: str, log: Path) -> None:
     if outcome.returncode:
         tail = "\n".join(f"    {line}" for line in log.read_text(encoding="utf-8").splitlines()[-_LOG_TAIL:])
         raise EnvironmentFailure(
-            f"The image '{image}' could not be built:\n{tail}\n  Whole log: {log}\n"
+            f"The image of '{name}' could not be built:\n{tail}\n  Whole log: {log}\n"
             "  Behind a mirror, give a base image that knows it: --base-image NAME (or export BASE_IMAGE=NAME)."
         )
 
@@ -118,3 +132,13 @@ def _bind_sources(rest: str) -> Iterator[str]:
         source = settings.get("source") or settings.get("src")
         if source and "from" not in settings:
             yield source
+
+
+def _defaults(rest: str) -> dict[str, str]:
+    """Arguments that an `ARG` instruction gives a default to."""
+    words = (word.partition("=") for word in shlex.split(rest))
+    return {name: value for name, equals, value in words if equals}
+
+
+def _fill_in(text: str, values: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda match: values.get(match[1] or match[2], match[0]), text)

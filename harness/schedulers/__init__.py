@@ -6,11 +6,7 @@ from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from harness.catalog.plugins import Plugins
 from harness.planning.steps import Resources, Step
-
-SCHEDULERS = Plugins("harness.schedulers", "scheduler", {"here": "harness.schedulers.here:Here"})
-"""Schedulers by the name that `--scheduler` takes; each is a `SchedulerFactory`."""
 
 
 class Scheduler(Protocol):
@@ -49,9 +45,3 @@ class SchedulerFactory(Protocol):
 
     def __call__(self) -> Scheduler:
         """The scheduler."""
-
-
-def make_scheduler(name: str) -> Scheduler:
-    """The scheduler called `name`; UserError when there is none."""
-    factory: SchedulerFactory = SCHEDULERS.load(name)
-    return factory()

@@ -10,8 +10,10 @@ runs/<id>/
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,6 +140,30 @@ class RunRecord:
         return dict(zip(names, (read_score(run_dir, step) for step in scored), strict=True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder with its record: what `harness.run` returns."""
+
+    folder: Path
+    """`runs/<name>`, with record.json and one folder per step."""
+    record: RunRecord
+    """What happened, step by step, with every digest."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """The run in a folder; UserError when its record is missing or damaged."""
+        return cls(folder=folder, record=RunRecord.read(folder))
+
+    @cached_property
+    def scores(self) -> dict[str, ScoreRecord]:
+        """Benchmark -> its score, for every benchmark that was scored.
+
+        Raises:
+            UserError: a score is damaged, or not the one that the run wrote.
+        """
+        return self.record.scores(self.folder)
+
+
 def read_score(run_dir: Path, step: StepResult) -> ScoreRecord:
     """The score of a finished step.
 
@@ -171,3 +197,25 @@ def find_runs(runs_dir: Path, unreadable: Callable[[UserError], object] | None =
                 raise
             unreadable(error)
     return sorted(records, key=lambda record: record.started)
+
+
+def find_run(name: str, runs_dir: Path) -> Path:
+    """The run folder called `name`: a folder, a run's name, or the beginning of one.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    for path in (runs_dir / name, Path(name)):
+        if (path / RECORD_FILE).is_file():
+            return path
+    runs = {path.parent.name: path.parent for path in sorted(runs_dir.glob(f"*/{RECORD_FILE}"))}
+    matches = [path for run, path in runs.items() if run.startswith(name)]
+    if len(matches) > 1:
+        raise UserError(
+            f"'{name}' begins {len(matches)} runs ({', '.join(path.name for path in matches)}); give more of it."
+        )
+    if not matches:
+        near = difflib.get_close_matches(name, runs, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(runs) or 'none'}."
+        raise UserError(f"There is no run '{name}'; {hint} List them: harness ls")
+    return matches[0]

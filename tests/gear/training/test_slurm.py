@@ -1,4 +1,4 @@
-"""The Slurm jobs, in a shell: srun runs its command, scontrol notes what it is asked."""
+"""The Slurm job, in a shell: srun runs its command, scontrol notes what it is asked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from gear.training.stopping import EXIT_INTERRUPTED
 from tests.gear import tiny
 
-SCRIPTS = Path(__file__).parents[3] / "scripts/train/slurm"
+SCRIPT = Path(__file__).parents[3] / "scripts/train/slurm/train.sh"
 
 SRUN = """#!/bin/sh
 while [ "${1#--}" != "$1" ]; do shift; done
@@ -49,7 +49,7 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def command(script: str, folder: Path) -> list[str]:
+def command(folder: Path) -> list[str]:
     """Train the tiny tokenizer on images of noise, long enough to be interrupted."""
     for label in ("a", "b"):
         (folder / "images" / label).mkdir(parents=True, exist_ok=True)
@@ -58,16 +58,13 @@ def command(script: str, folder: Path) -> list[str]:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny.VALUES))
     train = ["train", "tokenizer", "--preset", folder / "tiny.yaml", "--data-dir", folder / "images"]
     options = ["--out", folder / "out", "--set", "stages.tokenizer.steps=200", "--set", "data.random_hflip=false"]
-    return ["bash", str(SCRIPTS / script), *map(str, [*train, *options])]
+    return ["bash", str(SCRIPT), *map(str, [*train, *options])]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["one-node.sh", "many-nodes.sh"])
-def test_a_job_that_runs_out_of_time_saves_and_queues_itself_again(
-    script: str, cluster: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_job_that_runs_out_of_time_saves_and_queues_itself_again(cluster: dict[str, str], tmp_path: Path) -> None:
     """SIGUSR1 to the batch shell, as `--signal=B:USR1@120` sends it; then the job once more, to the end."""
-    job = subprocess.Popen(command(script, tmp_path), env=cluster)
+    job = subprocess.Popen(command(tmp_path), env=cluster)
     log = tmp_path / "out/log.jsonl"
     deadline = time.monotonic() + 240
     while not (log.exists() and log.stat().st_size):
@@ -79,16 +76,15 @@ def test_a_job_that_runs_out_of_time_saves_and_queues_itself_again(
     assert (tmp_path / "asked").read_text() == "requeue 42\n"
     assert not (tmp_path / "out/model.pt").exists()
 
-    again = subprocess.run(command(script, tmp_path), env={**cluster, "SLURM_RESTART_COUNT": "1"}, check=False)
+    again = subprocess.run(command(tmp_path), env={**cluster, "SLURM_RESTART_COUNT": "1"}, check=False)
     assert again.returncode == 0
     assert torch.load(tmp_path / "out/model.pt", weights_only=True)["steps"] == 200
     assert (tmp_path / "asked").read_text() == "requeue 42\n", "finished: not queued again"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["one-node.sh", "many-nodes.sh"])
-def test_a_job_that_fails_is_not_queued_again(script: str, cluster: dict[str, str], tmp_path: Path) -> None:
-    words = command(script, tmp_path)
+def test_a_job_that_fails_is_not_queued_again(cluster: dict[str, str], tmp_path: Path) -> None:
+    words = command(tmp_path)
     words[words.index("--preset") + 1] = "no-such-preset"
     done = subprocess.run(words, env=cluster, check=False, capture_output=True, text=True)
     assert done.returncode == 2

@@ -11,11 +11,12 @@ from click.testing import CliRunner, Result
 
 from harness.catalog.assets import Asset, AssetStore
 from harness.catalog.benchmarks import Catalog
+from harness.catalog.plugins import COMMANDS
 from harness.catalog.project import find_project
-from harness.cli import COMMANDS, main
+from harness.cli import main
 from harness.cli.base import yaml_value
-from harness.cli.look import find_run
 from harness.contract.errors import MissingAsset, UserError
+from harness.store.run_record import find_run
 
 
 def harness(*words: object) -> Result:

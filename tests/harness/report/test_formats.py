@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from harness.contract.progress import format_seconds
 from harness.report.formats import (
     format_count,
     format_interval,
-    format_seconds,
     format_together,
     format_value,
     in_words,

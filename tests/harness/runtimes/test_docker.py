@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from harness.catalog.project import find_project
 from harness.contract.errors import EnvironmentFailure, UserError
 from harness.planning.steps import Environment, FileInput, Plan, Resources, Step
 from harness.running.execute import run_plan
@@ -23,6 +25,7 @@ RUN --mount=type=cache,target=/root/.cache python3 -m venv /opt/venv && /opt/ven
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app
 COPY harness/__init__.py /app/harness/__init__.py
 COPY harness/contract /app/harness/contract
+COPY harness/scoring /app/harness/scoring
 COPY harness/metrics /app/harness/metrics
 COPY benchmarks/toy /app/benchmarks/toy
 """
@@ -148,6 +151,19 @@ def test_a_benchmark_gives_the_same_score_in_a_container_and_in_an_environment(t
     assert environment["runtime"] == "docker" and environment["image_id"].startswith("sha256:")
     again, _ = run_plan(toy.plan(), toy.setting(runtime=runtime))
     assert [row.status for row in again.steps] == ["cached"] * 3
+
+
+@needs_engine
+def test_a_benchmark_outside_of_the_checkout_is_scored_in_the_common_image(toy, score_of):
+    """Only its folder is its own: the Dockerfile is the shipped one."""
+    lock = Path(__file__).parents[3] / "benchmarks/demo_t2i/requirements.lock"
+    shutil.copyfile(lock, toy.root / "benchmarks/toy/numpy-pillow.lock")
+    toy.edit("benchmarks/toy/benchmark.yaml", "image: toy", "lock: numpy-pillow.lock")
+    runtime = DockerRuntime(find_project(), toy.home, RuntimeOptions())
+    record, _ = run_plan(toy.plan(), toy.setting(runtime=runtime))
+    assert record.status == "finished", [row.error for row in record.steps]
+    assert score_of(toy.runs_dir, record) == score_of(toy.runs_dir, toy.run())
+    assert record.step("score-toy").environment["image"].startswith("harness/toy:")
 
 
 @needs_engine

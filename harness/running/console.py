@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from harness.contract.progress import ProgressLine
+from harness.contract.progress import ProgressLine, format_seconds
 from harness.planning.steps import Step
-from harness.report.formats import format_seconds
 from harness.store.run_record import StepResult
 
 _LINE_EVERY_S = 30.0

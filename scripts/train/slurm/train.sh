@@ -1,17 +1,21 @@
 #!/bin/bash
-# One stage of training on several nodes, queued again until it is done. The run folder is on a shared file system.
+# One stage of training on one node or several, queued again until it is done. The run folder must be on a file system
+# that all nodes share.
 #
-#   sbatch --nodes=4 [more options] scripts/train/slurm/many-nodes.sh train e2e --preset imagenet-xl-vq ... --out ...
+#   sbatch [--nodes=N] [other options] scripts/train/slurm/train.sh train e2e --preset imagenet-xl-vq ... --out ...
 #
-# One task a node starts torchrun's agent, and that one process per GPU; they meet at the first node.
+# What to change for a cluster: --gres, --time, --partition, and PYTHON (an interpreter with gear installed).
 #   PYTHON        [python3]
 #   NPROC         processes on each node          [its GPUs; one where there is none]
-#   PORT          where they meet                 [from the job's id]
+#   PORT          where the nodes meet, on the first of them   [from the job's id]
 #   MAX_REQUEUE   how often the job may be queued again after a stop that saved   [1000]
 #
-# Signals and requeuing as in one-node.sh.
+# One task per node starts torchrun's agent, and that one process per GPU.
+# Two minutes before the time limit Slurm sends SIGUSR1; training saves a checkpoint and ends with status 75, and the
+# job queues itself again under the same id. If the time runs out sooner, or a node fails, training resumes from the
+# last checkpoint.
 #SBATCH --job-name=gear
-#SBATCH --nodes=2
+#SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
@@ -20,14 +24,15 @@
 set -u
 
 if [ $# -eq 0 ]; then
-  echo "usage: sbatch --nodes=N $0 train STAGE ... (see gear train --help)" >&2
+  echo "usage: sbatch [--nodes=N] scripts/train/slurm/train.sh train STAGE ... (see gear train --help)" >&2
   exit 2
 fi
 gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l)
 nproc=${NPROC:-$((gpus > 0 ? gpus : 1))}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-port=${PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+port=${PORT:-$((10000 + SLURM_JOB_ID % 20000))}  # below the ports that the system gives to outgoing connections
 
+# Every node saves and ends by itself: srun must not kill the others when the first one ends with 75.
 srun --kill-on-bad-exit=0 "${PYTHON:-python3}" -m gear.training.launch \
   --nnodes "$SLURM_NNODES" --nproc-per-node "$nproc" \
   --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" --rdzv-endpoint "$head:$port" "$@" &

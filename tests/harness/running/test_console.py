@@ -7,7 +7,7 @@ from rich.console import Console
 
 from harness.contract.progress import ProgressLine
 from harness.planning.steps import Step
-from harness.report.console import TerminalReporter
+from harness.running.console import TerminalReporter
 from harness.store.run_record import StepResult
 
 STEP = Step(name="sample-[red]toy", kind="sample", argv=("true",))
