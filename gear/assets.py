@@ -11,6 +11,7 @@ Nothing is downloaded here: a run on a node without internet finds out at its st
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.contract.digest import digest_json, sha256_file
@@ -39,6 +40,29 @@ def find_asset(source: str, *, purpose: str, setting: str) -> Path:
         f"{purpose} needs {source}, which is not on this machine; fetch it with: {fetch_command(source)} "
         f"(or name a copy: --set {setting}=PATH)"
     )
+
+
+def files_of(source: str, names: Sequence[str]) -> list[str]:
+    """What `find_asset` looks for: the files `names` of a hub repository hf://owner/name, else the folder itself."""
+    return [f"{source}/{name}" for name in names] if source.startswith(_HUB) else [source]
+
+
+def find_folder(source: str, names: Sequence[str], *, purpose: str, setting: str) -> Path:
+    """The local folder with the files `names` of a model: `source` itself, or a hub repository's in the cache.
+
+    Raises:
+        MissingAsset: one of them is not on this machine; the sentence holds the command that fetches all.
+    """
+    try:
+        found = [find_asset(file, purpose=purpose, setting=setting) for file in files_of(source, names)]
+    except MissingAsset:
+        if not source.startswith(_HUB):
+            raise
+        raise MissingAsset(
+            f"{purpose} needs {source}, which is not on this machine; fetch it with: hf download "
+            f"{source.removeprefix(_HUB)} {' '.join(names)} (or name a folder: --set {setting}=DIR)"
+        ) from None
+    return found[0].parent if source.startswith(_HUB) else found[0]
 
 
 def digest_of(path: Path) -> str:

@@ -18,8 +18,7 @@ from gear.ar.config import ARConfig, TextARConfig, TrunkConfig, ar_config, text_
 from gear.data.sources import DataConfig
 from gear.losses.head import LossConfig
 from gear.presets import apply_override, read_preset
-from gear.teachers.base import TeacherConfig
-from gear.teachers.preprocess import INPUT_RULES, check_image_size
+from gear.teachers import TeacherConfig, check_image_size
 from gear.text.base import TextConfig
 from gear.tokenizers.base import TokenizerConfig
 from gear.training.settings import EngineConfig, WatchConfig
@@ -42,11 +41,11 @@ class DiscriminatorConfig:
 @dataclass(frozen=True, kw_only=True)
 class PerceptualConfig:
     name: Literal["none", "lpips"] = "lpips"
-    """`lpips` needs both weight files below; `none` trains without a perceptual loss."""
+    """`lpips` needs VGG16, the file below; `none` trains without a perceptual loss."""
     vgg_weights: str | None = None
     """torchvision's VGG16 IMAGENET1K_V1 state dict: a path, or an address that `gear.assets` finds."""
     lpips_weights: str | None = None
-    """The linear heads of LPIPS v0.1, `vgg.pth`; likewise."""
+    """The linear heads of LPIPS v0.1, `vgg.pth`; likewise. None: those of the package `lpips`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +162,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.gear.tap_layer <= self.ar.n_layer:
             raise ValueError(f"gear.tap_layer is {self.gear.tap_layer} but the AR model has {self.ar.n_layer} blocks")
-        for family in {name.partition("-")[0] for name in self.teacher.names} & INPUT_RULES.keys():
-            check_image_size(family, self.data.image_size)
+        for name in self.teacher.names:
+            check_image_size(name, self.data.image_size)
 
     def stage(self, phase: str) -> StageConfig:
         if phase not in self.stages:

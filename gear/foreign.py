@@ -1,4 +1,4 @@
-"""Foreign weights enter by this door: files are read without running code from them, and loaded key for key.
+"""Third-party weights files are read without running code from them, and loaded key for key.
 
 The content decides how a file is read, never its name. What unpickling would call (functions, classes outside PyTorch's
 own list) is replaced by an empty placeholder or refused; nothing is imported and nothing is unpacked to the disk.

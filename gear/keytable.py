@@ -1,4 +1,4 @@
-"""Their keys on the left, ours on the right: the visible table by which foreign state dicts are renamed."""
+"""Tables that rename the keys of third-party state dicts: their keys on the left, ours on the right."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Dropped:
 
 
 Target = str | Dropped
+Rules = Mapping[str | tuple[str, ...], Target | tuple[Target, ...]]
 Match = tuple[tuple[str, ...], int, tuple[Target, ...], tuple[str, ...]]
 
 
@@ -39,7 +40,7 @@ class KeyTable:
     after it says what is unknown.
     """
 
-    rules: Mapping[str | tuple[str, ...], Target | tuple[Target, ...]]
+    rules: Rules
 
     def rename(self, state_dict: Mapping[str, Tensor]) -> tuple[StateDict, dict[str, str]]:
         """The renamed state dict, and what was dropped: rule -> "n tensors: why".

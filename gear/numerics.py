@@ -61,7 +61,7 @@ def exact_products(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def a_power_of_two_of_threads() -> Iterator[None]:
+def power_of_two_threads() -> Iterator[None]:
     """Inside the block this thread computes with the largest power of two of CPU threads that it may use.
 
     What PyTorch computes element by element, a GELU say, it computes in another way at the end of each thread's share

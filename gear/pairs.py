@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gear.data.transforms import Filter
-from gear.reconstruct import check_image_size, pictures_of, through
+from gear.reconstruct import check_image_size, open_images, reconstruct_batch
 from gear.tokenizers import Tokenizer
 from harness.contract.files import write_json
 from harness.contract.npz import NpzStreamWriter
@@ -32,7 +32,7 @@ def write_pairs(
     One batch is held at a time; 50,000 images of 256 px take 49 GB of disk. `made` says how, for the record.
     """
     check_image_size(tokenizer, image_size)
-    pictures = pictures_of(images, image_size, limit, resample=resample)
+    pictures = open_images(images, image_size, limit, resample=resample)
     count, progress = len(pictures.names), Progress(len(pictures.names), "images")
     tail = (*pictures.read(0).shape,)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_pairs(
         NpzStreamWriter(out_dir / "reconstructions.npz", count=count, shape_tail=tail, dtype=np.float32) as recons,
     ):
         for names, images_u8 in pictures.batches():
-            recon, _ = through(tokenizer, images_u8)
+            recon, _ = reconstruct_batch(tokenizer, images_u8)
             recon_01 = (recon.clamp(-1.0, 1.0) + 1.0) / 2.0
             originals.append(images_u8)
             recons.append(np.ascontiguousarray(recon_01.permute(0, 2, 3, 1).numpy()))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,21 @@ from typing import Any
 import yaml
 
 from harness.contract.errors import UserError
-from harness.contract.fields import number_like
 
 CONFIGS_DIR = Path(__file__).parent / "configs"
 
 Values = dict[str, Any]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, which PyYAML reads, takes 1e-4 for a text; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+\Z"),
+    list("-+.0123456789"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +160,7 @@ def apply_override(values: Values, override: str) -> None:
     if not equals or not name:
         raise UserError(f"--set {override!r} is not of the form section.field=value, e.g. --set stages.e2e.steps=300.")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise UserError(
             f"--set {override!r}: the value cannot be read; quote strings with special characters."
@@ -160,7 +171,7 @@ def apply_override(values: Values, override: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise UserError(f"--set {override!r}: {section!r} is a single value, not a section.")
-    target[last] = number_like(value)
+    target[last] = value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
@@ -198,7 +209,7 @@ def _family_of(name: str) -> Family:
 
 def _read_yaml(path: Path) -> Values:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as YAML ({error}); check the file.") from None
     if not isinstance(values, dict):

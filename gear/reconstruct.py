@@ -31,7 +31,7 @@ ImageU8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class NamedImages:
     """Images by name, read when they are asked for."""
 
     names: list[str]
@@ -79,10 +79,10 @@ def reconstruct(
     and how many codes occurred. Batches are read, written and forgotten; limit 0 takes all images there are.
     """
     check_image_size(tokenizer, image_size)
-    pictures = pictures_of(images, image_size, limit)
+    pictures = open_images(images, image_size, limit)
     tally, progress = Tally(), Progress(len(pictures.names), "images")
     for names, originals in pictures.batches():
-        recon, code_ids = through(tokenizer, originals)
+        recon, code_ids = reconstruct_batch(tokenizer, originals)
         recon_u8 = to_u8(recon).numpy()
         for name, image in zip(names, recon_u8, strict=True):
             _write_png(out_dir / "reconstructions" / f"{name}.png", image)
@@ -104,13 +104,13 @@ def check_image_size(tokenizer: Tokenizer, image_size: int) -> None:
         raise UserError(f"{image_size} px cannot be cut into tokens of {factor} px; use a multiple with --image-size.")
 
 
-def pictures_of(images: str, image_size: int, limit: int, *, resample: Filter = "bicubic") -> Pictures:
+def open_images(images: str, image_size: int, limit: int, *, resample: Filter = "bicubic") -> NamedImages:
     """The pictures that `images` means: `digits`, a folder or a file. limit 0: all of them."""
     return _digits(limit) if images == "digits" else _files(Path(images), image_size, limit, resample)
 
 
 @torch.inference_mode()
-def through(tokenizer: Tokenizer, images_u8: ImageU8) -> tuple[Tensor, Tensor]:
+def reconstruct_batch(tokenizer: Tokenizer, images_u8: ImageU8) -> tuple[Tensor, Tensor]:
     """(n, H, W, 3) uint8 -> reconstructions (n, 3, H, W) float32, and code ids, on the CPU."""
     device = next(tokenizer.parameters()).device
     batch = torch.from_numpy(images_u8).to(device).permute(0, 3, 1, 2)
@@ -119,12 +119,12 @@ def through(tokenizer: Tokenizer, images_u8: ImageU8) -> tuple[Tensor, Tensor]:
     return code.recon.float().cpu(), code.code_ids.cpu()
 
 
-def _digits(limit: int) -> Pictures:
+def _digits(limit: int) -> NamedImages:
     held_out = load_digits("held_out").images_u8[: limit or None]
-    return Pictures([f"{index:06d}" for index in range(len(held_out))], held_out.__getitem__)
+    return NamedImages([f"{index:06d}" for index in range(len(held_out))], held_out.__getitem__)
 
 
-def _files(root: Path, image_size: int, limit: int, resample: Filter) -> Pictures:
+def _files(root: Path, image_size: int, limit: int, resample: Filter) -> NamedImages:
     found = [root] if root.is_file() else sorted(root.rglob("*"))
     paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES][: limit or None]
     if not paths:
@@ -138,7 +138,7 @@ def _files(root: Path, image_size: int, limit: int, resample: Filter) -> Picture
             raise UserError(f"{paths[index]} cannot be read as an image ({error}); remove or replace it.") from None
         return np.asarray(image, dtype=np.uint8)
 
-    return Pictures(_names(paths, root), read)
+    return NamedImages(_names(paths, root), read)
 
 
 def _names(paths: list[Path], root: Path) -> list[str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gear.assets import digest_of, find_asset, state_of
+from gear.assets import digest_of, files_of, find_asset, state_of
 from gear.config import RunConfig
-from gear.features.clip import clip_files
+from gear.losses.lpips import packaged_heads
 from gear.teachers import weights_of
 from gear.text import weights_digest, weights_source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class RequiredFile:
     """One file and who asks for it."""
 
     purpose: str
@@ -27,27 +27,34 @@ class Need:
         return f"{self.purpose}: {state_of(self.source)}"
 
 
-def needed_files(config: RunConfig) -> list[Need]:
+def required_files(config: RunConfig) -> list[RequiredFile]:
     """What losses, teachers and stages ask for; files given on the command line are not in it."""
     needs = [*_perceptual(config), *_teachers(config)]
     if config.text is not None and (source := weights_source(config.text)) is not None:
-        needs.append(Need(purpose="text encoder", source=source, setting="text.source"))
+        needs.append(RequiredFile(purpose="text encoder", source=source, setting="text.source"))
     watch = config.watch
     if watch.features_weights is not None and (
         watch.generation_every or watch.reconstruction_every or watch.coco_every
     ):
-        needs.append(Need(purpose="Frechet distances while training", source=watch.features_weights))
+        needs.append(RequiredFile(purpose="Frechet distances while training", source=watch.features_weights))
     if watch.coco_every:
-        needs += [Need(purpose="CLIPScores while training", source=file) for file in clip_files(watch.coco_clip)]
+        from harness.scoring.networks.clip import FILES as CLIP_FILES
+
+        needs += [
+            RequiredFile(purpose="CLIPScores while training", source=file)
+            for file in files_of(watch.coco_clip, CLIP_FILES)
+        ]
     starts = ((phase, stage.init) for phase, stage in config.stages.items())
-    needs += [Need(purpose=f"start of stage {phase} without --init", source=init) for phase, init in starts if init]
+    needs += [
+        RequiredFile(purpose=f"start of stage {phase} without --init", source=init) for phase, init in starts if init
+    ]
     return needs
 
 
 def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
     """SHA-256 of the frozen weights behind the losses of a stage, by purpose: what they are, wherever they lie.
 
-    Raises MissingAsset when one is not on this machine.
+    Raises MissingAsset when one is not on this machine; EnvironmentFailure when the package that carries it is not.
     """
     needs = [*_perceptual(config)] if phase in ("tokenizer", "e2e") else []
     if phase != "tokenizer":
@@ -55,22 +62,29 @@ def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
     digests = {
         need.purpose: digest_of(find_asset(need.source, purpose=need.purpose, setting=need.setting)) for need in needs
     }
+    if phase in ("tokenizer", "e2e") and config.perceptual.name == "lpips" and config.perceptual.lpips_weights is None:
+        digests[_purpose("lpips_weights")] = digest_of(packaged_heads())
     if phase == "t2i" and config.text is not None:
         digests["text encoder"] = weights_digest(config.text)
     return digests
 
 
-def _perceptual(config: RunConfig) -> Iterator[Need]:
+def _perceptual(config: RunConfig) -> Iterator[RequiredFile]:
     if config.perceptual.name == "none":
         return
     for setting in ("vgg_weights", "lpips_weights"):
         source = getattr(config.perceptual, setting)
         if source is not None:
-            yield Need(purpose=f"LPIPS loss ({setting})", source=source, setting=f"perceptual.{setting}")
+            yield RequiredFile(purpose=_purpose(setting), source=source, setting=f"perceptual.{setting}")
 
 
-def _teachers(config: RunConfig) -> Iterator[Need]:
+def _purpose(setting: str) -> str:
+    """What a weight file of the perceptual loss is for, as run folders record it."""
+    return f"LPIPS loss ({setting})"
+
+
+def _teachers(config: RunConfig) -> Iterator[RequiredFile]:
     for name in config.teacher.names:
         source = weights_of(config.teacher, name, config.data.image_size)
         if source is not None:
-            yield Need(purpose=f"teacher {name}", source=source, setting="teacher.weights")
+            yield RequiredFile(purpose=f"teacher {name}", source=source, setting="teacher.weights")

@@ -9,15 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
+from benchmarks.adm.interface import Measure, ReferenceSplit, SamplesAre, Split
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.samples import SampleSet
-
-Measure = Literal["gfid", "rfid"]
-Split = Literal["train", "val", "other"]
-ReferenceSplit = Literal["auto", "train", "val", "other"]
-SamplesAre = Literal["auto", "generated", "reconstructions"]
 
 NUM_VALIDATION_IMAGES = 50_000
 """Of ImageNet; an archive of nearly all of them is one of the validation set too."""
@@ -41,7 +36,7 @@ class Reference:
     said: ReferenceSplit = "auto"
     """What the user says it is of; "auto": find out."""
     known: Mapping[str, Split] = field(default_factory=dict)
-    """sha256 -> split, from benchmark.yaml."""
+    """sha256 -> split, the option `references`."""
 
     @property
     def split(self) -> Split:

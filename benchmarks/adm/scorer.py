@@ -7,6 +7,7 @@ archive), and the samples' (graph and samples). What is left for the score is th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,15 @@ from benchmarks.adm.evaluation import (
     RADII_FILE,
     Evaluation,
     Features,
-    Options,
     evaluate,
     evaluator_statistics,
     write_statistics,
 )
+from benchmarks.adm.interface import METRICS, Options
 from benchmarks.adm.references import Reference, kind_notes, refuse_mixed_up, refuse_other_kind
 from harness.contract.digest import sha256_file
 from harness.contract.errors import MissingAsset
+from harness.contract.interface import Metrics
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
 from harness.contract.record import Metric, ScoreRecord
@@ -32,7 +34,7 @@ from harness.metrics.frechet import Statistics
 from harness.metrics.interval import wilson_interval
 from harness.metrics.prdc import adm_radii
 from harness.scoring.features import FeatureFile
-from harness.scoring.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.scorer import Assets, FeatureJob, ScoreJob, describe_environment, run_scorer
 from harness.scoring.screen import screen_samples
 
 Array = npt.NDArray[Any]
@@ -42,20 +44,9 @@ GRAPH = "adm-inception-graph"
 REFERENCE = "adm-imagenet256-reference"
 FULL_COUNT = 50_000
 
-LABELS = {
-    "gfid": ("gFID", False),
-    "sfid": ("sFID", False),
-    "inception_score": ("IS", True),
-    "precision": ("Precision", True),
-    "recall": ("Recall", True),
-    "precision_exact": ("Precision, exact", True),
-    "recall_exact": ("Recall, exact", True),
-}
-"""Metric -> how it is printed, and whether higher is better."""
-
 
 def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
-    options = Options.from_mapping(job.options)
+    options = Options.read(job.options, "adm")
     found = screen(job.samples, options, at_least=options.manifold_k + 1)
     reference = check_reference(job.assets, options)
     features = Features.read(job.stage("reference"), job.stage("samples"))
@@ -83,13 +74,13 @@ def screen(samples: SampleSet, options: Options, *, at_least: int = 2) -> list[s
 # --- stages ----------------------------------------------------------------------------------------------------------
 
 
-def reference_features(job: StageJob[SampleSet]) -> None:
+def reference_features(job: FeatureJob[SampleSet]) -> None:
     """Features of the reference's images, its statistics, and the radii of its balls.
 
     An archive that holds `mu` holds statistics of a whole data set, of which `arr_0` is a part; they then stand for the
     two distances, and `arr_0` for precision and recall only.
     """
-    options = Options.from_mapping(job.options)
+    options = Options.read(job.options, "adm")
     path = job.assets.file(REFERENCE)
     reference = check_reference(job.assets, options)
     with open_npz_member(path, "arr_0", error=MissingAsset) as images:
@@ -101,14 +92,14 @@ def reference_features(job: StageJob[SampleSet]) -> None:
         np.save(job.out / RADII_FILE, adm_radii(pool, k=options.manifold_k))
 
 
-def sample_features(job: StageJob[SampleSet]) -> None:
+def sample_features(job: FeatureJob[SampleSet]) -> None:
     """Features of the samples in request order, and the classifier that turns them into probabilities."""
-    options = Options.from_mapping(job.options)
+    options = Options.read(job.options, "adm")
     screen(job.samples, options)
     extract(job, job.samples.batches(options.batch_size), job.progress(len(job.samples), "images"))
 
 
-def extract(job: StageJob[SampleSet], batches: Iterable[Array], progress: Progress) -> tuple[Array, Array]:
+def extract(job: FeatureJob[SampleSet], batches: Iterable[Array], progress: Progress) -> tuple[Array, Array]:
     """Write `pool.npy`, `spatial.npy` and `classifier.npy` batch by batch; images are never all in memory."""
     from benchmarks.adm.inception_graph import InceptionGraph  # TensorFlow, which the score itself can do without
 
@@ -171,17 +162,16 @@ def stored_statistics(assets: Assets) -> tuple[Statistics, Statistics] | None:
 
 def metrics(evaluation: Evaluation, options: Options) -> list[Metric]:
     """gFID is called rFID when that is what was measured. Shares have an interval over the samples they are of."""
-    count, rows = len(evaluation.in_reference_manifold), []
-    for name, (label, higher_is_better) in LABELS.items():
-        value = getattr(evaluation, name)
+    count, make = len(evaluation.in_reference_manifold), Metrics(METRICS).make
+    values = {field.name: getattr(evaluation, field.name) for field in fields(evaluation)}
+    del values["in_reference_manifold"]
+    rows = []
+    for name, value in values.items():
         if value is None:
             continue
-        if name == "gfid" and options.measure == "rfid":
-            name, label = "rfid", "rFID"
         interval = wilson_interval(round(value * count), count) if name.startswith("precision") else None
-        rows.append(
-            Metric(name=name, value=value, higher_is_better=higher_is_better, n=count, label=label, interval=interval)
-        )
+        reported_as = "rfid" if name == "gfid" and options.measure == "rfid" else name
+        rows.append(make(reported_as, value, n=count, interval=interval))
     return rows
 
 

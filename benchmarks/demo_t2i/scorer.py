@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.demo.digit_classifier import DigitClassifier
+from benchmarks.demo_t2i.interface import METRICS, Options
 from benchmarks.demo_t2i.request_set import ASSET
 from benchmarks.demo_t2i.verdict import colours_of, judge
-from benchmarks.geneval.results import write_results
-from benchmarks.geneval.scores import Summary, printed, summarise
 from harness.contract.digest import sha256_file
-from harness.contract.errors import BadSamples, MissingAsset, UserError
+from harness.contract.errors import BadSamples, MissingAsset
 from harness.contract.files import read_json
+from harness.contract.interface import Metrics
 from harness.contract.npz import read_npz_array
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
 from harness.metrics.interval import wilson_interval
+from harness.scoring.digit_classifier import DigitClassifier
 from harness.scoring.scorer import ScoreJob, describe_environment, run_scorer
+from harness.scoring.verdicts import Summary, printed, summarise, write_results
 
 Array = npt.NDArray[Any]
 Row = dict[str, Any]
@@ -37,8 +38,7 @@ IMAGES_AT_A_TIME = 128
 
 
 def score(job: ScoreJob) -> ScoreRecord:
-    if job.options:
-        raise UserError(f"demo_t2i has no option {next(iter(job.options))!r}; it has none at all.")
+    Options.read(job.options, "demo_t2i")
     requests = prompts_of(job.samples)
     folder = job.assets.folder / ASSET
     about = read_about(folder / "digits.json")
@@ -124,40 +124,25 @@ def judged(requests: RequestSet, index: int, digit: str, colour: str | None) -> 
 
 def metrics(summary: Summary, rows: list[Row], real: Array) -> list[Metric]:
     """The mean over the tasks, the tasks, what was wrong, and the yardstick."""
+    found, prompts = summary.correct_prompts, summary.prompts
     return [
-        Metric(
-            name="demo_t2i", value=summary.overall, higher_is_better=True, n=summary.images, label="Mean over tasks"
-        ),
+        Metrics(METRICS).make("demo_t2i", summary.overall, n=summary.images),
         *(
-            share("task_score", tag, [row["correct"] for row in rows if row["tag"] == tag], category=tag)
+            share("task_score", [row["correct"] for row in rows if row["tag"] == tag], category=tag)
             for tag in summary.tasks
         ),
-        share("digit_accuracy", "Right digit", (row["digit_right"] for row in rows)),
-        share("colour_accuracy", "Right colour", (row["colour_right"] for row in rows)),
-        Metric(
-            name="correct_prompts",
-            value=summary.correct_prompts / summary.prompts,
-            higher_is_better=True,
-            n=summary.prompts,
-            interval=wilson_interval(summary.correct_prompts, summary.prompts),
-            label="Prompts with a right image",
-        ),
-        share("real_digits", "Right on real digits", real),
+        share("digit_accuracy", (row["digit_right"] for row in rows)),
+        share("colour_accuracy", (row["colour_right"] for row in rows)),
+        share("correct_prompts", [True] * found + [False] * (prompts - found)),
+        share("real_digits", real),
     ]
 
 
-def share(name: str, label: str, right: Iterable[bool], category: str | None = None) -> Metric:
+def share(name: str, right: Iterable[bool], category: str | None = None) -> Metric:
     """Share of `right`, with its interval."""
     hits = [bool(one) for one in right]
-    return Metric(
-        name=name,
-        value=sum(hits) / len(hits),
-        higher_is_better=True,
-        n=len(hits),
-        category=category,
-        interval=wilson_interval(sum(hits), len(hits)),
-        label=label,
-    )
+    interval = wilson_interval(sum(hits), len(hits))
+    return Metrics(METRICS).make(name, sum(hits) / len(hits), n=len(hits), interval=interval, category=category)
 
 
 def read_about(path: Path) -> Row:

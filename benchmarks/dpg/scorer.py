@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.dpg.interface import Options
+from benchmarks.dpg.metrics import FULL_COUNT, IMAGES_PER_PROMPT, metrics, score_prompts
 from benchmarks.dpg.mplug import FILES, WEIGHTS, Answerer
 from benchmarks.dpg.questions import Item, read_questions
-from benchmarks.dpg.record import FULL_COUNT, IMAGES_PER_PROMPT, metrics, score_prompts
-from benchmarks.geneval.devices import available_devices, describe_devices
 from harness.contract.digest import sha256_file
-from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
+from harness.contract.errors import BadSamples, EnvironmentFailure
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet, prompt_item
 from harness.contract.samples import SampleSet
+from harness.scoring.devices import available_devices, describe_devices
 from harness.scoring.journal import Journal
 from harness.scoring.scorer import ScoreJob, describe_environment, is_environment_error, run_scorer
 from harness.scoring.workers import run_on_devices
@@ -35,8 +36,7 @@ Row = dict[str, Any]
 
 def score(job: ScoreJob) -> ScoreRecord:
     started = time.monotonic()
-    if job.options:
-        raise UserError(f"dpg has no option {next(iter(job.options))!r}; it has none at all.")
+    Options.read(job.options, "dpg")
     requests = prompts_of(job.samples)
     files = {name: job.assets.file(name) for name in (QUESTIONS, WEIGHTS, *FILES)}
     digests = {f"asset:{name}": sha256_file(path) for name, path in files.items()}

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.geneval.options import Backend
+from benchmarks.geneval.interface import Backend
 from benchmarks.geneval.weights import fill
 from harness.contract.errors import EnvironmentFailure, MissingAsset
 

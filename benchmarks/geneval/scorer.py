@@ -18,19 +18,18 @@ from benchmarks.geneval.clip import ColorClassifier
 from benchmarks.geneval.colors import crop_object
 from benchmarks.geneval.detector import ASSET as DETECTOR
 from benchmarks.geneval.detector import Detector, Objects, backend_in_force
-from benchmarks.geneval.devices import available_devices, describe_devices
-from benchmarks.geneval.options import Options
-from benchmarks.geneval.record import notes
-from benchmarks.geneval.results import write_results
-from benchmarks.geneval.scores import metrics, printed, summarise
+from benchmarks.geneval.interface import Options
+from benchmarks.geneval.notes import metrics, notes
 from benchmarks.geneval.verdict import judge
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet
 from harness.contract.samples import SampleSet
+from harness.scoring.devices import available_devices, describe_devices
 from harness.scoring.journal import Journal
 from harness.scoring.scorer import ScoreJob, describe_environment, is_environment_error, run_scorer
+from harness.scoring.verdicts import printed, summarise, write_results
 from harness.scoring.workers import run_on_devices
 
 NAMES = "geneval-object-names"
@@ -43,7 +42,7 @@ Row = dict[str, Any]
 
 def score(job: ScoreJob) -> ScoreRecord:
     started = time.monotonic()
-    options = Options.from_mapping(job.options)
+    options = Options.read(job.options, "geneval")
     requests = prompts_of(job.samples)
     files = {name: job.assets.file(name) for name in (NAMES, DETECTOR, CLIP)}
     digests = {f"asset:{name}": sha256_file(path) for name, path in files.items()}

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.geneval.options import COLORS, Options
+from benchmarks.geneval.colors import COLORS
+from benchmarks.geneval.interface import Options
 
 Array = npt.NDArray[Any]
 

@@ -6,60 +6,21 @@ generator unseeded; here it is seeded, and the seed is an option of the record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract.errors import BadSamples, MissingAsset, UserError
+from benchmarks.gpic.interface import Options
+from harness.contract.errors import BadSamples, MissingAsset
 from harness.contract.npz import npz_names, read_npz_array
 from harness.metrics.frechet import FrechetDistance, Statistics, frechet_distance, statistics
 from harness.metrics.mmd import polynomial_mmd
 from harness.metrics.prdc import PRDC, Containment, draw_rows, prdc_with_counts
-from harness.scoring.screen import Duplicates, check_duplicates_option
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What may be set with `--set gpic.<name>=<value>`; the defaults are the published protocol."""
-
-    batch_size: int = 64
-    """Images per call of the network."""
-    prdc_k: int = 5
-    """The neighbour that sets a ball's radius."""
-    prdc_cap: int = 10_000
-    """Images of each set that PRDC looks at, at most; more are drawn at random."""
-    mmd_subsets: int = 100
-    mmd_subset_size: int = 1_000
-    seed: int = 0
-    """Of the draws of MMD and PRDC."""
-    duplicates: Duplicates = "refuse"
-    """What to do with images that stand more than once: `refuse`, or `allow` with a note."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value, lowest = getattr(self, field.name), 0 if field.name == "seed" else 1
-            if field.name == "duplicates":
-                check_duplicates_option("gpic", value)
-            elif not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise UserError(f"the option gpic.{field.name} is {value!r}; give a whole number of {lowest} or more.")
-
-    @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> Options:
-        """Options by name; an unknown name is refused, since a misspelt one would be silent."""
-        known = {field.name for field in fields(cls)}
-        for name in given:
-            if name not in known:
-                raise UserError(f"gpic has no option {name!r}; its options are {', '.join(sorted(known))}.")
-        return cls(**given)
-
-    def as_mapping(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

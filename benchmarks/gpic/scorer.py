@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.gpic.evaluation import Evaluation, Options, Reference, evaluate
+from benchmarks.gpic.evaluation import Evaluation, Reference, evaluate
+from benchmarks.gpic.interface import METRICS, Options
 from harness.contract.digest import sha256_file
+from harness.contract.interface import Metrics
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.samples import SampleSet
 from harness.metrics.interval import bootstrap_interval, wilson_interval
 from harness.scoring.features import FeatureFile, read_features
-from harness.scoring.scorer import ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.scorer import FeatureJob, ScoreJob, describe_environment, run_scorer
 from harness.scoring.screen import screen_samples
 
 VERSION = 1
@@ -24,7 +26,7 @@ FULL_COUNT = 50_000
 
 
 def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
-    options = Options.from_mapping(job.options)
+    options = Options.read(job.options, "gpic")
     found = screen_samples(job.samples, "gpic", at_least=options.prdc_k + 1, duplicates=options.duplicates)
     reference = Reference.read(job.assets.file(REFERENCE))
     evaluation = evaluate(read_features(job.stage("samples") / "features.npy"), reference, options)
@@ -40,13 +42,14 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
     )
 
 
-def sample_features(job: StageJob[SampleSet]) -> None:
+def sample_features(job: FeatureJob[SampleSet]) -> None:
     """`features.npy`: (N, 1024) float32 class tokens, in request order."""
-    from benchmarks.gpic.dinov2 import DINOv2Features  # PyTorch, which the score itself can do without
-
-    options = Options.from_mapping(job.options)
+    options = Options.read(job.options, "gpic")
     # How many neighbours the score will ask for is not known here: it looks at the count once more.
     screen_samples(job.samples, "gpic", at_least=2, duplicates=options.duplicates)
+
+    from benchmarks.gpic.dinov2 import DINOv2Features  # PyTorch: after the checks, which are to take seconds
+
     network, count = DINOv2Features(job.assets.file(WEIGHTS)), len(job.samples)
     features, progress = FeatureFile(job.out / "features.npy", count), job.progress(count, "images")
     for images_u8 in job.samples.batches(options.batch_size):
@@ -57,15 +60,12 @@ def sample_features(job: StageJob[SampleSet]) -> None:
 
 def metrics(evaluation: Evaluation, count: int, options: Options) -> Iterator[Metric]:
     """Distances of all images; shares and counts of those that PRDC looked at, with intervals over them."""
-    fd = evaluation.fd
-    for name, label, value in (
-        ("fd", "FD-DINOv2", fd.value),
-        ("fd_mu", "FD, mean term", fd.mean_term),
-        ("fd_sigma", "FD, covariance term", fd.covariance_term),
-        ("mmd", "MMD", evaluation.mmd),
-    ):
-        if value is not None:
-            yield Metric(name=name, value=value, higher_is_better=False, n=count, label=label)
+    fd, make = evaluation.fd, Metrics(METRICS).make
+    yield make("fd", fd.value, n=count)
+    yield make("fd_mu", fd.mean_term, n=count)
+    yield make("fd_sigma", fd.covariance_term, n=count)
+    if evaluation.mmd is not None:
+        yield make("mmd", evaluation.mmd, n=count)
     if evaluation.prdc is None or evaluation.inside is None:
         return
     balls = evaluation.inside.reference_balls
@@ -74,8 +74,7 @@ def metrics(evaluation: Evaluation, count: int, options: Options) -> Iterator[Me
         interval = (
             bootstrap_interval(balls / options.prdc_k) if name == "density" else wilson_interval(round(value * n), n)
         )
-        label = name.capitalize()
-        yield Metric(name=name, value=value, higher_is_better=True, n=n, label=label, interval=interval)
+        yield make(name, value, n=n, interval=interval)
 
 
 def notes(count: int, evaluation: Evaluation) -> list[str]:

@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.contract.errors import BadSamples, UserError
+from benchmarks.recon.interface import Options
+from harness.contract.errors import BadSamples
 from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.image import mean_of_batch_means
 
 Array = npt.NDArray[Any]
-Resize = Literal["bicubic", "bilinear"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What may be set with `--set recon.<name>=<value>`; the defaults are the published protocol."""
-
-    batch_size: int = 32
-    """Images per call of the network."""
-    mean_batch: int = 32
-    """Images in the batches whose means L1 and PSNR are averaged over, as published."""
-    resize: Resize = "bicubic"
-    """How images are brought to size when `--tokenizer` makes the pairs; bilinear is Open-MAGVIT2's and IBQ's."""
-    ema: bool = True
-    """Averaged or live weights, when `--tokenizer` makes the pairs."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "mean_batch"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"the option recon.{name} is {value!r}; give a whole number of 1 or more.")
-        if self.resize not in get_args(Resize):
-            raise UserError(f"the option recon.resize is {self.resize!r}; choose bicubic or bilinear.")
-        if not isinstance(self.ema, bool):
-            raise UserError(f"the option recon.ema is {self.ema!r}; give true or false.")
-
-    @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> Options:
-        """Options by name; an unknown name is refused, since a misspelt one would be silent."""
-        known = {field.name for field in fields(cls)}
-        for name in given:
-            if name not in known:
-                raise UserError(f"recon has no option {name!r}; its options are {', '.join(sorted(known))}.")
-        return cls(**given)
-
-    def as_mapping(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

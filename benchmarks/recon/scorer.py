@@ -9,25 +9,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.coco.fid_inception import WEIGHTS, FIDFeatures
-from benchmarks.recon.evaluation import Measured, Options, batch_means_interval, evaluate
+from benchmarks.recon.evaluation import Measured, batch_means_interval, evaluate
+from benchmarks.recon.interface import METRICS, Options
 from benchmarks.recon.pairs import PairSet
 from harness.contract.digest import sha256_file
 from harness.contract.files import read_json, write_json
+from harness.contract.interface import Metrics
 from harness.contract.record import Metric, ScoreRecord
 from harness.metrics.image import l1, psnr, ssim
 from harness.metrics.interval import bootstrap_interval
 from harness.scoring.features import FeatureFile, read_features
-from harness.scoring.scorer import ScoreJob, StageJob, describe_environment, run_scorer
+from harness.scoring.scorer import FeatureJob, ScoreJob, describe_environment, run_scorer
 
 VERSION = 2
+WEIGHTS = "fid-inception"
 FULL_COUNT = 50_000
-LABELS = {"rfid": ("rFID", ""), "psnr": ("PSNR", "dB"), "ssim": ("SSIM", ""), "l1": ("L1", "")}
-"""Metric -> how it is printed, and its unit."""
 
 
 def score(job: ScoreJob[PairSet]) -> ScoreRecord:
-    options = Options.from_mapping(job.options)
+    options = Options.read(job.options, "recon")
     folder = job.stage("pairs")
     with np.load(folder / "images.npz", allow_pickle=False) as each:
         measured = Measured(
@@ -50,9 +50,11 @@ def score(job: ScoreJob[PairSet]) -> ScoreRecord:
     )
 
 
-def measure_pairs(job: StageJob[PairSet]) -> None:
+def measure_pairs(job: FeatureJob[PairSet]) -> None:
     """`images.npz` (l1, psnr, ssim per image), `originals.npy` and `reconstructions.npy` (features), `notes.json`."""
-    options, count = Options.from_mapping(job.options), len(job.samples)
+    from harness.scoring.networks.inception import FIDFeatures  # PyTorch, which the score itself can do without
+
+    options, count = Options.read(job.options, "recon"), len(job.samples)
     network, progress = FIDFeatures(job.assets.file(WEIGHTS)), job.progress(count, "pairs")
     files = [FeatureFile(job.out / f"{name}.npy", count) for name in ("originals", "reconstructions")]
     each: dict[str, list[np.ndarray]] = {"l1": [], "psnr": [], "ssim": []}
@@ -77,17 +79,9 @@ def metrics(measured: Measured, options: Options) -> Iterator[Metric]:
         "ssim": bootstrap_interval(measured.ssim),
         "l1": batch_means_interval(measured.l1, options.mean_batch),
     }
+    make = Metrics(METRICS).make
     for name, value in evaluate(measured, options).items():
-        label, unit = LABELS[name]
-        yield Metric(
-            name=name,
-            label=label,
-            unit=unit,
-            value=value,
-            higher_is_better=name in ("psnr", "ssim"),
-            n=len(measured.l1),
-            interval=intervals.get(name),
-        )
+        yield make(name, value, n=len(measured.l1), interval=intervals.get(name))
 
 
 def notes(pairs: PairSet, options: Options) -> list[str]:

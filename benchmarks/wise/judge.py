@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.wise.options import Connection, Options
+from benchmarks.wise.connection import Connection
+from benchmarks.wise.interface import Options
 from harness.contract.errors import EnvironmentFailure
 
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504, 529})

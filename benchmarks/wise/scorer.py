@@ -1,6 +1,6 @@
 """WISE: sample set in, a judge's scores per image, categories and WiScore out. Serves `wise` and `wise_legacy`.
 
-The judge is any OpenAI-compatible server (`options.py` says how it is found). Every answer is kept as it comes
+The judge is any OpenAI-compatible server (`connection.py` says how it is found). Every answer is kept as it comes
 (`answers.jsonl`): a killed scorer, or a judge that went away, costs nothing that was answered already.
 """
 
@@ -16,10 +16,11 @@ from functools import partial
 from typing import Any
 
 from benchmarks.wise import replay
+from benchmarks.wise.connection import Connection
+from benchmarks.wise.interface import Options
 from benchmarks.wise.judge import NO_FAULT_OF_THE_IMAGE, Judge, NoAnswer
-from benchmarks.wise.options import Connection, Options
+from benchmarks.wise.metrics import metrics, notes, write_score_lines
 from benchmarks.wise.protocols import PROTOCOLS
-from benchmarks.wise.record import metrics, notes, write_score_lines
 from benchmarks.wise.replies import clean, legacy_wiscore, parse_legacy_scores, parse_score
 from benchmarks.wise.wording import fill_in, texts
 from harness.contract.digest import digest_json
@@ -37,7 +38,7 @@ Question = tuple[int, int]
 
 
 def score(job: ScoreJob) -> ScoreRecord:
-    options = Options.from_mapping(job.options)
+    options = Options.read(job.options, "wise")
     requests = prompts_of(job.samples)
     with reachable(options) as connection:
         return score_with(Judge(connection, options), job, requests)

@@ -22,8 +22,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.wise.connection import Connection
+from benchmarks.wise.interface import Options
 from benchmarks.wise.judge import Judge, NoAnswer
-from benchmarks.wise.options import Connection, Options
 from harness.contract.errors import EnvironmentFailure, UserError
 from harness.contract.images import encode_png
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from benchmarks.wise.options import Options
+from benchmarks.wise.interface import Options
 
 VERIFIED_SYSTEM = (
     "You are a professional auditor of text-to-image systems. You follow the audit protocol to the letter and give no "

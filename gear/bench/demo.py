@@ -269,14 +269,12 @@ def _output(record: RunRecord, run_dir: Path, step: str) -> Path:
 
 def _score_columns(record: RunRecord, run_dir: Path, catalog: Catalog) -> dict[str, list[Any]]:
     """Title -> one column per model: the demo benchmark, and the tokenizers' reconstruction."""
-    from harness.report.declared import labelled
     from harness.report.sections import ScoreColumn
 
     benchmark = catalog.benchmark("demo")
     models = (("gear", GEAR), ("baseline", BASELINE))
     drawn = [
-        ScoreColumn(label=label, record=labelled(read_score(run_dir, record.step(f"{prefix}-score")), benchmark))
-        for prefix, label in models
+        ScoreColumn(label=label, record=read_score(run_dir, record.step(f"{prefix}-score"))) for prefix, label in models
     ]
     rebuilt = [
         ScoreColumn(label=label, record=_recon_record(_output(record, run_dir, f"{prefix}-recon")))

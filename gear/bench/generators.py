@@ -21,7 +21,6 @@ TRAINING_ONLY = (
     "gear/losses",
     "gear/teachers",
     "gear/data",
-    "gear/features",
     "gear/align.py",
     "gear/cli",
     "gear/bench",

@@ -19,6 +19,7 @@ from gear.cli.pairs import pairs
 from gear.cli.presets import presets
 from gear.cli.sample import sample
 from gear.cli.train import train
+from harness.contract.errors import EXIT_OK, EXIT_STOPPED, EXPLAINED_STATUSES, describe_statuses
 
 # Read by OpenMP when torch is imported. Threads that wait for each other sleep instead of spinning: on a CPU that is
 # shared with anything else, a step is several times as fast for it.
@@ -39,14 +40,13 @@ def main(quiet: bool, threads: int | None) -> None:
       gear train ar        --preset demo --out exps/demo/ar  --init exps/demo/e2e
       gear sample --ckpt exps/demo/ar --per-class 8 --out exps/demo/samples
 
-    The same command again continues an interrupted one. Exit status: 0 done; 2 wrong usage or input; 4 a weight file
-    is missing; 6 the environment failed (a package, the disk, a loss that is not finite); 75 stopped by a signal after
-    saving, run the same command to go on.
+    The same command again continues an interrupted one.
     """
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported, which is later
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
 
 
+main.epilog = describe_statuses(EXIT_OK, *EXPLAINED_STATUSES, EXIT_STOPPED)
 for command in (train, sample, reconstruct, pairs, info, convert, presets, data):
     main.add_command(command)

@@ -7,11 +7,13 @@ import json
 import click
 
 from gear.cli.base import Command
+from harness.contract.errors import UserError
 
 
 @click.command(cls=Command)
 @click.argument("name", required=False)
-def presets(name: str | None) -> None:
+@click.option("--check", is_flag=True, help="Only whether NAME is a preset: print nothing, or end with status 2.")
+def presets(name: str | None, check: bool) -> None:
     """List the presets, or show one: everything it inherits, and the files it needs from outside.
 
     \b
@@ -20,7 +22,14 @@ def presets(name: str | None) -> None:
 
     Any field is changed with --set, e.g. gear train e2e --preset imagenet-xl-vq --set gear.temperature=0.05 ...
     """
-    click.echo(_all() if name is None else _one(name))
+    if check and name is not None:
+        from gear.presets import read_preset
+
+        read_preset(name)
+    elif check:
+        raise UserError("--check needs the NAME of a preset.")
+    else:
+        click.echo(_all() if name is None else _one(name))
 
 
 def _all() -> str:
@@ -39,10 +48,10 @@ def _one(name: str) -> str:
     import yaml
 
     from gear.config import load_config
-    from gear.required_files import needed_files
+    from gear.required_files import required_files
 
     config = load_config(name)
     plain = json.loads(json.dumps(config.to_dict()))
     text: str = yaml.safe_dump(plain, sort_keys=False)
-    needs = [f"# {need.state}" for need in needed_files(config)]
+    needs = [f"# {need.state}" for need in required_files(config)]
     return "\n".join([text.rstrip(), "# files from outside:" if needs else "# needs no file from outside", *needs])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -12,7 +13,9 @@ from click.core import ParameterSource
 
 from gear import __version__
 from gear.cli.base import EXISTING, FOLDER, Command, torch_device
-from harness.contract.errors import UserError
+from harness.contract.errors import EXIT_OK, EXPLAINED_STATUSES, UserError, describe_statuses
+from harness.contract.fields import field_types
+from harness.contract.requests import Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +32,25 @@ T = TypeVar("T", "Models", "Asked")
 _ALONE = "Without --requests"
 
 
-@click.command(cls=Command)
+def protocol_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add an option per field of `Protocol`, with its name, type, default and help.
+
+    A field without a default (the image size) is None where the option is not given.
+    """
+    for entry in reversed(fields(Protocol)):
+        has_default = entry.default is not MISSING
+        add = click.option(
+            f"--{entry.name.replace('_', '-')}",
+            type=field_types(Protocol)[entry.name],
+            default=entry.default if has_default else None,
+            show_default=True if has_default else "as the models draw",
+            help=f"{_ALONE}. {entry.metadata['help']}",
+        )
+        command = add(command)
+    return command
+
+
+@click.command(cls=Command, epilog=describe_statuses(EXIT_OK, *EXPLAINED_STATUSES))
 @click.argument("kind", type=click.Choice(["c2i", "t2i"]), required=False)
 @click.option("--ckpt", required=True, metavar="FILE|DIR|HUB", help="Model with the AR model.")
 @click.option("--vq-ckpt", metavar="FILE|DIR|HUB", help="Model with the tokenizer; default: --ckpt.")
@@ -66,12 +87,7 @@ _ALONE = "Without --requests"
 @click.option("--prompts", "prompts_file", type=EXISTING, help=f"{_ALONE}, t2i: a prompt per line, or .jsonl.")
 @click.option("--repeats", default=1, show_default=True, help=f"{_ALONE}, t2i: images per prompt.")
 @click.option("--seed", default=0, show_default=True, help=f"{_ALONE}, or with --parity: run seed.")
-@click.option("--image-size", type=click.IntRange(min=1), help=f"{_ALONE}: stored size.  [default: as the models draw]")
-@click.option("--cfg-scale", default=1.0, show_default=True, help=f"{_ALONE}: guidance; 1 is none.")
-@click.option("--cfg-interval", default=-1.0, show_default=True, help=f"{_ALONE}: guide tokens 0 .. this + 1; -1 all.")
-@click.option("--temperature", default=1.0, show_default=True, help=f"{_ALONE}.")
-@click.option("--top-k", default=0, show_default=True, help=f"{_ALONE}; 0 keeps all.")
-@click.option("--top-p", default=1.0, show_default=True, help=f"{_ALONE}; 1 keeps all.")
+@protocol_options
 def sample(
     kind: str | None,
     out_dir: Path,
@@ -103,16 +119,16 @@ def sample(
     that --batch-size (of one process; 32 as published) and --parity-ranks decide every image; one process walks through
     the streams of all, and unfinished runs go through all iterations again.
 
-    Exit status: 0 done; 2 the requests and the models do not fit, or wrong usage; 4 weights are missing; 6 the disk is
-    full, or another failure of the machine. Finished shards are kept in every case.
+    Finished shards are kept whatever the exit status.
     """
     _refuse_ignored(click.get_current_context())
     if _start_processes(processes, device, out_dir):
         return
     from gear.sampling.engine import Speed
     from gear.sampling.parity import Parity
-    from gear.sampling.shards import Place
+    from gear.sampling.shards import SamplingProcess
 
+    options["protocol"] = {entry.name: options.pop(entry.name) for entry in fields(Protocol)}
     models, asked = _of(Models, options), _of(Asked, options)
     speed = Speed(tile=options.pop("tile"), dtype=_dtype(options.pop("dtype")), compiled=options.pop("compiled"))
     repeated = Parity(seed=asked.seed, num_ranks=parity_ranks, batch=batch_size or 32) if parity else None
@@ -124,7 +140,7 @@ def sample(
         out_dir=out_dir,
         batch_size=batch_size or 64,
         speed=speed,
-        place=Place.from_environment(),
+        process=SamplingProcess.from_environment(),
         parity=repeated,
         **options,
     )
@@ -156,12 +172,8 @@ class Asked:
     prompts_file: Path | None
     repeats: int
     seed: int
-    image_size: int | None
-    cfg_scale: float
-    cfg_interval: float
-    temperature: float
-    top_k: int
-    top_p: float
+    protocol: Mapping[str, Any]
+    """Fields of `Protocol`; an image size of None is the one that the models draw."""
 
 
 def _of(kind: type[T], options: dict[str, Any]) -> T:
@@ -257,27 +269,21 @@ def _requests(
 ) -> RequestSet:
     """The request set that was given, or one from the other options."""
     from gear.ar.config import ARConfig
-    from gear.sampling.command_requests import asked_classes, asked_prompts
-    from harness.contract.requests import Protocol, RequestSet
+    from gear.sampling.command_requests import class_request_set, prompt_request_set
+    from harness.contract.requests import RequestSet
 
     if asked.requests_dir is not None:
         return RequestSet.read(asked.requests_dir)
-    how = Protocol(
-        image_size=asked.image_size or native_size,
-        cfg_scale=asked.cfg_scale,
-        cfg_interval=asked.cfg_interval,
-        temperature=asked.temperature,
-        top_k=asked.top_k,
-        top_p=asked.top_p,
-    )
+    size = asked.protocol["image_size"]
+    how = Protocol(**{**asked.protocol, "image_size": native_size if size is None else size})
     if not isinstance(ar.config, ARConfig):
-        return asked_prompts(
+        return prompt_request_set(
             how, prompts=asked.prompts, file=asked.prompts_file, repeats=asked.repeats, seed=asked.seed
         )
     classes = ar.config.num_classes
     if parity is not None and asked.count is not None:
         return parity.requests(how, count=asked.count, num_classes=classes, device=device)
-    return asked_classes(
+    return class_request_set(
         how, count=asked.count, per_class=asked.per_class, num_classes=classes, labels=asked.labels, seed=asked.seed
     )
 
@@ -286,7 +292,7 @@ def _encoder(
     model: ModelFile, ar: ClassConditionalAR | TextToImageAR, source: Path | None, device: torch.device
 ) -> tuple[TextEncoder, dict[str, Any]]:
     """The text encoder that the model was trained with, and which one it is."""
-    from gear.text import RememberingEncoder, build_text_encoder, weights_digest
+    from gear.text import CachingEncoder, build_text_encoder, weights_digest
 
     config, precision = _text_settings(model, ar)
     config = replace(config, source=str(source)) if source else config
@@ -294,7 +300,7 @@ def _encoder(
     identity = {"name": config.name, "sha256": weights_digest(config), "slots": config.max_length}
     identity["dtype"] = str(next(encoder.model.parameters()).dtype).removeprefix("torch.")
     stored = model.null_caption() if "null_caption" in model.parts else None
-    return RememberingEncoder(encoder, null=stored), identity
+    return CachingEncoder(encoder, null=stored), identity
 
 
 def _text_settings(model: ModelFile, ar: ClassConditionalAR | TextToImageAR) -> tuple[TextConfig, str]:

@@ -78,8 +78,9 @@ def tokenizer(init: str | None, **options: Any) -> None:
     \b
       gear train tokenizer --preset imagenet-xl-vq --init vq_ds16_c2i.pt --data-dir imagenet/train --out exps/vq16
 
-    SOURCE: a file or run folder of gear's, or a public tokenizer of LlamaGen, Open-MAGVIT2, IBQ or GEAR as file or hub
-    id. Without --init the stage starts from what the preset names, if it names something, else from scratch.
+    SOURCE: a run folder, or the file or hub id of a tokenizer, also a published one of another project; `gear info
+    SOURCE` says what it is. Without --init the stage starts from what the preset names, if it names something, else
+    from scratch.
     """
     _train("tokenizer", init=init, tokenizer=None, **options)
 
@@ -143,23 +144,23 @@ def _train(
 ) -> None:
     from gear.required_files import frozen_digests
     from gear.training.loop import fit
-    from gear.training.processes.distributed import main_decides, process_group, world
+    from gear.training.processes.distributed import decided_by_main, process_group, world
     from gear.training.stages.build import build_stage
-    from gear.training.stages.initial_weights import published_start
+    from gear.training.stages.initial_weights import published_initial_weights
     from gear.weights import open_model
 
     starts = {name: open_model(source) for name, source in (("init", init), ("tokenizer", tokenizer)) if source}
     if track is not None:
         overrides += (f"watch.track={track}",)
     config = _configuration(preset, next(iter(starts.values()), None), data_dir, overrides)
-    if not starts and (published := published_start(phase, config)) is not None:
+    if not starts and (published := published_initial_weights(phase, config)) is not None:
         starts["init"] = published
     with process_group(torch_device(device)) as own_device:
         if not world().is_main:
             logging.getLogger().setLevel(logging.ERROR)  # one process speaks for all
         stage, source = build_stage(phase, config, own_device, **starts)
         files = {name: start.digest for name, start in starts.items()}
-        files |= main_decides(lambda: frozen_digests(phase, config))
+        files |= decided_by_main(lambda: frozen_digests(phase, config))
         done = fit(stage, source, out_dir, files)
         if world().is_main:
             click.echo(f"{done}")

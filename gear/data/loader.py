@@ -60,7 +60,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class BatchSplit:
     """What one process works on: of each global batch, cut into `parts` micro-batches, the piece of `rank`."""
 
     rank: int = 0
@@ -74,8 +74,8 @@ class _OrderedBatches(Dataset[Batch | UserError]):
     What the user has to mend is returned: raised in a worker, it would reach the user as a traceback.
     """
 
-    def __init__(self, source: ImageSource, order: BatchOrder, share: Share) -> None:
-        self.source, self.order, self.share = source, order, share
+    def __init__(self, source: ImageSource, order: BatchOrder, split: BatchSplit) -> None:
+        self.source, self.order, self.split = source, order, split
 
     def __getitem__(self, number: int) -> Batch | UserError:
         try:
@@ -84,10 +84,10 @@ class _OrderedBatches(Dataset[Batch | UserError]):
             return problem
 
     def _batch(self, number: int) -> Batch:
-        share = self.share
-        batch, part = divmod(number, share.parts)
-        piece = part * share.world_size + share.rank
-        wanted = self.order.indices(batch, piece, share.parts * share.world_size)
+        split = self.split
+        batch, part = divmod(number, split.parts)
+        piece = part * split.world_size + split.rank
+        wanted = self.order.indices(batch, piece, split.parts * split.world_size)
         bad: list[str] = []
         found = [self._usable(batch, int(index), bad) for index in wanted]
         draws = [self.order.null_draw(batch, index) for index, _ in found]
@@ -119,7 +119,7 @@ def batches(
     *,
     start: int,
     stop: int,
-    share: Share | None = None,
+    split: BatchSplit | None = None,
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
@@ -131,10 +131,10 @@ def batches(
     Raises UserError at once where a batch cannot be cut into that many pieces, BadSamples where many samples in a row
     cannot be used.
     """
-    share = share or Share()
-    order.check_pieces(share.parts * share.world_size)
+    split = split or BatchSplit()
+    order.check_pieces(split.parts * split.world_size)
     loader = DataLoader(
-        _OrderedBatches(source, order, share),
+        _OrderedBatches(source, order, split),
         sampler=range(start, stop),
         batch_size=None,
         num_workers=num_workers,

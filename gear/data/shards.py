@@ -4,6 +4,10 @@ The published training streams shards through a shuffle buffer, which ties the o
 workers and cannot be taken up in the middle. Here shards are indexed once and read at random like any other data set:
 the order is the same for any number of processes, and a run goes on exactly where it stopped. The price is a seek per
 sample.
+
+Why not the packages `webdataset` and `wids`: webdataset only streams, so it has no sample number i to resume at. wids
+reads by index, but wants a list of all shards with their sample counts beforehand and builds the index of a shard as
+Python objects in every worker, where the index files here are made on first use and mapped by all workers together.
 """
 
 from __future__ import annotations

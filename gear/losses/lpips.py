@@ -1,12 +1,13 @@
 """LPIPS (arXiv:1801.03924) with the VGG16 backbone: a distance between images in a frozen network's features.
 
-The weights are two files of the user's: torchvision's VGG16 IMAGENET1K_V1 and the linear heads `vgg.pth` of the LPIPS
-authors. Nothing is downloaded here.
+The weights are two files: torchvision's VGG16 IMAGENET1K_V1, which the user fetches, and the linear heads `vgg.pth`,
+which the authors' package `lpips` carries. Nothing is downloaded here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gear.foreign import StateDict, load_exactly, read_state_dict
+from harness.contract.errors import EnvironmentFailure
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,22 @@ _SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))
 """Ranges of torchvision's VGG16 `features`; each ends behind relu{1_2, 2_2, 3_3, 4_3, 5_3}."""
 _WIDTHS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 _SLICE_CHANNELS = (64, 128, 256, 512, 512)
+
+
+def packaged_heads() -> Path:
+    """The linear heads inside the installed package `lpips`. Raises EnvironmentFailure when it is not installed.
+
+    The package itself is not imported: it would load its own networks' code for one file of 7 kB.
+    """
+    found = importlib.util.find_spec("lpips")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        path = Path(folder) / "weights" / "v0.1" / "vgg.pth"
+        if path.is_file():
+            return path
+    raise EnvironmentFailure(
+        "the LPIPS loss needs the package lpips for its linear heads; install it: pip install 'gear-harness[gear]' "
+        "(or name a copy of its vgg.pth: --set perceptual.lpips_weights=PATH)"
+    )
 
 
 class LPIPS(nn.Module):

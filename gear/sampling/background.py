@@ -1,4 +1,4 @@
-"""One thread behind the AR model: while the next tile is drawn, the last one is decoded, packed and written."""
+"""A background thread: while the AR model draws the next tile, the last one is decoded, packed and written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 
-class Behind:
+class BackgroundWorker:
     """Calls `work` on what is put, in order, in a thread of its own. At most `depth` things wait.
 
     An error in the thread is raised where the next thing is put, or at the end of the `with` block.
@@ -26,7 +26,7 @@ class Behind:
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(self._work, *item))
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundWorker:
         return self
 
     def __exit__(

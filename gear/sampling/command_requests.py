@@ -14,8 +14,8 @@ NAME = "gear-sample"
 """Stands where a benchmark's id would."""
 
 
-def asked_classes(
-    protocol: Protocol, *, count: int | None, per_class: int | None, num_classes: int, labels: Labels, seed: int
+def class_request_set(
+    protocol: Protocol, *, count: int | None, per_class: int | None, num_classes: int, labels: LabelOrder, seed: int
 ) -> RequestSet:
     """`per_class` images of every class, or `count` with random (as published) or balanced labels."""
     if per_class is not None:
@@ -25,10 +25,10 @@ def asked_classes(
     return class_requests(NAME, 1, protocol, count=count, num_classes=num_classes, labels=labels, run_seed=seed)
 
 
-Labels = Literal["random", "balanced"]
+LabelOrder = Literal["random", "balanced"]
 
 
-def asked_prompts(
+def prompt_request_set(
     protocol: Protocol, *, prompts: Sequence[str], file: Path | None, repeats: int, seed: int
 ) -> RequestSet:
     """`repeats` images of each prompt, given one by one or in a file."""

@@ -10,7 +10,7 @@ import torch
 from gear.ar.model import ClassConditionalAR, Trunk
 from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.text.base import TextEncoder
-from gear.text.caption_cache import RememberingEncoder
+from gear.text.caption_cache import CachingEncoder
 from harness.contract.errors import UserError
 from harness.contract.requests import Request, RequestSet
 
@@ -39,15 +39,15 @@ class Conditions(Protocol):
 def conditions_of(ar: Trunk, encoder: TextEncoder | None) -> Conditions:
     """Labels for a class-conditional model, prompts for a text-to-image one."""
     if isinstance(ar, ClassConditionalAR):
-        return Labels(ar)
+        return LabelConditions(ar)
     if not isinstance(ar, TextToImageAR):
         raise TypeError(f"{type(ar).__name__} takes neither labels nor prompts")
     if encoder is None:
         raise UserError("a text-to-image model needs the text encoder it was trained with; give --text-encoder DIR.")
-    return Prompts(ar, encoder)
+    return PromptConditions(ar, encoder)
 
 
-class Labels:
+class LabelConditions:
     """Class labels; the null class stands behind the last one."""
 
     def __init__(self, ar: ClassConditionalAR) -> None:
@@ -82,7 +82,7 @@ class Labels:
         pass
 
 
-class Prompts:
+class PromptConditions:
     """Prompts, each encoded once and by itself; the null condition is the empty prompt."""
 
     def __init__(self, ar: TextToImageAR, encoder: TextEncoder) -> None:
@@ -94,7 +94,7 @@ class Prompts:
                 f"{expected[0]} of {expected[1]}; give the text encoder it was trained with (--text-encoder DIR)."
             )
         self.device = ar.tok_embeddings.weight.device
-        self.encoder = RememberingEncoder(encoder)
+        self.encoder = CachingEncoder(encoder)
 
     def check(self, request_set: RequestSet, *, guides: bool) -> None:
         for request in request_set:

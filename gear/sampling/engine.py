@@ -20,10 +20,10 @@ from torch import Tensor
 from gear.ar.cache import Prefix
 from gear.ar.model import Trunk
 from gear.ar.packed import for_decoding
-from gear.numerics import a_power_of_two_of_threads
+from gear.numerics import power_of_two_threads
 from gear.sampling.conditions import Key, conditions_of
 from gear.sampling.draws import PerImageDraw
-from gear.sampling.pixels import Storing
+from gear.sampling.pixels import OutputPixels
 from gear.sampling.rollout import RollOut, SamplingOptions, prefix_of
 from gear.text.base import TextEncoder
 from gear.tokenizers import Tokenizer
@@ -63,7 +63,7 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         options: SamplingOptions,
-        storing: Storing,
+        storing: OutputPixels,
         encoder: TextEncoder | None = None,
         speed: Speed | None = None,
     ) -> None:
@@ -125,7 +125,7 @@ class Engine:
                 stride=self._stride,
             )
         self._draw.reseed(seeds)
-        with a_power_of_two_of_threads():
+        with power_of_two_threads():
             return self._roll_out(*self.prefixes_of(filled))[: len(requests)]
 
     def prefixes_of(self, requests: Sequence[Request]) -> tuple[list[Prefix], list[Prefix]]:

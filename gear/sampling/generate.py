@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from gear.ar.model import Trunk
-from gear.sampling.background import Behind
+from gear.sampling.background import BackgroundWorker
 from gear.sampling.engine import Engine, Speed
 from gear.sampling.parity import Parity, generate_in_parity
-from gear.sampling.pixels import Rounding, Storing
+from gear.sampling.pixels import OutputPixels, Rounding
 from gear.sampling.rollout import SamplingOptions
-from gear.sampling.shards import Place, shards_to_draw
+from gear.sampling.shards import SamplingProcess, shards_to_draw
 from gear.text.base import TextEncoder
 from gear.tokenizers import Tokenizer
 from harness.contract.errors import UserError
@@ -52,7 +52,7 @@ def generate(
     form: Form = "npz",
     rounding: Rounding = "truncate",
     speed: Speed | None = None,
-    place: Place | None = None,
+    process: SamplingProcess | None = None,
     parity: Parity | None = None,
 ) -> SampleSet | None:
     """Draw what is missing of `request_set` into `out_dir`, and return the finished sample set.
@@ -61,12 +61,12 @@ def generate(
     generator: who draws, checkpoint digests above all; unfinished work of another identity is refused.
     encoder: of the prompts, for a text-to-image model.
     batch_size: images in the works at once, in whole tiles: it costs memory, and changes no pixel.
-    place: which of several processes this is. They share the work through `out_dir`; rank 0 puts the set together and
+    process: which of several processes this is. They share the work through `out_dir`; rank 0 puts the set together and
         returns it, the others return None.
     parity: draw as the reference does, not from the requests' seeds; in one process.
     Raises UserError when models and requests do not fit together.
     """
-    place = place or Place()
+    process = process or SamplingProcess()
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}; it has to be at least 1.")
     image_size = request_set.protocol.image_size
@@ -74,7 +74,9 @@ def generate(
         ar,
         tokenizer,
         options=SamplingOptions.of(request_set.protocol),
-        storing=Storing(image_size=image_size, resize_levels=not request_set.is_class_conditional, rounding=rounding),
+        storing=OutputPixels(
+            image_size=image_size, resize_levels=not request_set.is_class_conditional, rounding=rounding
+        ),
         encoder=encoder,
         speed=speed,
     )
@@ -82,33 +84,33 @@ def generate(
         with in_eval_mode(tokenizer):
             return generate_in_parity(engine, request_set, out_dir, parity, generator=generator, form=form)
     engine.check(request_set)
-    shard_size = _shard_size(image_size, engine.tile, len(request_set), place.num_ranks)
+    shard_size = _shard_size(image_size, engine.tile, len(request_set), process.num_ranks)
     identity = {**generator, "draw": DRAW, **engine.identity}
     writer = SampleSetWriter(out_dir, request_set, identity, form, shard_size)
     with in_eval_mode(tokenizer):
-        _draw_missing(engine, writer, place, depth=max(1, batch_size // engine.tile))
+        _draw_missing(engine, writer, process, depth=max(1, batch_size // engine.tile))
     engine.conditions.report()
-    return writer.finish() if place.rank == 0 else None
+    return writer.finish() if process.rank == 0 else None
 
 
-def _draw_missing(engine: Engine, writer: SampleSetWriter, place: Place, depth: int) -> None:
+def _draw_missing(engine: Engine, writer: SampleSetWriter, process: SamplingProcess, depth: int) -> None:
     """Tokens in this thread, everything after them in another one."""
-    back = _Back(engine, writer, place)
-    with Behind(back.finish, depth) as behind:
-        for shard in shards_to_draw(writer, place):
+    back = _Back(engine, writer, process)
+    with BackgroundWorker(back.finish, depth) as background:
+        for shard in shards_to_draw(writer, process):
             for start in range(0, len(shard), engine.tile):
                 tokens = engine.tokens(shard.requests[start : start + engine.tile])
-                behind.put(shard, tokens, back.mark())
+                background.put(shard, tokens, back.mark())
 
 
 class _Back:
     """What comes after the tokens: pixels, shards, progress. Runs in a thread of its own."""
 
-    def __init__(self, engine: Engine, writer: SampleSetWriter, place: Place) -> None:
+    def __init__(self, engine: Engine, writer: SampleSetWriter, process: SamplingProcess) -> None:
         self.engine, self.writer = engine, writer
         self.parts: list[npt.NDArray[np.uint8]] = []
-        self.shared = place.num_ranks > 1
-        self.progress = Progress(self._num_missing(), "images") if place.rank == 0 else None
+        self.shared = process.num_ranks > 1
+        self.progress = Progress(self._num_missing(), "images") if process.rank == 0 else None
         on_gpu = engine.device.type == "cuda"
         self.stream = torch.cuda.Stream(engine.device) if on_gpu else None
 

@@ -1,4 +1,4 @@
-"""CUDA graphs: a step's kernels are recorded once and then launched as one. Needs a GPU; not used on the CPU."""
+"""CUDA graphs: the kernels of a step are captured once and then launched together. Needs a GPU; not used on the CPU."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _WARM_UPS = 3
 """Runs before recording, in which libraries choose their kernels and take their workspaces."""
 
 
-class Recorder:
-    """Plays steps that change nothing but buffers whose addresses stay: one recording per key.
+class GraphCache:
+    """Runs steps that change nothing but buffers whose addresses stay: one recording per key.
 
     `state` are the small buffers by which a step knows where it stands; the runs that warm a step up are undone there.
     """
@@ -22,7 +22,7 @@ class Recorder:
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
-    def play(self, key: Hashable, step: Callable[[], None]) -> None:
+    def run(self, key: Hashable, step: Callable[[], None]) -> None:
         """Do what `step` does; `step` itself is called only when `key` is new."""
         if key not in self._graphs:
             self._graphs[key] = self._record(step)

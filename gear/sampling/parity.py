@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gear.numerics import a_power_of_two_of_threads
+from gear.numerics import power_of_two_threads
 from gear.sampling.draws import multinomial
 from gear.sampling.engine import Engine
 from gear.sampling.rollout import RollOut
@@ -27,7 +27,7 @@ from harness.contract.samples import Form, SampleSet
 from harness.contract.writer import SampleSetWriter
 
 DRAW = "torch-multinomial-global"
-"""Names the way in a sample set's identity."""
+"""The value of `draw` in the identity of such a sample set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def _roll_out(engine: Engine, requests: Sequence[Request]) -> Tensor:
     run = RollOut(
         engine.ar, images=len(requests), num_tokens=engine.num_tokens, options=engine.options, draw=multinomial
     )
-    with a_power_of_two_of_threads():
+    with power_of_two_threads():
         return run(*engine.prefixes_of(requests))
 
 

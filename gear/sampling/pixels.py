@@ -16,7 +16,7 @@ Rounding = Literal["truncate", "nearest"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Storing:
+class OutputPixels:
     """Levels and size of the stored images, in one of the published ways."""
 
     image_size: int

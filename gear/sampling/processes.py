@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from harness.contract.errors import UserError
+from harness.contract.errors import EXPLAINED_STATUSES, EnvironmentFailure, UserError
 
 _POLL_S = 0.2
 
@@ -35,11 +35,11 @@ def run_processes(count: int, is_finished: Callable[[], bool]) -> None:
         codes = _run([_environment(0, 1)])
     if 0 not in codes or not is_finished():
         failed = [code for code in codes if code]
-        own = [code for code in failed if code in (2, 3, 4, 6)]
+        own = [code for code in failed if code in EXPLAINED_STATUSES]
         raise ProcessesFailed(
             f"{len(failed)} of {len(codes)} sampling processes ended early; finished shards are kept, "
             "run the same command again to go on.",
-            own[0] if own else 6,
+            own[0] if own else EnvironmentFailure.exit_code,
         )
 
 

@@ -20,7 +20,7 @@ from gear.ar.model import Trunk
 from gear.ar.packed import for_decoding
 from gear.sampling.draws import Draw
 from gear.sampling.filters import filtered_probs, guided
-from gear.sampling.graphs import Recorder
+from gear.sampling.graphs import GraphCache
 from harness.contract.errors import UserError
 from harness.contract.requests import Protocol
 
@@ -94,7 +94,7 @@ class RollOut:
         self.index = torch.zeros(1, dtype=torch.int64, device=device)
         self.finite = torch.ones((), dtype=torch.bool, device=device)
         state = (self.tokens, self.index, self.finite)
-        self._play = Recorder(state).play if stride and device.type == "cuda" else _at_once
+        self._play = GraphCache(state).run if stride and device.type == "cuda" else _at_once
         self._trace: Trace | None = None
 
     @torch.inference_mode()

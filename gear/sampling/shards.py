@@ -19,7 +19,7 @@ _POLL_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SamplingProcess:
     """One of the processes that sample together."""
 
     rank: int = 0
@@ -28,10 +28,10 @@ class Place:
     """Process id of whoever started the others: when it is gone, so is the reason to go on."""
 
     @staticmethod
-    def from_environment() -> Place:
+    def from_environment() -> SamplingProcess:
         """As torchrun, or the process that started this one, says."""
         parent = os.environ.get("GEAR_PARENT")
-        return Place(
+        return SamplingProcess(
             rank=int(os.environ.get("RANK", "0")),
             num_ranks=int(os.environ.get("WORLD_SIZE", "1")),
             parent=int(parent) if parent else None,
@@ -43,30 +43,30 @@ class Place:
             raise EnvironmentFailure("the process that started this one is gone; run the same command again to go on.")
 
 
-def shards_to_draw(writer: SampleSetWriter, place: Place) -> Iterator[Shard]:
+def shards_to_draw(writer: SampleSetWriter, process: SamplingProcess) -> Iterator[Shard]:
     """First what nobody has taken, then what others took and have not brought in good time; ends when all is there
     but what this process itself was given."""
     own: set[int] = set()
     started = time.monotonic()
     for shard in writer.missing():
-        place.check_parent()
+        process.check_parent()
         if not writer.is_written(shard) and writer.claim(shard):
             own.add(shard.index)
             yield shard
-    patience_s = 2 * (time.monotonic() - started) / max(1, len(own)) if place.num_ranks > 1 else 0.0
+    patience_s = 2 * (time.monotonic() - started) / max(1, len(own)) if process.num_ranks > 1 else 0.0
     while left := [shard for shard in writer.missing() if shard.index not in own]:
         # Each idle process starts at another place of what is left.
-        shard = left[place.rank * len(left) // place.num_ranks]
-        if not _comes(writer, shard, patience_s, place):
+        shard = left[process.rank * len(left) // process.num_ranks]
+        if not _comes(writer, shard, patience_s, process):
             own.add(shard.index)
             yield shard
 
 
-def _comes(writer: SampleSetWriter, shard: Shard, patience_s: float, place: Place) -> bool:
+def _comes(writer: SampleSetWriter, shard: Shard, patience_s: float, process: SamplingProcess) -> bool:
     """Wait a while for somebody else's shard."""
     deadline = time.monotonic() + patience_s
     while not writer.is_written(shard):
-        place.check_parent()
+        process.check_parent()
         if time.monotonic() >= deadline:
             return False
         time.sleep(_POLL_S)

@@ -1,4 +1,8 @@
-"""Frozen networks whose patch features the AR model and, through it, the tokenizer are aligned with."""
+"""Frozen networks whose patch features the AR model and, through it, the tokenizer are aligned with.
+
+Everything that differs between families is in the `Family` that each file defines; the list below is the one place
+that names them all. A family of your own: docs/add-a-teacher.md.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +16,33 @@ from gear.teachers.dinov2 import DINOV2, DINOV2_REG
 from gear.teachers.dinov3 import DINOV3
 from gear.teachers.family import Family
 from gear.teachers.jepa import JEPA21
-from gear.teachers.layers import FINAL_LAYER
-from gear.teachers.lite0 import Lite0Teacher
+from gear.teachers.lite0 import LITE0
 from gear.teachers.siglip2 import SIGLIP2
-from gear.teachers.vit import ViTTeacher, variant_of
-from harness.contract.errors import MissingAsset, UserError
-
-__all__ = ["FAMILIES", "RANDOM", "Targets", "Teacher", "TeacherConfig", "build_teachers", "teacher_names", "weights_of"]
+from harness.contract.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (DINOV2, DINOV2_REG, DINOV3, JEPA21, SIGLIP2, CLIP)}
-"""Vision transformers by the first part of their teachers' names."""
+FAMILIES: dict[str, Family] = {}
+"""Every family by the first part of its teachers' names."""
 
 RANDOM = "random"
 """In place of weights: an untrained network."""
 
 
+def register(family: Family) -> None:
+    """Make a family known: to configurations, messages and the list of files from outside. ValueError: name taken."""
+    if family.name in FAMILIES:
+        raise ValueError(f"there is a teacher family {family.name!r} already; give yours another name")
+    FAMILIES[family.name] = family
+
+
+for _family in (LITE0, DINOV2, DINOV2_REG, DINOV3, JEPA21, SIGLIP2, CLIP):
+    register(_family)
+
+
 def teacher_names() -> list[str]:
     """Every teacher there is."""
-    return ["lite0", *(f"{name}-vit-{size}" for name, family in FAMILIES.items() for size in family.variants)]
+    return [name for family in FAMILIES.values() for name in family.teachers()]
 
 
 def build_teachers(config: TeacherConfig, *, image_size: int, grid: int) -> list[Teacher]:
@@ -52,17 +63,13 @@ def build_teachers(config: TeacherConfig, *, image_size: int, grid: int) -> list
 
 
 def _build(config: TeacherConfig, name: str, image_size: int, grid: int) -> Teacher:
+    family = family_of(name)
     source = weights_of(config, name, image_size)  # found before anything large is built
     path = find_asset(source, purpose=f"the teacher {name}", setting="teacher.weights") if source else None
-    if name == "lite0":
-        if config.layer != FINAL_LAYER:
-            raise UserError("the teacher lite0 is only read at its end; set teacher.layer=-1.")
-        return Lite0Teacher(grid, path)
-    teacher = ViTTeacher(*_parse(name), image_size, layer=config.layer)
+    check_image_size(name, image_size)
     if path is not None:
         log.info("teacher %s: %s", name, path)
-        teacher.load(path)
-    return teacher
+    return family.build(name, image_size=image_size, grid=grid, layer=config.layer, weights=path)
 
 
 def weights_of(config: TeacherConfig, name: str, image_size: int) -> str | None:
@@ -71,20 +78,48 @@ def weights_of(config: TeacherConfig, name: str, image_size: int) -> str | None:
     None: it needs no file, since it comes with a package or is to be left untrained. Raises MissingAsset when none is
     named and none is published as a single file.
     """
-    source = config.sources[config.names.index(name)]
-    if name == "lite0" or source == RANDOM:
-        return None if source == RANDOM else source
-    public = variant_of(*_parse(name)).weights
-    if source is None and public is None:
-        raise MissingAsset(f"the teacher {name} has no single public file; set teacher.weights to its file or folder.")
-    return source or str(public).format(image_size=image_size)
+    family, source = family_of(name), config.sources[config.names.index(name)]
+    if source == RANDOM:
+        return None
+    return source or family.weights(name, image_size)
 
 
-def _parse(name: str) -> tuple[Family, str]:
-    """Family and size of `<family>-vit-<size>`."""
-    parts = name.split("-")
-    if len(parts) != 3 or parts[0] not in FAMILIES or parts[1] != "vit":
-        near = difflib.get_close_matches(name, teacher_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(teacher_names())}."
-        raise UserError(f"there is no teacher {name!r}; {hint}")
-    return FAMILIES[parts[0]], parts[2]
+def family_of(name: str) -> Family:
+    """The family of a teacher. Raises UserError when there is no such teacher, with the nearest name or all of them."""
+    family = FAMILIES.get(name.partition("-")[0])
+    if family is not None and name in family.teachers():
+        return family
+    known = teacher_names() if family is None else family.teachers()
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? There are" if near else "choose one of"
+    raise UserError(f"there is no teacher {name!r}; {hint} {', '.join(known)}.")
+
+
+def check_image_size(name: str, image_size: int) -> None:
+    """Raises UserError where a teacher is not used at this size, naming the families that are.
+
+    An unknown one passes, so that a model can be used where the family that it was trained with is not registered.
+    """
+    family = FAMILIES.get(name.partition("-")[0])
+    if family is not None and family.image_sizes is not None and image_size not in family.image_sizes:
+        able = [n for n, other in FAMILIES.items() if other.image_sizes is None or image_size in other.image_sizes]
+        sizes = ", ".join(map(str, family.image_sizes))
+        raise UserError(
+            f"the teacher {family.name} is used at {sizes} px, not at {image_size}; "
+            f"at {image_size} px take one of {', '.join(able)}."
+        )
+
+
+__all__ = [
+    "FAMILIES",
+    "RANDOM",
+    "Family",
+    "Targets",
+    "Teacher",
+    "TeacherConfig",
+    "build_teachers",
+    "check_image_size",
+    "register",
+    "teacher_names",
+    "weights_of",
+]

@@ -67,14 +67,14 @@ class Teacher(nn.Module, ABC):
 
 
 class Targets:
-    """The alignment targets of a batch, remembered per sample where the data set repeats exactly.
+    """The alignment targets of a batch, cached per sample where the data set repeats exactly.
 
     Without augmentation an image's target never changes, so that the teachers need run only once per image. Targets
     are kept in float16 on the CPU; cosine alignment does not notice the rounding (1e-3 relative).
     """
 
-    def __init__(self, teachers: Sequence[Teacher], config: TeacherConfig, *, remember: bool) -> None:
-        self.teachers, self.config, self.remember = tuple(teachers), config, remember
+    def __init__(self, teachers: Sequence[Teacher], config: TeacherConfig, *, cached: bool) -> None:
+        self.teachers, self.config, self.cached = tuple(teachers), config, cached
         self._known: dict[int, list[Tensor]] = {}
 
     @property
@@ -89,7 +89,7 @@ class Targets:
 
     def __call__(self, images_u8: Tensor, ids: Tensor) -> list[Tensor]:
         """(B, 3, H, W) uint8 and sample ids (B,) -> (B, L, d_i) float32 per teacher, without gradient."""
-        if not self.remember:
+        if not self.cached:
             return [target.clone() for target in self._fresh(images_u8)]  # autograd may not save inference tensors
         keys = ids.tolist()
         new = [position for position, key in enumerate(keys) if key not in self._known]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from gear.keytable import Dropped, KeyTable
-from gear.teachers.family import Family, Layout, Variant, timm_vit
+from gear.teachers.preprocess import InputRule
+from gear.teachers.vit import Layout, Variant, ViTFamily, timm_vit
 
 _BLOCK = "visual.transformer.resblocks.*"
 _LAYER = "vision_model.encoder.layers.*"
 _TEXT = Dropped("text tower")
-_BEHIND = Dropped("behind the last block")
+_AFTER_LAST_BLOCK = Dropped("after the last block")
 _CONSTANT = Dropped("constants, which follow from the size")
 
 _OPENAI = Layout(
@@ -28,8 +29,8 @@ _OPENAI = Layout(
             f"{_BLOCK}.ln_2.*": "blocks.*.norm2.*",
             f"{_BLOCK}.mlp.c_fc.*": "blocks.*.mlp.fc1.*",
             f"{_BLOCK}.mlp.c_proj.*": "blocks.*.mlp.fc2.*",
-            "visual.ln_post.*": _BEHIND,
-            "visual.proj": _BEHIND,
+            "visual.ln_post.*": _AFTER_LAST_BLOCK,
+            "visual.proj": _AFTER_LAST_BLOCK,
             "transformer.*": _TEXT,
             "token_embedding.weight": _TEXT,
             "positional_embedding": _TEXT,
@@ -51,8 +52,8 @@ _HUB = Layout(
             "text_model.*": _TEXT,
             "logit_scale": _TEXT,
             "text_projection.weight": _TEXT,
-            "visual_projection.weight": _BEHIND,
-            "vision_model.post_layernorm.*": _BEHIND,
+            "visual_projection.weight": _AFTER_LAST_BLOCK,
+            "vision_model.post_layernorm.*": _AFTER_LAST_BLOCK,
             "vision_model.embeddings.position_ids": _CONSTANT,
             "vision_model.embeddings.class_embedding": "cls_token",
             "vision_model.embeddings.patch_embedding.weight": "patch_embed.proj.weight",
@@ -73,8 +74,16 @@ def _build(variant: Variant, side: int) -> nn.Module:
     return timm_vit(variant, side, final_norm=False)
 
 
-CLIP = Family(
+CLIP = ViTFamily(
     name="clip",
+    input=InputRule(
+        normalisation=((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        side=lambda image_size: 224 * (image_size // 256),
+        image_sizes=(256,),
+        resize_first=True,
+        num_special=1,
+        patch=14,
+    ),
     variants={
         "L": Variant(
             dim=1024,
@@ -82,7 +91,7 @@ CLIP = Family(
             weights="hf://openai/clip-vit-large-patch14/model.safetensors",
         )
     },
-    build=_build,
+    network=_build,
     layouts=(_OPENAI, _HUB),
     last_layer_only=True,
 )

@@ -8,8 +8,9 @@ from torch import nn
 
 from gear.foreign import StateDict
 from gear.keytable import Dropped, KeyTable
-from gear.teachers.family import Family, Layout, Variant, timm_vit
 from gear.teachers.layers import resample_position_table
+from gear.teachers.preprocess import IMAGENET, InputRule, patches_of_14
+from gear.teachers.vit import Layout, Variant, ViTFamily, timm_vit
 
 _DIMS = {"s": ("small", 384), "b": ("base", 768), "l": ("large", 1024), "g": ("giant", 1536)}
 _URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size}14/dinov2_vit{size}14{suffix}_pretrain.pth"
@@ -69,9 +70,16 @@ def _fit(weights: StateDict, network: nn.Module) -> StateDict:
     return {**weights, "pos_embed": resampled[:, 1:], "cls_token": weights["cls_token"] + resampled[:, :1]}
 
 
-def _family(name: str, registers: str, suffix: str) -> Family:
-    return Family(
+def _family(name: str, registers: str, suffix: str, num_special: int) -> ViTFamily:
+    return ViTFamily(
         name=name,
+        input=InputRule(
+            normalisation=IMAGENET,
+            side=patches_of_14,
+            image_sizes=(256, 384, 512, 1024),
+            num_special=num_special,
+            patch=14,
+        ),
         variants={
             size: Variant(
                 dim=dim,
@@ -80,11 +88,11 @@ def _family(name: str, registers: str, suffix: str) -> Family:
             )
             for size, (word, dim) in _DIMS.items()
         },
-        build=timm_vit,
+        network=timm_vit,
         layouts=(_AUTHORS, _HUB),
         fit=_fit,
     )
 
 
-DINOV2 = _family("dinov2", "", "")
-DINOV2_REG = _family("dinov2_reg", "_reg4", "_reg4")
+DINOV2 = _family("dinov2", "", "", 1)
+DINOV2_REG = _family("dinov2_reg", "_reg4", "_reg4", 5)

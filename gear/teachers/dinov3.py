@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gear.keytable import Dropped, KeyTable
-from gear.teachers.family import Family, Layout, Variant, timm_vit
+from gear.teachers.preprocess import IMAGENET, InputRule
+from gear.teachers.vit import Layout, Variant, ViTFamily, timm_vit
 
 _NO_KEY_BIAS = Dropped("keys have no bias: it is masked to zero")
 _AUTHORS = Layout(
@@ -63,8 +64,9 @@ def _variant(dim: int, model: str, hub: str | None, **changes: Any) -> Variant:
 
 _HUGE_PLUS = "vit_huge_plus_patch16_dinov3_qkvb"
 
-DINOV3 = Family(
+DINOV3 = ViTFamily(
     name="dinov3",
+    input=InputRule(normalisation=IMAGENET, image_sizes=(256, 512, 1024), num_special=5),
     variants={
         "s": _variant(384, "vit_small_patch16_dinov3_qkvb", "vits16"),
         "splus": _variant(384, "vit_small_plus_patch16_dinov3_qkvb", "vits16plus"),
@@ -75,6 +77,6 @@ DINOV3 = Family(
         "hplus": _variant(1280, _HUGE_PLUS, "vith16plus"),
         "7b": _variant(4096, "vit_7b_patch16_dinov3", None),  # on the hub in several files: name their folder
     },
-    build=timm_vit,
+    network=timm_vit,
     layouts=(_AUTHORS, _hub_layout(gated=True), _hub_layout(gated=False)),
 )

@@ -1,75 +1,44 @@
-"""What a family of published vision transformers brings: its sizes, its network, and its weights' layouts.
+"""What a teacher family brings to the registry in `gear.teachers`: one `Family` per file, for one or more teachers.
 
-None of the published files could be opened while this was written: names and shapes are those of their authors' code,
-and files made up after them give what the independent models of the transformers library compute.
+Published vision transformers share `gear.teachers.vit.ViTFamily`; anything else is a subclass with three methods.
+docs/add-a-teacher.md is the worked example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from abc import ABC, abstractmethod
+from pathlib import Path
 
-from torch import nn
-
-from gear.foreign import StateDict
-from gear.keytable import KeyTable
+from gear.teachers.base import Teacher
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One size of a family."""
-
-    dim: int
-    """Width d of its patches."""
-    weights: str | None
-    """Where the published weights are (gear.assets), `{image_size}` to be filled in; None: no public single file."""
-    model: str = ""
-    """timm's name of the architecture."""
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments in which the architecture differs from that."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """One way in which the weights are published."""
-
-    marker: str
-    """A key that tells it from the others."""
-    keys: KeyTable
-    """Keys that both sides share are left out."""
-
-
-def _unchanged(weights: StateDict, network: nn.Module) -> StateDict:
-    return weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """Published vision transformers that are read the same way; its input is described in `preprocess.INPUT_RULES`."""
+class Family(ABC):
+    """Frozen networks that are read the same way."""
 
     name: str
-    """First part of a teacher's name, as in dinov2-vit-b."""
-    variants: Mapping[str, Variant]
-    """By the last part of the name."""
-    build: Callable[[Variant, int], nn.Module]
-    """The network for an input side in pixels: has `blocks` and `forward_features(x) -> (B, S + g^2, d)`."""
-    layouts: tuple[Layout, ...]
-    """The layouts in which its weights are published; the network's own keys are always understood."""
-    parts: tuple[str, ...] = ()
-    """Keys under which a file may hold the network, best first."""
-    prefixes: tuple[str, ...] = ()
-    """Wrappers' prefixes that are taken off every key."""
-    fit: Callable[[StateDict, nn.Module], StateDict] = _unchanged
-    """Last step from the published weights to the network, for what renaming alone cannot do."""
-    last_layer_only: bool = False
-    """No intermediate layer can be asked for."""
+    """First part of its teachers' names, up to the first `-`."""
 
+    @property
+    def image_sizes(self) -> tuple[int, ...] | None:
+        """Sides R of the images that it is used at, in pixels; None: any."""
+        return None
 
-def timm_vit(variant: Variant, side: int, **arguments: Any) -> nn.Module:
-    """timm's architecture without its head, for square inputs of `side` pixels, with random weights."""
-    import timm
+    @abstractmethod
+    def teachers(self) -> list[str]:
+        """The names of its teachers, as in `teacher.name`."""
 
-    changes = {**arguments, **variant.changes}
-    network: nn.Module = timm.create_model(variant.model, pretrained=False, num_classes=0, img_size=side, **changes)
-    return network
+    @abstractmethod
+    def weights(self, teacher: str, image_size: int) -> str | None:
+        """Where the published weights of a teacher are, for `gear.assets`; None: they come with a package.
+
+        Raises UserError when the family has no such teacher; MissingAsset when no single file is published.
+        """
+
+    @abstractmethod
+    def build(self, teacher: str, *, image_size: int, grid: int, layer: int, weights: Path | None) -> Teacher:
+        """One teacher, frozen, for images of a size that it is used at.
+
+        grid: tokens on a side of an image. layer: as in `TeacherConfig`. weights: a file or folder; None: the
+        package's, or an untrained network where the user asked for `random`.
+        Raises UserError when it has no such layer.
+        """

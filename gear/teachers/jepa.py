@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gear.keytable import Dropped, KeyTable
-from gear.teachers.family import Family, Layout, Variant
+from gear.teachers.preprocess import IMAGENET, InputRule
+from gear.teachers.vit import Layout, Variant, ViTFamily
 
 _PATCH = 16
 _TRAINED_GRID = 16
@@ -131,8 +132,9 @@ def _build(variant: Variant, side: int) -> nn.Module:
     return Encoder(**variant.changes, grid=side // _PATCH)
 
 
-JEPA21 = Family(
+JEPA21 = ViTFamily(
     name="jepa21",
+    input=InputRule(normalisation=IMAGENET, image_sizes=(256, 512, 1024)),
     variants={
         size: Variant(
             dim=dim,
@@ -141,7 +143,7 @@ JEPA21 = Family(
         )
         for size, (dim, depth, num_heads, ffn_dim, file) in _SIZES.items()
     },
-    build=_build,
+    network=_build,
     layouts=(_AUTHORS,),
     parts=("ema_encoder", "target_encoder"),
     prefixes=("module.", "backbone."),

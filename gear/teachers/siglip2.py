@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from gear.keytable import Dropped, KeyTable
-from gear.teachers.family import Family, Layout, Variant, timm_vit
+from gear.teachers.preprocess import InputRule
+from gear.teachers.vit import Layout, Variant, ViTFamily, timm_vit
 
 _LAYER = "vision_model.encoder.layers.*"
 _TEXT = Dropped("text tower")
@@ -43,9 +44,10 @@ def _variant(dim: int, word: str) -> Variant:
     return Variant(dim=dim, model=f"vit_{word}_patch16_siglip_256", weights=weights)
 
 
-SIGLIP2 = Family(
+SIGLIP2 = ViTFamily(
     name="siglip2",
+    input=InputRule(normalisation=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), image_sizes=(256, 512)),
     variants={"b": _variant(768, "base"), "l": _variant(1024, "large"), "so400m": _variant(1152, "so400m")},
-    build=_build,
+    network=_build,
     layouts=(_HUB,),
 )

@@ -1,38 +1,123 @@
-"""A published vision transformer as a teacher: preprocessing, one layer's patches, weights from outside."""
+"""Published vision transformers as teachers: preprocessing, one layer's patches, weights from outside.
+
+None of the published files could be opened while this was written: names and shapes are those of their authors' code,
+and files made up after them give what the independent models of the transformers library compute.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gear.foreign import StateDict, is_state_dict, load_exactly, read_weights
+from gear.keytable import KeyTable
 from gear.teachers.base import Teacher
-from gear.teachers.family import Family, Variant
+from gear.teachers.family import Family
 from gear.teachers.layers import FINAL_LAYER, patch_features
-from gear.teachers.preprocess import check_image_size, preprocess, rule_of
-from harness.contract.errors import UserError
+from gear.teachers.preprocess import InputRule, preprocess
+from harness.contract.errors import MissingAsset, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One size of a family."""
+
+    dim: int
+    """Width d of its patches."""
+    weights: str | None
+    """Where the published weights are (gear.assets), `{image_size}` to be filled in; None: no public single file."""
+    model: str = ""
+    """timm's name of the architecture."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments in which the architecture differs from that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One way in which the weights are published."""
+
+    marker: str
+    """A key that tells it from the others."""
+    keys: KeyTable
+    """Keys that both sides share are left out."""
+
+
+def _unchanged(weights: StateDict, network: nn.Module) -> StateDict:
+    return weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTFamily(Family):
+    """Published vision transformers that are read the same way. Its teachers are called <name>-vit-<size>."""
+
+    name: str
+    input: InputRule
+    """How it wants its images."""
+    variants: Mapping[str, Variant]
+    """By the last part of the name."""
+    network: Callable[[Variant, int], nn.Module]
+    """The network for an input side in pixels: has `blocks` and `forward_features(x) -> (B, S + g^2, d)`."""
+    layouts: tuple[Layout, ...]
+    """The layouts in which its weights are published; the network's own keys are always understood."""
+    parts: tuple[str, ...] = ()
+    """Keys under which a file may hold the network, best first."""
+    prefixes: tuple[str, ...] = ()
+    """Wrappers' prefixes that are taken off every key."""
+    fit: Callable[[StateDict, nn.Module], StateDict] = _unchanged
+    """Last step from the published weights to the network, for what renaming alone cannot do."""
+    last_layer_only: bool = False
+    """No intermediate layer can be asked for."""
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        return self.input.image_sizes
+
+    def teachers(self) -> list[str]:
+        return [f"{self.name}-vit-{size}" for size in self.variants]
+
+    def weights(self, teacher: str, image_size: int) -> str:
+        public = self.variants[_size(teacher)].weights
+        if public is None:
+            raise MissingAsset(
+                f"the teacher {teacher} has no single public file; set teacher.weights to its file or folder."
+            )
+        return public.format(image_size=image_size)
+
+    def build(self, teacher: str, *, image_size: int, grid: int, layer: int, weights: Path | None) -> ViTTeacher:
+        built = ViTTeacher(self, _size(teacher), image_size, layer=layer)
+        if weights is not None:
+            built.load(weights)
+        return built
+
+
+def timm_vit(variant: Variant, side: int, **arguments: Any) -> nn.Module:
+    """timm's architecture without its head, for square inputs of `side` pixels, with random weights."""
+    import timm
+
+    changes = {**arguments, **variant.changes}
+    network: nn.Module = timm.create_model(variant.model, pretrained=False, num_classes=0, img_size=side, **changes)
+    return network
 
 
 class ViTTeacher(Teacher):
     """Patches of one layer of a frozen vision transformer, with random weights until `load`."""
 
-    def __init__(self, family: Family, size: str, image_size: int, *, layer: int = FINAL_LAYER) -> None:
+    def __init__(self, family: ViTFamily, size: str, image_size: int, *, layer: int = FINAL_LAYER) -> None:
         """size: last part of the name. layer: FINAL_LAYER, or n for the output of block n (from 1) before the norm.
 
-        Raises UserError: the family has no such size or layer, or is not used at that image size.
+        Raises UserError: it has no such layer.
         """
         super().__init__()
-        self.family, self.variant, self.layer = family, variant_of(family, size), layer
-        check_image_size(family.name, image_size)
-        rule = rule_of(family.name)
+        self.family, self.variant, self.layer = family, family.variants[size], layer
+        rule = family.input
         side = rule.side(image_size)
         self.dim, self.grid, self.num_special = self.variant.dim, side // rule.patch, rule.num_special
-        self.network: Any = family.build(self.variant, side).eval().requires_grad_(False)
+        self.network: Any = family.network(self.variant, side).eval().requires_grad_(False)
         self._check_layer(f"{family.name}-vit-{size}")
 
     def _check_layer(self, name: str) -> None:
@@ -57,7 +142,7 @@ class ViTTeacher(Teacher):
     @torch.no_grad()
     def features(self, images_u8: Tensor) -> Tensor:
         """(B, 3, R, R) uint8 -> (B, grid^2, dim) float32, for images of the size the teacher was made for."""
-        pixels = preprocess(images_u8, self.family.name)
+        pixels = preprocess(images_u8, self.family.input)
         patches = patch_features(
             self.network.forward_features,
             list(self.network.blocks),
@@ -66,16 +151,6 @@ class ViTTeacher(Teacher):
             num_special=self.num_special,
         )
         return patches.float()
-
-
-def variant_of(family: Family, size: str) -> Variant:
-    """A size of a family. Raises UserError naming the sizes there are."""
-    if size not in family.variants:
-        near = difflib.get_close_matches(size, family.variants, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        known = ", ".join(f"{family.name}-vit-{known}" for known in family.variants)
-        raise UserError(f"the teacher {family.name} has no size {size!r}{hint} (there are {known})")
-    return family.variants[size]
 
 
 def read_parts(path: Path) -> Any:
@@ -91,7 +166,7 @@ def read_parts(path: Path) -> Any:
     return together
 
 
-def network_weights(content: Any, family: Family, *, source: str) -> StateDict:
+def network_weights(content: Any, family: ViTFamily, *, source: str) -> StateDict:
     """One network's weights under our names, out of what a file holds."""
     if isinstance(content, Mapping):
         content = next((content[part] for part in family.parts if part in content), content)
@@ -117,3 +192,8 @@ def _as_ours(theirs: Tensor, ours: Tensor | None) -> Tensor:
     if ours is not None and theirs.squeeze().shape == ours.squeeze().shape:
         return theirs.reshape(ours.shape)
     return theirs
+
+
+def _size(teacher: str) -> str:
+    """The size in `<family>-vit-<size>`."""
+    return teacher.rpartition("-")[2]

@@ -14,11 +14,11 @@ from gear.text.base import TextConfig, TextEncoder
 _DEFAULT_BYTES = 1 << 30
 
 
-class RememberingEncoder:
+class CachingEncoder:
     """For data sets with few captions, and for sampling.
 
     Captions are encoded one at a time: what a caption's features are to the last bit must not depend on the captions
-    it happened to share a batch with, or a resumed run, which starts with an empty memory, would differ from an
+    it happened to share a batch with, or a resumed run, which starts with an empty cache, would differ from an
     uninterrupted one, and an image from the same image drawn in another batch.
     """
 

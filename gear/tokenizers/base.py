@@ -81,7 +81,8 @@ class TokenizerConfig(ABC):
     """The fields every family has; `family` names the subclass in checkpoints and YAML."""
 
     family: ClassVar[str]
-    families: ClassVar[dict[str, type[TokenizerConfig]]] = {}
+    loss_fields: ClassVar[frozenset[str]] = frozenset({"commit_loss_beta", "entropy_loss_ratio"})
+    """Fields that only weigh losses: in no tensor, and free to change from stage to stage."""
 
     ch: int = 128
     """Base width of the convolutional backbone; multiplied per level."""
@@ -91,11 +92,6 @@ class TokenizerConfig(ABC):
     """Weight of the term that pulls the encoder towards its code."""
     entropy_loss_ratio: float = 0.0
     """Weight of the entropy regulariser; its value is computed and logged even at 0."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "family" in vars(cls):  # a base that families share has none
-            TokenizerConfig.families[cls.family] = cls
 
     def __post_init__(self) -> None:
         require(self.ch > 0 and self.num_res_blocks > 0, "ch and num_res_blocks must be positive")
@@ -135,6 +131,10 @@ class TokenizerConfig(ABC):
         """Tokens of a square image."""
         return self.grid_side(image_size) ** 2
 
+    def architecture(self) -> dict[str, Any]:
+        """`to_dict` without `loss_fields`: what has to agree for weights to fit."""
+        return {name: value for name, value in self.to_dict().items() if name not in self.loss_fields}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, `family` included; `from_dict` reads it back."""
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -143,16 +143,17 @@ class TokenizerConfig(ABC):
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> TokenizerConfig:
         """The configuration of the family that `values` names; an unknown family or field is a ValueError."""
+        from gear.tokenizers import FAMILIES  # the registry imports the families, and they this module
+
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         family = str(given.pop("family", None))
-        known = TokenizerConfig.families
-        require(family in known, f"unknown tokenizer family {family!r}; known: {', '.join(sorted(known))}")
-        names = [field.name for field in fields(known[family])]
+        require(family in FAMILIES, f"unknown tokenizer family {family!r}; known: {', '.join(sorted(FAMILIES))}")
+        names = [field.name for field in fields(FAMILIES[family].config)]
         for name in given:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(names)}"
             require(name in names, f"the {family} tokenizer has no field {name!r}{hint}")
-        return known[family](**given)
+        return FAMILIES[family].config(**given)
 
 
 class Tokenizer(nn.Module):
@@ -236,6 +237,9 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def lookup(self, code_ids: Tensor) -> Tensor:
         """(N * codes_per_token,) int64 -> (N, C) code vectors."""
+
+    def reset_constants(self) -> None:
+        """Compute the buffers that no file holds; called again after a module on the meta device got its weights."""
 
 
 def to_rows(features: Tensor) -> Tensor:

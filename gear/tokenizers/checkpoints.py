@@ -7,8 +7,8 @@
       SEED-Voken's IBQ)
     state dict                 the file itself
 
-The keys inside are ours in every layout; what has no place in a tokenizer is dropped, with its reason, by
-TOKENIZER_KEYS. Loading is `gear.weights.load_tokenizer`.
+The keys inside are ours in every layout but where a family's `keys` say otherwise; what has no place in a tokenizer is
+dropped, with its reason. Loading is `gear.weights.load_tokenizer`.
 """
 
 from __future__ import annotations
@@ -16,43 +16,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gear.keytable import Dropped, KeyTable
-
-TOKENIZER_KEYS = KeyTable(
-    {
-        "encoder.*": "encoder.*",
-        "decoder.*": "decoder.*",
-        "quant_conv.*": "quant_conv.*",  # VQ and IBQ
-        "post_quant_conv.*": "post_quant_conv.*",
-        "quantize.embedding.weight": "quantize.embedding.weight",
-        "quantize.codebook_used": Dropped("LlamaGen's window of recently used codes"),
-        "quantize.mask": Dropped("LFQ's bit values, which follow from the codebook size"),
-        "quantize.codebook": Dropped("LFQ's sign patterns, which follow from the codebook size"),
-        "loss.*": Dropped("discriminator and LPIPS of the original training"),
-        "model_ema.decay": Dropped("bookkeeping of the average"),
-        "model_ema.num_updates": Dropped("bookkeeping of the average"),
-        "model_ema.*": Dropped("averaged copies: they take the place of the live weights where those are kept"),
-    }
-)
-"""Open-MAGVIT2's, IBQ's and LlamaGen's keys on the left, ours on the right."""
+from gear.keytable import Dropped, KeyTable, Rules
+from gear.tokenizers.recognise import matching_families
 
 SHADOW = "model_ema."
 """Lightning's averages: this and the live key without its dots."""
 
+_COMMON: Rules = {
+    "encoder.*": "encoder.*",
+    "decoder.*": "decoder.*",
+    "quant_conv.*": "quant_conv.*",  # VQ and IBQ
+    "post_quant_conv.*": "post_quant_conv.*",
+    "quantize.embedding.weight": "quantize.embedding.weight",
+    "loss.*": Dropped("discriminator and LPIPS of the original training"),
+    f"{SHADOW}decay": Dropped("bookkeeping of the average"),
+    f"{SHADOW}num_updates": Dropped("bookkeeping of the average"),
+    f"{SHADOW}*": Dropped("averaged copies: they take the place of the live weights where those are kept"),
+}
 
-def from_lightning(state_dict: Mapping[str, Any], *, ema: bool) -> Mapping[str, Any]:
-    """Live weights of the tokenizer, each replaced by its shadow where it has one.
 
-    A file without any shadow is returned whole: it was not written by the original training script.
-    """
-    if not has_shadows(state_dict):
-        return state_dict
-    prefixes: tuple[str, ...] = ("encoder.", "decoder.")
-    if any("quantize.embedding" in key for key in state_dict):  # IBQ; LFQ has neither codebook nor these convolutions
-        prefixes += ("quant_conv.", "post_quant_conv.", "quantize.")
-    live = {key: value for key, value in state_dict.items() if key.startswith(prefixes)}
-    if not ema:
-        return live
+def tokenizer_keys(state_dict: Mapping[str, Any]) -> KeyTable:
+    """The published keys of this tokenizer on the left, ours on the right: its family's rules, then those of all."""
+    rules: dict[Any, Any] = {}
+    for family in matching_families(state_dict):
+        rules |= family.keys
+    return KeyTable({**rules, **{left: right for left, right in _COMMON.items() if left not in rules}})
+
+
+def with_averages(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The live entries of a Lightning state dict, each replaced by its averaged shadow where it has one."""
+    live = {key: value for key, value in state_dict.items() if not key.startswith(SHADOW)}
     return {key: state_dict.get(SHADOW + key.replace(".", ""), value) for key, value in live.items()}
 
 

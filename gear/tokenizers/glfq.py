@@ -6,11 +6,19 @@ no AR model here reads; with one group (LFQ-8) it is an LFQ with a selectable do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gear.tokenizers.base import require
-from gear.tokenizers.lfq import SignCodeConfig, SignCodeTokenizer
+from gear.tokenizers.family import GEAR_ENTROPY_RATIO, Family, State
+from gear.tokenizers.lfq import (
+    SIGN_CODE_KEYS,
+    SignCodeConfig,
+    SignCodeTokenizer,
+    matches_sign_code,
+    sign_code_sizes,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +61,26 @@ class GLFQConfig(SignCodeConfig):
 
 class GLFQTokenizer(SignCodeTokenizer):
     """The GLFQ family: one sign pattern per token, one code id per group of its bits."""
+
+
+def _read(state: State, settings: Mapping[str, Any]) -> GLFQConfig | None:
+    sizes = sign_code_sizes(state, settings)
+    if sizes.is_lfq:
+        return None
+    groups: dict[str, Any] = {"codebook_embed_dim": sizes.bits, "num_codebooks": sizes.groups}
+    return GLFQConfig(downsample=2**sizes.halvings, **groups, **sizes.backbone)
+
+
+GLFQ = Family(
+    config=GLFQConfig,
+    build=GLFQTokenizer,
+    matches=matches_sign_code,
+    read=_read,
+    keys=SIGN_CODE_KEYS,
+    published={
+        "LFQ-8": GLFQConfig(codebook_embed_dim=8, num_codebooks=1, downsample=8, entropy_loss_ratio=GEAR_ENTROPY_RATIO),
+        "GLFQ-16": GLFQConfig(entropy_loss_ratio=GEAR_ENTROPY_RATIO),
+    },
+    origin="Open-MAGVIT2",
+    codes_of="lfq",
+)

@@ -6,9 +6,10 @@ of skipping the quantiser: every code learns in every step. Shapes as in `base`:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from gear.tokenizers.base import (
 from gear.tokenizers.blocks import AttnBlock, Conv1x1, Level, ResBlock, conv3x3, group_norm
 from gear.tokenizers.distances import Distances
 from gear.tokenizers.entropy import entropy_terms
+from gear.tokenizers.family import GEAR_ENTROPY_RATIO, Family, State, count_of, multiples_of, shape_of, width_of
 from gear.tokenizers.fused import norm_silu_conv
 
 
@@ -36,6 +38,12 @@ class IBQConfig(TokenizerConfig):
     """IBQ-16 by default: 16 x 16 pixels per token, 16,384 codes of 256 dimensions."""
 
     family: ClassVar[str] = "ibq"
+    loss_fields: ClassVar[frozenset[str]] = TokenizerConfig.loss_fields | {
+        "use_entropy_loss",
+        "entropy_loss_temperature",
+        "sample_minimization_weight",
+        "batch_maximization_weight",
+    }
 
     codebook_size: int = 16_384
     """K, the entries of the codebook."""
@@ -226,3 +234,42 @@ class IBQTokenizer(Tokenizer):
             quant_conv=Conv1x1(config.z_channels, config.codebook_embed_dim),
             post_quant_conv=Conv1x1(config.codebook_embed_dim, config.z_channels),
         )
+
+
+_NOMINAL = 256
+"""The resolution that attention levels are counted from; it names levels, not image sizes."""
+_LEVELS = "encoder.down.{}.block.0.conv1.weight"
+
+
+def _matches(state: Mapping[str, object]) -> bool:
+    return _LEVELS.format(0) in state and "quantize.embedding.weight" in state
+
+
+def _read(state: State, settings: Mapping[str, Any]) -> IBQConfig:
+    """Sizes as the tensors show them; inner products, as published, since no tensor tells."""
+    ch = width_of(state, "encoder.conv_in.weight")
+    ch_mult = multiples_of(state, _LEVELS, ch)
+    codes, dim = shape_of(state, "quantize.embedding.weight")
+    attention = [level for level in range(len(ch_mult)) if f"encoder.down.{level}.attn.0.q.weight" in state]
+    return IBQConfig(
+        ch=ch,
+        ch_mult=ch_mult,
+        num_res_blocks=count_of(state, "encoder.down.0.block.{}.conv1.weight"),
+        resolution=_NOMINAL,
+        attn_resolutions=tuple(_NOMINAL // 2**level for level in attention),
+        z_channels=width_of(state, "encoder.conv_out.weight"),
+        codebook_size=codes,
+        codebook_embed_dim=dim,
+        entropy_loss_ratio=GEAR_ENTROPY_RATIO,
+    )
+
+
+IBQ = Family(
+    config=IBQConfig,
+    build=IBQTokenizer,
+    matches=_matches,
+    read=_read,
+    published={"IBQ-16": IBQConfig(entropy_loss_ratio=GEAR_ENTROPY_RATIO)},
+    origin="IBQ",
+    recorded_sizes=("codebook_size", "codebook_embed_dim"),
+)

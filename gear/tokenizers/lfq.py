@@ -6,13 +6,15 @@ channel 0 is the least significant bit. Shapes as in `base`: N tokens, C = log2 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gear.keytable import Dropped, Rules
 from gear.tokenizers.base import (
     Code,
     Quantizer,
@@ -27,12 +29,19 @@ from gear.tokenizers.base import (
 )
 from gear.tokenizers.distances import Distances
 from gear.tokenizers.entropy import entropy_terms
+from gear.tokenizers.family import GEAR_ENTROPY_RATIO, Family, State, count_of, multiples_of, width_of
 from gear.tokenizers.lfq_backbone import BackboneShape, Decoder, Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class SignCodeConfig(TokenizerConfig):
     """What LFQ and GLFQ share: the backbone and the weights of the entropy regulariser."""
+
+    loss_fields: ClassVar[frozenset[str]] = TokenizerConfig.loss_fields | {
+        "sample_minimization_weight",
+        "batch_maximization_weight",
+        "entropy_loss_temperature",
+    }
 
     num_res_blocks: int = 4
     """Residual blocks per level and in the middle, in encoder and decoder alike."""
@@ -95,6 +104,9 @@ class SignQuantizer(Quantizer):
         super().__init__()
         self.config = config
         self.group_bits = config.code_dim // config.codes_per_token
+        self.reset_constants()
+
+    def reset_constants(self) -> None:
         mask = 2 ** torch.arange(self.group_bits)
         self.register_buffer("mask", mask, persistent=False)  # (g,) int64, least significant bit first
         bits = torch.arange(2**self.group_bits)[:, None] & mask != 0
@@ -152,3 +164,80 @@ class SignCodeTokenizer(Tokenizer):
 
 class LFQTokenizer(SignCodeTokenizer):
     """The LFQ family: one sign pattern, one code id per token."""
+
+
+_LEVELS = "encoder.down.{}.block.0.conv1.weight"
+SIGN_CODE_KEYS: Rules = {
+    "quantize.mask": Dropped("LFQ's bit values, which follow from the codebook size"),
+    "quantize.codebook": Dropped("LFQ's sign patterns, which follow from the codebook size"),
+}
+"""The quantiser's constants in Open-MAGVIT2's files; it has no weights."""
+_GROUP_BITS = 8
+"""Bits of a group in the published GLFQ models, where nothing says how many groups there are."""
+_LARGEST_GROUP = 20
+"""More bits than this cannot be one code id: the codebook would not fit."""
+
+
+def matches_sign_code(state: Mapping[str, object]) -> bool:
+    """Whether these are the keys of LFQ or GLFQ: their backbone, and a quantiser without weights."""
+    quantizer = {key for key in state if key.startswith(("quantize.", "quant_conv."))}
+    return _LEVELS.format(0) in state and quantizer <= SIGN_CODE_KEYS.keys()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignCodeSizes:
+    """What the tensors of an LFQ or a GLFQ show."""
+
+    ch: int
+    ch_mult: tuple[int, ...]
+    num_res_blocks: int
+    bits: int
+    groups: int
+    """As the training's settings say, else one where the bits can be a single code id, else the published groups."""
+    halvings: int
+    """Levels that halve the map."""
+
+    @property
+    def is_lfq(self) -> bool:
+        """Every level but the last halves the map, and the bits make one code id."""
+        return self.groups == 1 and self.halvings == len(self.ch_mult) - 1
+
+    @property
+    def backbone(self) -> dict[str, Any]:
+        """The fields of a configuration that both families have."""
+        return {
+            "ch": self.ch,
+            "ch_mult": self.ch_mult,
+            "num_res_blocks": self.num_res_blocks,
+            "entropy_loss_ratio": GEAR_ENTROPY_RATIO,
+        }
+
+
+def sign_code_sizes(state: State, settings: Mapping[str, Any]) -> SignCodeSizes:
+    """The sizes of a state dict that `matches_sign_code`; ValueError naming the key that is missing."""
+    ch, bits = width_of(state, "encoder.conv_in.weight"), width_of(state, "encoder.conv_out.weight")
+    groups = settings.get("entropy_num_groups")
+    return SignCodeSizes(
+        ch=ch,
+        ch_mult=multiples_of(state, _LEVELS, ch),
+        num_res_blocks=count_of(state, "encoder.down.0.block.{}.conv1.weight"),
+        bits=bits,
+        groups=(groups if isinstance(groups, int) else 0) or (1 if bits <= _LARGEST_GROUP else bits // _GROUP_BITS),
+        halvings=count_of(state, "encoder.down.{}.downsample.weight"),
+    )
+
+
+def _read(state: State, settings: Mapping[str, Any]) -> LFQConfig | None:
+    sizes = sign_code_sizes(state, settings)
+    return LFQConfig(codebook_size=2**sizes.bits, **sizes.backbone) if sizes.is_lfq else None
+
+
+LFQ = Family(
+    config=LFQConfig,
+    build=LFQTokenizer,
+    matches=matches_sign_code,
+    read=_read,
+    keys=SIGN_CODE_KEYS,
+    published={"LFQ-16": LFQConfig(entropy_loss_ratio=GEAR_ENTROPY_RATIO)},
+    origin="Open-MAGVIT2",
+)

@@ -6,14 +6,16 @@ so the stored rows need not be. Shapes as in `base`: N tokens, K codes, C code d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gear.keytable import Dropped
 from gear.tokenizers.base import (
     Code,
     Quantizer,
@@ -29,6 +31,7 @@ from gear.tokenizers.base import (
 from gear.tokenizers.blocks import AttnBlock, Conv1x1, Level, ResBlock, conv3x3, group_norm
 from gear.tokenizers.distances import Distances
 from gear.tokenizers.entropy import entropy_terms
+from gear.tokenizers.family import GEAR_ENTROPY_RATIO, Family, State, count_of, multiples_of, shape_of, width_of
 from gear.tokenizers.fused import norm_silu_conv
 
 
@@ -186,3 +189,44 @@ class VQTokenizer(Tokenizer):
             quant_conv=Conv1x1(config.z_channels, config.codebook_embed_dim),
             post_quant_conv=Conv1x1(config.codebook_embed_dim, config.z_channels),
         )
+
+
+_ENCODER_LEVELS = "encoder.conv_blocks.{}.res.0.conv1.weight"
+
+
+def _matches(state: Mapping[str, object]) -> bool:
+    return _ENCODER_LEVELS.format(0) in state
+
+
+def _read(state: State, settings: Mapping[str, Any]) -> VQConfig:
+    """Sizes as the tensors show them; unit vectors, as published, since no tensor tells."""
+    ch = width_of(state, "encoder.conv_in.weight")
+    decoder = multiples_of(state, "decoder.conv_blocks.{}.res.0.conv1.weight", ch)
+    codes, dim = shape_of(state, "quantize.embedding.weight")
+    return VQConfig(
+        ch=ch,
+        num_res_blocks=count_of(state, "encoder.conv_blocks.0.res.{}.conv1.weight"),
+        encoder_ch_mult=multiples_of(state, _ENCODER_LEVELS, ch),
+        decoder_ch_mult=decoder[::-1],  # numbered as they run, lowest resolution first
+        z_channels=width_of(state, "encoder.conv_out.weight"),
+        codebook_size=codes,
+        codebook_embed_dim=dim,
+        entropy_loss_ratio=GEAR_ENTROPY_RATIO,
+    )
+
+
+VQ = Family(
+    config=VQConfig,
+    build=VQTokenizer,
+    matches=_matches,
+    read=_read,
+    keys={"quantize.codebook_used": Dropped("LlamaGen's window of recently used codes")},
+    published={
+        "VQ-16": VQConfig(entropy_loss_ratio=GEAR_ENTROPY_RATIO),
+        "VQ-8": VQConfig(
+            encoder_ch_mult=(1, 2, 2, 4), decoder_ch_mult=(1, 2, 2, 4), entropy_loss_ratio=GEAR_ENTROPY_RATIO
+        ),
+    },
+    origin="LlamaGen",
+    recorded_sizes=("codebook_size", "codebook_embed_dim"),
+)

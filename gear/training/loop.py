@@ -1,4 +1,4 @@
-"""The loop around a stage: data, log, pictures, checkpoints, stopping and going on. It knows no loss."""
+"""The loop around a stage: data, log, monitors, checkpoints, stopping and going on. It knows no loss."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gear.data.base import ImageSource
-from gear.data.loader import Batch, Share, batches
+from gear.data.loader import Batch, BatchSplit, batches
 from gear.data.order import BatchOrder
 from gear.training.checkpoint import CheckpointStore, load_tensors, save_tensors
 from gear.training.identity import claim
-from gear.training.processes.distributed import main_decides, wait_for_all, world
+from gear.training.processes.distributed import barrier, decided_by_main, world
 from gear.training.randomness import seed_micro_batch
 from gear.training.stages.stage import Stage
-from gear.training.stopping import EXIT_INTERRUPTED, noted_signals
+from gear.training.stopping import noting_signals
 from gear.training.watching.failures import BadSampleLog, refuse_nonfinite
-from gear.training.watching.recorder import Recorder, Row, mean_figures
+from gear.training.watching.metric_queue import MetricQueue, UpdateMetrics, mean_metrics
 from gear.training.watching.watch import Watch
+from harness.contract.errors import EXIT_STOPPED
 
 log = logging.getLogger(__name__)
 
@@ -41,41 +42,41 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
         UserError: `out_dir` holds another run.
         EnvironmentFailure: a figure is not finite; step, terms and samples are in nonfinite.json.
         BadSamples: too many samples cannot be used.
-        SystemExit: EXIT_INTERRUPTED, after a signal and a checkpoint.
+        SystemExit: EXIT_STOPPED, after a signal and a checkpoint.
     """
     model_path, settings = out_dir / MODEL_FILE, stage.settings
     store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
-    main_decides(lambda: claim(out_dir, stage.phase, stage.config, files, len(source)))
+    decided_by_main(lambda: claim(out_dir, stage.phase, stage.config, files, len(source)))
     _go_on(stage, store)
-    if stage.step >= settings.steps and main_decides(model_path.exists):
+    if stage.step >= settings.steps and decided_by_main(model_path.exists):
         log.info("%s is already complete.", model_path)
         return model_path
 
-    recorder = Recorder(stage.device)
-    with noted_signals() as asked_to_stop, Watch(stage, source, out_dir, asked_to_stop) as watch:
-        watch.missing_pictures()
+    metrics = MetricQueue(stage.device)
+    with noting_signals() as stop_requests, Watch(stage, source, out_dir, stop_requests) as watch:
+        watch.run_missed_monitors()
         for micro_batches in _updates(stage, source, out_dir, watch):
-            _train_one(stage, micro_batches, recorder, watch, stop=bool(asked_to_stop))
-            stopping = _look(recorder.rows(keep=1), watch, out_dir)
+            _train_one(stage, micro_batches, metrics, watch, stop=bool(stop_requests))
+            stopping = _look(metrics.rows(keep=1), watch, out_dir)
             if stopping or _has_checkpoint(stage, stage.step) or watch.measures():
                 # Everything up to here is looked at first, so that nothing unchecked is saved.
-                stopping |= _look(recorder.rows(), watch, out_dir)
+                stopping |= _look(metrics.rows(), watch, out_dir)
                 with watch.throughput.away():
                     _save(stage, store)
             if stopping and stage.step < settings.steps:
                 log.warning("stopped at step %d with a checkpoint; the same command goes on from there.", stage.step)
-                raise SystemExit(EXIT_INTERRUPTED)
-            watch.pictures()
+                raise SystemExit(EXIT_STOPPED)
+            watch.run_monitors()
     weights = stage.weights()
     if world().is_main:
         save_tensors(model_path, weights)
-    wait_for_all()
+    barrier()
     return model_path
 
 
 def _go_on(stage: Stage, store: CheckpointStore) -> None:
     """Load the newest checkpoint, if there is one."""
-    found = main_decides(store.newest)
+    found = decided_by_main(store.newest)
     if found is None:
         return
     state = load_tensors(found)
@@ -86,7 +87,7 @@ def _go_on(stage: Stage, store: CheckpointStore) -> None:
         log.info("with %d processes instead of %d: rounding and dropout masks differ from here on.", now, before)
 
 
-def _train_one(stage: Stage, micro_batches: list[Batch], recorder: Recorder, watch: Watch, *, stop: bool) -> None:
+def _train_one(stage: Stage, micro_batches: list[Batch], metrics: MetricQueue, watch: Watch, *, stop: bool) -> None:
     """One update, its figures sent on their way."""
     number = stage.step + 1
     logged = number == 1 or number % stage.settings.log_every == 0 or _has_checkpoint(stage, number)
@@ -97,16 +98,16 @@ def _train_one(stage: Stage, micro_batches: list[Batch], recorder: Recorder, wat
         parts.append(stage.micro_step(batch.to(stage.device), last=last, diagnose=logged and last))
     stage.finish_update()
     watch.throughput.advance(stage.settings.batch_size)
-    figures = mean_figures(parts) | (watch.throughput.look() if logged else {})
+    figures = mean_metrics(parts) | (watch.throughput.look() if logged else {})
     ids = [index for batch in micro_batches for index in batch.ids.tolist()]
-    recorder.put(number, figures, ids, logged=logged, stop=stop)
+    metrics.put(number, figures, ids, logged=logged, stop=stop)
 
 
 def _has_checkpoint(stage: Stage, step: int) -> bool:
     return step == stage.settings.steps or step % stage.settings.checkpoint_every == 0
 
 
-def _look(rows: list[Row], watch: Watch, out_dir: Path) -> bool:
+def _look(rows: list[UpdateMetrics], watch: Watch, out_dir: Path) -> bool:
     """Check and show updates that were made; whether any process was asked to stop."""
     for row in rows:
         refuse_nonfinite(row, out_dir)
@@ -119,7 +120,7 @@ def _save(stage: Stage, store: CheckpointStore) -> None:
     state = stage.state_dict()
     if world().is_main:
         store.save(stage.step, state)
-    wait_for_all()
+    barrier()
 
 
 def _updates(stage: Stage, source: ImageSource, out_dir: Path, watch: Watch) -> Iterator[list[Batch]]:
@@ -131,7 +132,7 @@ def _updates(stage: Stage, source: ImageSource, out_dir: Path, watch: Watch) -> 
         BatchOrder(len(source), settings.batch_size, stage.config.seed),
         start=stage.step * parts,
         stop=settings.steps * parts,
-        share=Share(rank=world().rank, world_size=world().size, parts=parts),
+        split=BatchSplit(rank=world().rank, world_size=world().size, parts=parts),
         num_workers=data.num_workers,
         pin_memory=stage.device.type == "cuda",
     )

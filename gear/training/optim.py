@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from gear.config import OptimizerConfig
 from gear.training.processes.reducer import GradientReducer
-from gear.training.processes.sharding import cut_optimizer_state
+from gear.training.processes.sharding import shard_optimizer_state
 
 AfterBackward = Callable[[str, Tensor], None]
 """Called with an optimizer's name and the loss right after a backward pass, before clipping."""
@@ -112,7 +112,7 @@ class Optimization:
         return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(cut_optimizer_state(state["optimizer"], self.parameters))
+        self.optimizer.load_state_dict(shard_optimizer_state(state["optimizer"], self.parameters))
         self.schedule.load_state_dict(state["schedule"])
         self._use_own_lr()
 

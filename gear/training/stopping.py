@@ -7,12 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-EXIT_INTERRUPTED = 75
-"""Exit status after a saved SIGTERM, SIGINT or SIGUSR1 (sysexits' EX_TEMPFAIL): the same command goes on."""
-
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
+def noting_signals() -> Iterator[list[int]]:
     """Collects SIGTERM, SIGINT and SIGUSR1 (Slurm's warning) instead of dying from them; a second SIGINT interrupts."""
     received: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The one door for weights: a file, a folder or a hub id of any public layout becomes a model.
+"""Loading weights: a file, a folder or a hub id of any public layout becomes a model.
 
     tokenizer = load_tokenizer("vq_ds16_c2i.pt")             # LlamaGen, Open-MAGVIT2, IBQ, GEAR, our own run folders
     ar = load_ar("exps/ar")                                  # class-conditional or text-to-image, as the tensors say
@@ -13,9 +13,9 @@
     model.null_caption()                                     # of a text-to-image run; its encoder is in config.text
     model.digest, model.phase, model.steps, model.image_size
 
-`locate` finds the files, `layouts` takes a checkpoint apart, `hub_layout` reads and writes our own folders of
-safetensors, `model_file` puts models together, `pair` says whether two of them match, `describe` is `gear info`;
-`opening` goes all the way.
+`loading` opens models and `locate` finds their files; `layouts` takes a checkpoint apart; `hub_layout` reads and
+writes our own folders of safetensors; `model_file` builds models; `compatibility` says whether two of them match;
+`describe` is `gear info`.
 Everything is strict: a key that is missing, left over or of another shape is a UserError that names it.
 """
 

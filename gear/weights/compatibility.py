@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gear.ar.config import TrunkConfig
 from gear.ar.model import Trunk
+from gear.tokenizers import FAMILIES
 from gear.tokenizers.base import Tokenizer, TokenizerConfig
 from harness.contract.errors import UserError
 
@@ -44,7 +45,7 @@ def check_pair(
 
 def _same_codes(tokenizer: TokenizerConfig, trained_with: TokenizerConfig) -> None:
     for what, given, known in (
-        ("family", _kind_of_code(tokenizer), _kind_of_code(trained_with)),
+        ("family", FAMILIES[tokenizer.family].code_kind, FAMILIES[trained_with.family].code_kind),
         ("code dimension", tokenizer.code_dim, trained_with.code_dim),
         ("downsample factor", tokenizer.downsample, trained_with.downsample),
     ):
@@ -53,8 +54,3 @@ def _same_codes(tokenizer: TokenizerConfig, trained_with: TokenizerConfig) -> No
                 f"the AR model was trained with a tokenizer of {what} {known}, and this one has {given}; "
                 "give the tokenizer that the AR model was trained with."
             )
-
-
-def _kind_of_code(config: TokenizerConfig) -> str:
-    """GLFQ with one group is LFQ."""
-    return "lfq" if config.family == "glfq" else config.family

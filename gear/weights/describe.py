@@ -10,7 +10,7 @@ from gear.ar.checkpoints import ar_name, is_text_to_image
 from gear.ar.config import TrunkConfig
 from gear.tokenizers.base import TokenizerConfig
 from gear.tokenizers.recognise import tokenizer_name
-from gear.weights.hub_layout import ShelvedParts
+from gear.weights.hub_layout import LazyParts
 from gear.weights.loading import open_model
 from gear.weights.model_file import ModelFile
 from harness.contract.errors import UserError
@@ -64,7 +64,7 @@ def ar_line(config: TrunkConfig) -> str:
 
 def _bytes(model: ModelFile) -> int:
     parts = model.parts
-    paths = [parts.path(part) for part in parts] if isinstance(parts, ShelvedParts) else [model.path]
+    paths = [parts.path(part) for part in parts] if isinstance(parts, LazyParts) else [model.path]
     return sum(path.stat().st_size for path in paths)
 
 

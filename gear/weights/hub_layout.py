@@ -18,7 +18,7 @@ from gear.ar.config import ARConfig, TextARConfig, TrunkConfig
 from gear.foreign import StateDict, read_state_dict
 from gear.tokenizers.base import TokenizerConfig
 from gear.weights.layouts import PARTS
-from gear.weights.locate import CARD_FILE, Shelf
+from gear.weights.locate import CARD_FILE, WeightsFolder
 from harness.contract.digest import is_digest, sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, relative_path_problem, write_json
@@ -97,16 +97,16 @@ def ar_fields(config: TrunkConfig) -> dict[str, Any]:
     return {"kind": kind, **asdict(config)}
 
 
-class ShelvedParts(Mapping[str, StateDict]):
+class LazyParts(Mapping[str, StateDict]):
     """The parts of a folder or repository, each read when it is first asked for."""
 
-    def __init__(self, shelf: Shelf, card: Card) -> None:
-        self.shelf, self.card = shelf, card
+    def __init__(self, folder: WeightsFolder, card: Card) -> None:
+        self.folder, self.card = folder, card
         self._read: dict[str, StateDict] = {}
 
     def path(self, part: str) -> Path:
         """The file of a part, fetched if need be."""
-        return self.shelf.path(self.card.parts[part]["file"])
+        return self.folder.path(self.card.parts[part]["file"])
 
     def __getitem__(self, part: str) -> StateDict:
         """Raises UserError when the file is not the one that the card describes."""
@@ -115,7 +115,7 @@ class ShelvedParts(Mapping[str, StateDict]):
             digest = sha256_file(path)
             if digest != expected:
                 raise UserError(
-                    f"{path.name} of {self.shelf.name} is not the file that {CARD_FILE} describes (sha256 "
+                    f"{path.name} of {self.folder.name} is not the file that {CARD_FILE} describes (sha256 "
                     f"{digest[:12]}, expected {expected[:12]}); fetch or convert it again."
                 )
             self._read[part] = read_state_dict(path)

@@ -6,28 +6,34 @@
     Lightning     state_dict with model_ema.* shadows             vq, vq_ema
     state dict    the tensors themselves                          vq, or ar
 
-Wrappers' prefixes (DDP, FSDP, torch.compile) are removed everywhere; the rest is renamed by the tables TOKENIZER_KEYS
-and AR_KEYS.
+Wrappers' prefixes (DDP, FSDP, torch.compile) are removed everywhere; the rest is renamed by the tables of
+`tokenizer_keys` and AR_KEYS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gear.ar.checkpoints import AR_KEYS, is_ar
 from gear.foreign import StateDict, is_state_dict, outline
-from gear.keytable import unwrapped
-from gear.tokenizers.checkpoints import SHADOW, TOKENIZER_KEYS, from_lightning, has_shadows
+from gear.keytable import KeyTable, unwrapped
+from gear.tokenizers import FAMILIES
+from gear.tokenizers.checkpoints import has_shadows, tokenizer_keys, with_averages
 from gear.tokenizers.recognise import is_tokenizer
 from harness.contract.errors import UserError
 
 PARTS = ("vq", "vq_ema", "ar", "ema", "projectors", "discriminator", "null_caption")
 """State dicts that a model file may hold, under the keys of the published GEAR files."""
 
-_TABLES = {"vq": TOKENIZER_KEYS, "vq_ema": TOKENIZER_KEYS, "ar": AR_KEYS, "ema": AR_KEYS}
+_TABLES: dict[str, Callable[[Mapping[str, Any]], KeyTable]] = {
+    "vq": tokenizer_keys,
+    "vq_ema": tokenizer_keys,
+    "ar": lambda state_dict: AR_KEYS,
+    "ema": lambda state_dict: AR_KEYS,
+}
 _FACTS = ("config", "phase", "steps", "stage", "global_step", "args")
 _WRAPPERS = ("model", "module", "state_dict")
 
@@ -51,7 +57,7 @@ class Contents:
         cleaned = unwrapped(state_dict)
         table = _TABLES.get(part)
         self.original[part] = cleaned
-        self.parts[part], dropped = table.rename(cleaned) if table else (cleaned, {})
+        self.parts[part], dropped = table(cleaned).rename(cleaned) if table else (cleaned, {})
         self.dropped.update(dropped)
 
 
@@ -106,8 +112,7 @@ def _wrapped(wrapper: str, content: Mapping[str, Any], path: Path) -> Contents:
 def _lightning(weights: Mapping[str, Any], path: Path) -> Contents:
     """Open-MAGVIT2 and IBQ: live weights, and shadows that replace them where there are some."""
     found = _single("Lightning", weights, path, whole=False, name="state_dict")
-    averaged = {key: value for key, value in weights.items() if not key.startswith(SHADOW)}
-    found.add("vq_ema", {**averaged, **from_lightning(weights, ema=True)})
+    found.add("vq_ema", with_averages(weights))
     return found
 
 
@@ -141,7 +146,8 @@ def _reason(key: str) -> str:
 
 
 def _unknown(path: Path, found: str) -> UserError:
+    *others, last = dict.fromkeys(["GEAR", *(family.origin for family in FAMILIES.values() if family.origin)])
     return UserError(
-        f"{path} is no model in a known layout: {found}; give a GEAR, LlamaGen, Open-MAGVIT2 or IBQ checkpoint, "
+        f"{path} is no model in a known layout: {found}; give a {', '.join(others)} or {last} checkpoint, "
         "or a plain state dict of one"
     )

@@ -12,9 +12,9 @@ from gear.ar.t2i import TextToImageAR
 from gear.config import RunConfig
 from gear.foreign import read_weights
 from gear.tokenizers import Tokenizer, TokenizerConfig
-from gear.weights.hub_layout import Card, ShelvedParts
+from gear.weights.hub_layout import Card, LazyParts
 from gear.weights.layouts import contents_of
-from gear.weights.locate import CARD_FILE, Shelf, locate
+from gear.weights.locate import CARD_FILE, WeightsFolder, locate
 from gear.weights.model_file import ModelFile
 
 
@@ -25,8 +25,8 @@ def open_model(source: str | Path, *, revision: str | None = None, preset: RunCo
     Raises UserError when there is nothing, or nothing known; MissingAsset when the hub does not answer.
     """
     where = locate(source, revision)
-    if isinstance(where, Shelf):
-        return _from_shelf(str(source), where)
+    if isinstance(where, WeightsFolder):
+        return _from_folder(str(source), where)
     return _from_file(str(source), where, preset)
 
 
@@ -49,12 +49,12 @@ def _from_file(source: str, path: Path, preset: RunConfig | None) -> ModelFile:
     )
 
 
-def _from_shelf(source: str, shelf: Shelf) -> ModelFile:
-    card = Card.read(shelf.path(CARD_FILE))
-    parts = ShelvedParts(shelf, card)
+def _from_folder(source: str, folder: WeightsFolder) -> ModelFile:
+    card = Card.read(folder.path(CARD_FILE))
+    parts = LazyParts(folder, card)
     return ModelFile(
         source=source,
-        path=shelf.path(CARD_FILE),
+        path=folder.path(CARD_FILE),
         layout="safetensors",
         parts=parts,
         original=parts,

@@ -17,7 +17,7 @@ CARD_FILE = "config.json"
 _HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[^@]+))?")
 
 
-class Shelf(ABC):
+class WeightsFolder(ABC):
     """A place with files by name; those on the hub are fetched when they are asked for."""
 
     name: str
@@ -33,7 +33,7 @@ class Shelf(ABC):
 
 
 @dataclass(frozen=True)
-class Folder(Shelf):
+class LocalFolder(WeightsFolder):
     name: str
     folder: Path
 
@@ -45,7 +45,7 @@ class Folder(Shelf):
 
 
 @dataclass(frozen=True)
-class Repository(Shelf):
+class HubRepository(WeightsFolder):
     """A model repository on the hub, or what the local cache holds of it where the hub may not or cannot be asked."""
 
     name: str
@@ -84,7 +84,7 @@ class Repository(Shelf):
         )
 
 
-def locate(source: str | Path, revision: str | None = None) -> Path | Shelf:
+def locate(source: str | Path, revision: str | None = None) -> Path | WeightsFolder:
     """A weights file, or the place whose files make a model.
 
     source: a path that exists; else `org/name`, or `hf://org/name[/file][@revision]`. Where there is a folder `org`
@@ -97,31 +97,31 @@ def locate(source: str | Path, revision: str | None = None) -> Path | Shelf:
     if path.is_file():
         return path
     if path.is_dir():
-        return _only_file(Folder(str(source), path))
+        return _only_file(LocalFolder(str(source), path))
     match = _HUB_ID.fullmatch(str(source))
     hub = str(source).startswith("hf://")
     looks_local = not hub and (path.suffix in WEIGHT_SUFFIXES or path.parent.is_dir())
     if match is None or looks_local or (not hub and match["file"]):
         raise UserError(f"{source} does not exist; give a file, a folder, or a hub id (hf://org/name).")
-    repository = Repository(str(source), match["repo"], revision or match["revision"])
+    repository = HubRepository(str(source), match["repo"], revision or match["revision"])
     return repository.path(match["file"]) if match["file"] else _only_file(repository)
 
 
-def _only_file(shelf: Shelf) -> Path | Shelf:
-    names = shelf.names()
+def _only_file(folder: WeightsFolder) -> Path | WeightsFolder:
+    names = folder.names()
     weights = [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
     if CARD_FILE in names and weights and all(name.endswith(".safetensors") for name in weights):
-        return shelf
+        return folder
     if RUN_FILE in names or len(weights) == 1:
-        return shelf.path(RUN_FILE if RUN_FILE in names else weights[0])
+        return folder.path(RUN_FILE if RUN_FILE in names else weights[0])
     if "log.jsonl" in names or not weights:
         raise UserError(
-            f"{shelf.name} holds no {RUN_FILE}: its training is not finished (run the same `gear train` again), "
+            f"{folder.name} holds no {RUN_FILE}: its training is not finished (run the same `gear train` again), "
             "or it is not a model's folder."
         )
     raise UserError(
-        f"{shelf.name} holds {len(weights)} weights files ({', '.join(weights[:8])}); "
-        f"name one, such as {shelf.name}/{weights[0]}"
+        f"{folder.name} holds {len(weights)} weights files ({', '.join(weights[:8])}); "
+        f"name one, such as {folder.name}/{weights[0]}"
     )
 
 

@@ -18,8 +18,7 @@ from gear.ar.model import ClassConditionalAR
 from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.config import RunConfig
 from gear.foreign import StateDict, load_exactly
-from gear.tokenizers import TOKENIZERS, IBQConfig, Tokenizer, TokenizerConfig, VQConfig, build_tokenizer
-from gear.tokenizers.lfq import SignCodeConfig, SignQuantizer
+from gear.tokenizers import FAMILIES, TOKENIZERS, Tokenizer, TokenizerConfig, build_tokenizer
 from gear.tokenizers.recognise import recognise_tokenizer
 from gear.weights.hub_layout import Card
 from harness.contract.digest import digest_sequence, sha256_file
@@ -117,9 +116,8 @@ class ModelFile:
         part = self._part("tokenizer", True)
         if self._recorded_tokenizer is not None:
             return self._recorded_tokenizer
-        groups = self.settings.get("entropy_num_groups")
         try:
-            return recognise_tokenizer(self.original[part], num_codebooks=groups if isinstance(groups, int) else None)
+            return recognise_tokenizer({**self.original[part], **self.parts[part]}, settings=self.settings)
         except _NO_SIZE as error:
             raise UserError(f"{self.source} holds a tokenizer that is not known here: {error}.") from None
 
@@ -131,10 +129,10 @@ class ModelFile:
         if self.has("tokenizer"):
             return self.tokenizer_config
         published = TOKENIZERS.get(str(self.settings.get("vq_model")))
-        if isinstance(published, VQConfig | IBQConfig):
-            sizes = {name: self.settings[name] for name in _CODEBOOK if isinstance(self.settings.get(name), int)}
-            return replace(published, **sizes)
-        return published
+        if published is None:
+            return None
+        recorded = FAMILIES[published.family].recorded_sizes
+        return replace(published, **{n: self.settings[n] for n in recorded if isinstance(self.settings.get(n), int)})
 
     @property
     def _recorded_tokenizer(self) -> TokenizerConfig | None:
@@ -216,8 +214,7 @@ class ModelFile:
         with torch.device("meta"):  # no initial weights are drawn, only to be overwritten
             tokenizer = build_tokenizer(chosen)
         load_exactly(tokenizer, self.parts[part], source=f"{part!r} of {self.source}", assign=True)
-        if isinstance(chosen, SignCodeConfig):
-            tokenizer.quantize = SignQuantizer(chosen)  # it has no weights, and constants that no file holds
+        tokenizer.quantize.reset_constants()  # no file holds them
         self._report(part)
         return tokenizer.eval()
 
@@ -254,6 +251,5 @@ class ModelFile:
 
 _NO_SIZE = (ArithmeticError, LookupError, TypeError, ValueError)
 """As what tensors of unexpected shapes are no known architecture."""
-_CODEBOOK = ("codebook_size", "codebook_embed_dim")
 _SETTINGS = ("cls_token_num", "text_attn", "drop_path_rate", "token_dropout_p", "num_classes", "n_head")
 """Settings of the reference's training that are fields of the AR configuration under the same name."""

@@ -13,16 +13,16 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
-from harness.contract.fields import Fields
+from harness.contract.fields import Digest, Text, Within, build
 from harness.contract.files import explain_disk_errors, read_json, safe_join, write_json
 from harness.store.digests import DigestMemo
 
@@ -37,25 +37,25 @@ _TIMEOUT_S = 60.0
 class Asset:
     """One file from outside."""
 
-    name: str
-    file: str
+    name: Text
+    file: Text
     """Its file name in the store, which the scorer may rely on."""
-    urls: tuple[str, ...] = ()
+    urls: tuple[Text, ...] = ()
     """Where to fetch it, in order of preference."""
-    revision: str | None = None
-    sha256: str | None = None
+    revision: Text | None = None
+    sha256: Digest | None = None
     """None: not known in advance; the digest of the first file that comes in is recorded and holds from then on."""
-    sha256_prefix: str | None = None
+    sha256_prefix: Text | None = None
     """The beginning of it, where the authors publish no more; checked when the file comes in."""
-    git_blob: str | None = None
+    git_blob: Text | None = None
     """The file's id in git (`git hash-object FILE`), where that is what is known; checked when the file comes in."""
-    size: int | None = None
+    size: Annotated[int, Within(0)] | None = None
     """Bytes."""
-    licence: str | None = None
+    licence: Text | None = None
     gated: str | None = None
     """What somebody must accept first, and where; None for a file that anybody may fetch."""
-    used_by: tuple[str, ...] = ()
-    note: str | None = None
+    used_by: tuple[Text, ...] = ()
+    note: Text | None = None
     """What else to know, such as how to make a file that nobody offers."""
 
 
@@ -283,30 +283,26 @@ def _rows(path: Path) -> list[Any]:
     return rows or []
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What a row of assets.yaml may also say about where its file comes from."""
+
+    hub: Text | None = None
+    """Repository of the model hub that has it, "owner/name": the last of its addresses."""
+    gated: bool | str | None = None
+    """Whether somebody must accept terms first; or the address of the terms."""
+
+
 def _read_asset(row: Any, path: Path) -> Asset:
-    gated = row.pop("gated", None) if isinstance(row, dict) else None  # true, false, or the address with the terms
-    fields = Fields(row, str(path))
-    name = fields.text("name")
-    fields.where = f"{path}, asset {name}"
-    file, revision, hub = fields.text("file"), fields.text("revision", None), fields.text("hub", None)
-    urls = tuple(fields.array("urls", []))
-    asset = Asset(
-        name=name,
-        file=file,
-        urls=urls if hub is None else (*urls, _hub_url(hub, revision, file)),
-        revision=revision,
-        sha256=fields.digest("sha256", None),
-        sha256_prefix=fields.text("sha256_prefix", None),
-        git_blob=fields.text("git_blob", None),
-        size=fields.integer("size", low=0, default=None),
-        licence=fields.text("licence", None),
-        gated=str(hub or "see the licence") if gated is True else str(gated) if gated else None,
-        used_by=tuple(fields.array("used_by", [])),
-        note=fields.text("note", None),
-    )
-    fields.done()
-    safe_join(path.parent, f"{name}/{file}")
-    return asset
+    where = f"{path}, asset {row['name']}" if isinstance(row, dict) and "name" in row else str(path)
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: {row!r} is no asset; write '- name: ...' with its fields.")
+    source = build(_Source, {name: row[name] for name in ("hub", "gated") if name in row}, where)
+    asset = build(Asset, {name: value for name, value in row.items() if name not in ("hub", "gated")}, where)
+    safe_join(path.parent, f"{asset.name}/{asset.file}")
+    hub = () if source.hub is None else (_hub_url(source.hub, asset.revision, asset.file),)
+    gated = (source.hub or "see the licence") if source.gated is True else source.gated or None
+    return replace(asset, urls=(*asset.urls, *hub), gated=gated)
 
 
 def _hub_url(hub: str, revision: str | None, file: str) -> str:

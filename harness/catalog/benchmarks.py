@@ -1,4 +1,4 @@
-"""`benchmarks/*/benchmark.yaml` read into `Benchmark`s: what is drawn, how, and who scores it.
+"""`benchmarks/*/benchmark.yaml` and `interface.py` read into `Benchmark`s: what is drawn, how, and who scores it.
 
 Everything the runner knows about a benchmark is in its folder; a new benchmark is a new folder and nothing else.
 """
@@ -6,26 +6,34 @@ Everything the runner knows about a benchmark is in its folder; a new benchmark 
 from __future__ import annotations
 
 import difflib
+import functools
+import importlib.util
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from harness.catalog.assets import Asset, read_assets
 from harness.catalog.project import Project
+from harness.contract.digest import digest_json
 from harness.contract.errors import UserError
-from harness.contract.fields import Fields
+from harness.contract.fields import Within, build
+from harness.contract.interface import MetricSpec, ScorerOptions
 from harness.contract.layouts import Layout
 from harness.contract.requests import Protocol
 
+INTERFACE_FILE = "interface.py"
+
 
 @dataclass(frozen=True, kw_only=True)
-class StageSpec:
+class FeatureStage:
     """A feature stage of a scorer (`harness.scoring.scorer`): a step of its own, kept under the digest of less."""
 
-    name: str
+    name: Annotated[str, Within(1)]
     samples: bool = False
     """Whether it reads the samples; one that does not serves every score with the same assets and options, and begins
     once those that do have checked them."""
@@ -38,7 +46,7 @@ class StageSpec:
 class ScorerSpec:
     """How the scorer of a benchmark is run."""
 
-    script: str
+    script: Annotated[str, Within(1)]
     """File in the folder of the scorer."""
     image: str | None = None
     """Folder under `docker/`; None: `docker/scorer`, built for the scorer's folder."""
@@ -48,10 +56,10 @@ class ScorerSpec:
     """Lock file in that folder, for the runtimes without containers; None: the harness's own environment."""
     python: str | None = None
     """Python version the lock was made for, such as "3.11"; None: the one the harness runs on."""
-    gpus: int = 0
+    gpus: Annotated[int, Within(0)] = 0
     """GPUs it makes use of; 0 runs on CPU anywhere."""
     memory_gb: float = 4.0
-    cpus: int = 1
+    cpus: Annotated[int, Within(1)] = 1
     timeout_s: float = 7200.0
     network: bool = False
     """Whether it talks to a service (a judge). Everything else runs without a network."""
@@ -60,51 +68,58 @@ class ScorerSpec:
     step."""
     resumes: bool = False
     """Whether it continues from what an interrupted attempt left in its output folder."""
-    stages: tuple[StageSpec, ...] = ()
+    stages: tuple[FeatureStage, ...] = ()
     """Features that are computed before the score, each in a step of its own."""
-    shares: tuple[str, ...] = ()
-    """Files of other benchmarks' folders that it imports, such as "benchmarks/coco/fid_inception.py"."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricSpec:
-    """A metric as the benchmark declares it."""
+class BenchmarkFile:
+    """What a benchmark.yaml says."""
 
-    name: str
-    label: str
-    higher_is_better: bool
-    unit: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """One folder under `benchmarks/`."""
-
-    id: str
-    version: int
+    id: Annotated[str, Within(1)]
+    version: Annotated[int, Within(0)]
     """Part of every score's key; a higher one says that numbers are not comparable with older ones."""
-    title: str
-    summary: str
-    suites: tuple[str, ...]
+    title: Annotated[str, Within(1)]
+    summary: Annotated[str, Within(1)]
+    suites: tuple[str, ...] = ()
     condition: Literal["class", "text", "image"]
     requests: Mapping[str, Any]
-    """What to draw; `harness.scoring.make_requests` reads it."""
+    """What to draw; `harness.scoring.make_requests` reads it. Its `options` are taken from the scorer's options of the
+    same name."""
     protocol: Protocol
     form: Literal["npz", "png", "pairs"]
     """Of the sample set; "pairs" are originals and reconstructions instead of one."""
     scorer: ScorerSpec
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Defaults of the scorer's options; `--set id.key=value` overrides one."""
+    """Where the scorer is another benchmark's (`scorer.of`): how its defaults differ from that one's."""
     assets: tuple[str, ...] = ()
     """What the scorer reads."""
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     """Folders of the original scorer, by the name that `--layout` takes."""
-    metrics: tuple[MetricSpec, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
     """Numbers from papers: model, source, protocol, metrics."""
     check: Mapping[str, Any] = field(default_factory=dict)
     """The gold check: a small shipped case with a known answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(BenchmarkFile):
+    """One folder under `benchmarks/`: its benchmark.yaml and its interface.py."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Every option of the scorer with its default; `--set id.name=value` changes one."""
+    options_type: type[ScorerOptions] = ScorerOptions
+    metrics: tuple[MetricSpec, ...] = ()
     folder: Path = Path()
+
+    def read_options(self, changes: Mapping[str, Any]) -> ScorerOptions:
+        """The scorer's options with the user's changes.
+
+        Raises:
+            UserError: there is no such option, or it cannot have this value.
+        """
+        self.options_type.read(changes, self.id)  # alone first: a message is about what the user typed
+        return self.options_type.read({**self.options, **changes}, self.id)
 
     @property
     def needed_assets(self) -> tuple[str, ...]:
@@ -154,40 +169,75 @@ def pick(things: Mapping[str, Any], name: str, what: str, command: str) -> Any:
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """Read and validate one benchmark.yaml.
+    """Read and validate one benchmark.yaml and its interface.py.
 
     Raises:
         UserError: naming the file and the field.
     """
-    fields = Fields(read_yaml(path), str(path))
-    benchmark = Benchmark(
-        id=fields.text("id"),
-        version=fields.integer("version", low=0),
-        title=fields.text("title"),
-        summary=fields.text("summary"),
-        suites=_texts(fields, "suites"),
-        condition=fields.choice("condition", ["class", "text", "image"]),
-        requests=fields.mapping("requests"),
-        protocol=_protocol(Fields(fields.mapping("protocol"), f"{path}, protocol"), str(path)),
-        form=fields.choice("form", ["npz", "png", "pairs"]),
-        scorer=_scorer(Fields(fields.mapping("scorer"), f"{path}, scorer"), path.parent),
-        options=fields.mapping("options", {}),
-        assets=_texts(fields, "assets"),
-        layouts=_layouts(fields.mapping("layouts", {}), path),
-        metrics=tuple(_metric(row, f"{path}, metrics") for row in fields.array("metrics", [])),
-        published=tuple(fields.array("published", [])),
-        check=fields.mapping("check", {}),
-        folder=path.parent,
-    )
-    fields.done()
-    if benchmark.id != path.parent.name:
-        raise UserError(f"{path}: id '{benchmark.id}' is not the folder's name '{path.parent.name}'; make them equal.")
-    if (
-        benchmark.requests.get("kind") == "script"
-        and not (path.parent / str(benchmark.requests.get("script"))).is_file()
-    ):
+    file = build(BenchmarkFile, read_yaml(path), str(path))
+    if file.id != path.parent.name:
+        raise UserError(f"{path}: id '{file.id}' is not the folder's name '{path.parent.name}'; make them equal.")
+    script = file.requests.get("script")
+    if file.requests.get("kind") == "script" and not (path.parent / str(script)).is_file():
         raise UserError(f"{path}: requests.script names no file of this folder; correct the name.")
-    return benchmark
+    owner = path.parent.parent / file.scorer.of if file.scorer.of else path.parent
+    for name in filter(None, (file.scorer.script, file.scorer.lock)):
+        if not (owner / name).is_file():
+            raise UserError(f"{path}, scorer: {owner / name} does not exist; correct the name or add the file.")
+    own = path.parent / INTERFACE_FILE
+    options_type, metrics = read_interface(own if own.is_file() else owner / INTERFACE_FILE)
+    values = {**vars(file), "options": _defaults(file, options_type, path)}
+    return Benchmark(**values, options_type=options_type, metrics=metrics, folder=path.parent)
+
+
+def _defaults(file: BenchmarkFile, options_type: type[ScorerOptions], path: Path) -> dict[str, Any]:
+    """Every option with its default, once the names that benchmark.yaml uses are known ones."""
+    if file.options and not file.scorer.of:
+        names = ", ".join(file.options)
+        raise UserError(f"{path}: options are declared in {INTERFACE_FILE}; move these there: {names}.")
+    defaults = options_type.read(file.options, file.id).as_mapping()
+    named = {f"scorer.stages, {stage.name}": stage.options for stage in file.scorer.stages}
+    for where, names in {**named, "requests": file.requests.get("options", ())}.items():
+        unknown = [name for name in names if name not in defaults]
+        if unknown:
+            raise UserError(
+                f"{path}: {where} names the option '{unknown[0]}', which {INTERFACE_FILE} does not have; it has: "
+                f"{', '.join(defaults) or 'none'}."
+            )
+    return defaults
+
+
+def read_interface(path: Path) -> tuple[type[ScorerOptions], tuple[MetricSpec, ...]]:
+    """`Options` and `METRICS` of an interface.py.
+
+    Raises:
+        UserError: the file is missing, cannot be run, or does not have the two.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: is missing; write one with Options and METRICS (see harness/contract/interface.py).")
+    module = _module(path, path.stat().st_mtime_ns)
+    options_type, metrics = getattr(module, "Options", None), getattr(module, "METRICS", None)
+    if not (isinstance(options_type, type) and issubclass(options_type, ScorerOptions)):
+        raise UserError(f"{path}: has no class Options; derive one from harness.contract.interface.ScorerOptions.")
+    if not isinstance(metrics, tuple) or not all(isinstance(metric, MetricSpec) for metric in metrics):
+        raise UserError(f"{path}: has no METRICS; write a tuple of harness.contract.interface.MetricSpec.")
+    return options_type, metrics
+
+
+@functools.lru_cache(maxsize=256)
+def _module(path: Path, changed_ns: int) -> ModuleType:
+    """The file as a module of its own; `changed_ns` makes an edited file a new one."""
+    name = f"harness_interface_{digest_json([str(path), changed_ns])[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look up their annotations there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{path}: cannot be loaded ({type(error).__name__}: {error}); correct the file.") from error
+    return module
 
 
 def read_yaml(path: Path) -> Any:
@@ -198,81 +248,3 @@ def read_yaml(path: Path) -> Any:
         raise UserError(
             f"{path}: cannot be read as YAML ({' '.join(str(error).split())}); correct the file."
         ) from error
-
-
-def _scorer(fields: Fields, folder: Path) -> ScorerSpec:
-    scorer = ScorerSpec(
-        script=fields.text("script"),
-        of=fields.text("of", None),
-        image=fields.text("image", None),
-        lock=fields.text("lock", None),
-        python=fields.text("python", None),
-        gpus=fields.integer("gpus", low=0, default=0),
-        memory_gb=fields.number("memory_gb", 4.0),
-        cpus=fields.integer("cpus", low=1, default=1),
-        timeout_s=fields.number("timeout_s", 7200.0),
-        network=fields.flag("network", False),
-        variables={name: str(meaning) for name, meaning in fields.mapping("variables", {}).items()},
-        resumes=fields.flag("resumes", False),
-        stages=tuple(_stage(row, fields.where) for row in fields.array("stages", [])),
-        shares=_texts(fields, "shares"),
-    )
-    fields.done()
-    folder = folder.parent / scorer.of if scorer.of else folder
-    for name in (scorer.script, scorer.lock):
-        if name is not None and not (folder / name).is_file():
-            raise fields.fail(f"{folder / name} does not exist; correct the name or add the file.")
-    return scorer
-
-
-def _stage(row: Any, where: str) -> StageSpec:
-    fields = Fields(row, f"{where}, stages")
-    stage = StageSpec(
-        name=fields.text("name"),
-        samples=fields.flag("samples", False),
-        assets=_texts(fields, "assets"),
-        options=_texts(fields, "options"),
-    )
-    fields.done()
-    return stage
-
-
-def _protocol(fields: Fields, where: str) -> Protocol:
-    try:
-        protocol = Protocol(
-            image_size=fields.integer("image_size", low=1),
-            cfg_scale=fields.number("cfg_scale", 1.0),
-            cfg_interval=fields.number("cfg_interval", -1.0),
-            temperature=fields.number("temperature", 1.0),
-            top_k=fields.integer("top_k", low=0, default=0),
-            top_p=fields.number("top_p", 1.0),
-        )
-    except UserError as error:
-        raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from None
-    fields.done()
-    return protocol
-
-
-def _layouts(rows: Mapping[str, Any], path: Path) -> dict[str, Layout]:
-    return {str(name): Layout.from_mapping(row, f"{path}, layout {name}") for name, row in rows.items()}
-
-
-def _metric(row: Any, where: str) -> MetricSpec:
-    has_no_unit = isinstance(row, Mapping) and row.get("unit") == ""
-    fields = Fields({**row, "unit": None} if has_no_unit else row, where)
-    name = fields.text("name")
-    metric = MetricSpec(
-        name=name,
-        label=fields.text("label", name),
-        higher_is_better=fields.flag("higher_is_better"),
-        unit=fields.text("unit", None) or "",
-    )
-    fields.done()
-    return metric
-
-
-def _texts(fields: Fields, name: str) -> tuple[str, ...]:
-    values = fields.array(name, [])
-    if not all(isinstance(value, str) and value for value in values):
-        raise fields.fail(f"'{name}' holds something that is not text; write a list of names.")
-    return tuple(values)

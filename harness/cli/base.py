@@ -15,11 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.catalog.plugins import GENERATORS, RUNTIMES, SCHEDULERS, DrawOption
-from harness.contract.errors import UserError
+from harness.contract.errors import EXIT_INTERRUPTED, SCORER_STATUSES, UserError, describe_statuses
 
-EXIT_STATUS = """\b
-Exit status: 0 done   2 usage or input   3 samples not as needed   4 asset missing
-             5 some items unscored   6 environment failed   1 a step failed   130 interrupted"""
+EXIT_STATUS = describe_statuses(*SCORER_STATUSES, EXIT_INTERRUPTED)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

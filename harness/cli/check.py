@@ -12,7 +12,7 @@ from harness import api
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import find_project
 from harness.cli.base import Command, command_line, err, out, plain_table, setting_options
-from harness.contract.errors import EXIT_PARTLY_SCORED
+from harness.contract.errors import EXIT_DEFECT, EXIT_OK, EXIT_PARTLY_SCORED
 from harness.planning.check import check_plan, compare_with_expected, full_check_plan
 from harness.running.console import TerminalReporter
 from harness.running.failures import exit_code
@@ -42,7 +42,7 @@ def check(benchmark: str, full: bool, **options: Any) -> None:
         setting = make_setting(project, catalog, **options)
     with TerminalReporter(err) as reporter:
         done = api.execute(plan, setting, force=not full, progress=reporter, command=command_line())
-    if exit_code(done.record) not in (0, EXIT_PARTLY_SCORED):
+    if exit_code(done.record) not in (EXIT_OK, EXIT_PARTLY_SCORED):
         sys.exit(exit_code(done.record))
     comparisons = compare_with_expected(chosen, done.scores[chosen.id], full=full)
     table = plain_table("metric", "got", "expected", "off by", "allowed", "")
@@ -56,4 +56,4 @@ def check(benchmark: str, full: bool, **options: Any) -> None:
         log = done.folder / done.record.step(f"score-{chosen.id}").folder / "log.txt"
         problem = f"{chosen.id} does not give the known answer under {options['runtime']}"
         err.print(Text(f"{problem}: do not trust its numbers on this machine. Its log: {log}", "red"), soft_wrap=True)
-        sys.exit(1)
+        sys.exit(EXIT_DEFECT)

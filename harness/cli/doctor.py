@@ -16,7 +16,7 @@ from rich.text import Text
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import find_project, home_dir
 from harness.cli.base import Command, out, plain_table, setting_options
-from harness.contract.errors import EnvironmentFailure
+from harness.contract.errors import EXIT_ENVIRONMENT, EXIT_OK
 from harness.report.formats import in_words
 from harness.running.setting import Setting, make_setting
 
@@ -102,4 +102,4 @@ def doctor(**options: Any) -> None:
         out.print(Text.assemble((f"{benchmark.id}: ", "bold"), state))
         for problem in problems:
             out.print(Text(f"  {problem}"), soft_wrap=True)
-    sys.exit(0 if all(item.ok or not item.required for item in findings) else EnvironmentFailure.exit_code)
+    sys.exit(EXIT_OK if all(item.ok or not item.required for item in findings) else EXIT_ENVIRONMENT)

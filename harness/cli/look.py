@@ -49,7 +49,7 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
         return
     out.print(Text.assemble((record.run, "bold"), f"  {record.status}, started {record.started}"))
     out.print(Text(f"$ {shlex.join(record.command)}", "dim"), soft_wrap=True)
-    print_scores(found, Catalog.load(find_project()))
+    print_scores(found)
     out.print(steps_table(record.steps))
     for step in record.steps:
         if step.error:
@@ -106,13 +106,11 @@ def export(runs: tuple[str, ...], runs_dir: Path, form: str, out_path: Path | No
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
-def print_scores(run: api.Run, catalog: Catalog) -> None:
+def print_scores(run: api.Run) -> None:
     """The scores of a run as tables, and what a reader of them must know."""
-    from harness.report.declared import labelled
-
     label = str(run.record.generator.get("name") or run.record.run)
     for name, scored in run.scores.items():
-        column = ScoreColumn(label=label, record=labelled(scored, catalog.benchmarks.get(name)))
+        column = ScoreColumn(label=label, record=scored)
         out.print(score_table([column], title=name))
         for note in scored.notes:
             out.print(Text(f"  note: {note}", "dim"), soft_wrap=True)

@@ -29,7 +29,7 @@ from harness.cli.base import (
     yaml_value,
 )
 from harness.cli.look import print_scores, write_report
-from harness.contract.errors import EXIT_PARTLY_SCORED, MissingAsset, UserError
+from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, MissingAsset, UserError
 from harness.report.compare import protocol_note
 from harness.running.console import TerminalReporter
 from harness.running.failures import exit_code
@@ -155,7 +155,7 @@ def _execute(planned: api.Plan, setting: Setting, *, force: bool, name: str | No
     catalog = Catalog.load(find_project())
     with TerminalReporter(err) as reporter:
         done = api.execute(planned, setting, force=force, name=name, progress=reporter, command=command_line())
-    print_scores(done, catalog)
+    print_scores(done)
     out.print(Text(f"{write_report(done.folder, catalog)}"), soft_wrap=True)
     return done
 
@@ -169,7 +169,7 @@ def _execute_several(
     scored = []
     for number, planned in enumerate(plans, start=1):
         done = _execute(planned, setting, force=force, name=f"{name}-{number}" if name else None)
-        if exit_code(done.record) not in (0, EXIT_PARTLY_SCORED):
+        if exit_code(done.record) not in (EXIT_OK, EXIT_PARTLY_SCORED):
             sys.exit(exit_code(done.record))
         scored.append(done.scores[benchmark])
     table = plain_table("metric", "mean", "one score's deviation", "95 % interval of the mean", "sample sets")

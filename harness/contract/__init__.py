@@ -16,8 +16,8 @@ requests.json
     schema_version      1
     benchmark           id of the benchmark, e.g. "adm"
     version             its version; numbers of different versions are not comparable
-    protocol            object: image_size (pixels, square), cfg_scale (1 = no guidance), cfg_interval (-1 = all
-                        tokens), temperature, top_k (0 = all), top_p (1 = all)
+    protocol            object: how to draw, the fields of `Protocol` (harness.contract.requests), such as image_size,
+                        the side of the square images in pixels
     count               number of lines in requests.jsonl
     digest              SHA-256 over the canonical JSON (sorted keys, no spaces) of [benchmark, version, protocol], then
                         of each line, each followed by a newline

@@ -22,8 +22,8 @@ from harness.contract.requests import NUM_LABELS, RequestSet
 from harness.contract.samples import (
     FORMS,
     MANIFEST_FILE,
-    Entry,
     Form,
+    IndexEntry,
     Kind,
     SampleSet,
     check_distinct,
@@ -166,7 +166,7 @@ def claim_out(out: Path, form: str) -> None:
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 
-def _requested_entries(requests: RequestSet, count: int, image_size: int, path: Path) -> list[Entry]:
+def _requested_entries(requests: RequestSet, count: int, image_size: int, path: Path) -> list[IndexEntry]:
     if count != len(requests):
         raise BadSamples(f"{path}: holds {count} images where {len(requests)} were requested; draw the missing ones.")
     if image_size != requests.protocol.image_size:
@@ -174,12 +174,12 @@ def _requested_entries(requests: RequestSet, count: int, image_size: int, path: 
             f"{path}: the images are {image_size} px where {requests.protocol.image_size} px were requested; "
             "draw or resize them to that size."
         )
-    return [Entry(request.id, request.path, "", request.label) for request in requests]
+    return [IndexEntry(request.id, request.path, "", request.label) for request in requests]
 
 
-def _numbered_entries(labels: Sequence[int] | None, count: int) -> list[Entry]:
+def _numbered_entries(labels: Sequence[int] | None, count: int) -> list[IndexEntry]:
     return [
-        Entry(f"{index:06d}", f"{index:06d}.png", "", None if labels is None else labels[index])
+        IndexEntry(f"{index:06d}", f"{index:06d}.png", "", None if labels is None else labels[index])
         for index in range(count)
     ]
 
@@ -198,11 +198,11 @@ def _npz_labels(path: Path, count: int) -> list[int] | None:
     return [int(label) for label in labels]
 
 
-def _file_entry(relative: str, file: Path) -> Entry:
+def _file_entry(relative: str, file: Path) -> IndexEntry:
     problem = relative_path_problem(relative)
     if problem or not relative.isprintable():
         raise BadSamples(f"{file}: the path {problem or 'has unprintable characters'}; rename the file.")
-    return Entry(relative, relative if relative.endswith(".png") else f"{relative}.png", "")
+    return IndexEntry(relative, relative if relative.endswith(".png") else f"{relative}.png", "")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

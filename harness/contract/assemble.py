@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from harness.contract.digest import canonical_json, digest_pixels, digest_sequence, sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
-from harness.contract.fields import Fields
+from harness.contract.fields import build
 from harness.contract.files import (
     PARTIAL_SUFFIX,
     explain_disk_errors,
@@ -35,15 +36,25 @@ from harness.contract.samples import (
     INDEX_FILE,
     MANIFEST_FILE,
     NPZ_FILE,
-    Entry,
     Form,
+    IndexEntry,
     Manifest,
     SampleSet,
     num_threads,
 )
 
 WORK_DIR = "work"
-_CLAIM_FILE = "work.json"
+CLAIM_FILE = "work.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    """The contents of `work.json`."""
+
+    owner: dict[str, Any]
+    """Whose work it is: what must be equal for it to be continued."""
+    settings: dict[str, Any]
+    """How the work is done, as it was begun."""
 
 
 def claim(out: Path, owner: Mapping[str, Any], settings: Mapping[str, Any], describe: str) -> dict[str, Any]:
@@ -58,18 +69,17 @@ def claim(out: Path, owner: Mapping[str, Any], settings: Mapping[str, Any], desc
         UserError: the folder holds unfinished work of another owner, or files that did not come from here.
     """
     work = out / WORK_DIR
-    path = work / _CLAIM_FILE
+    path = work / CLAIM_FILE
     if not path.exists():
         _refuse_strangers(out)
-        write_json(path, {"owner": owner, "settings": settings})
-    fields = Fields(read_json(path), str(path))
-    found, in_force = fields.mapping("owner"), fields.mapping("settings")
-    if canonical_json(found) != canonical_json(owner):
+        write_json(path, asdict(_Claim(owner=dict(owner), settings=dict(settings))))
+    found = build(_Claim, read_json(path), str(path))
+    if canonical_json(found.owner) != canonical_json(owner):
         raise UserError(
             f"{work}: holds unfinished work that is not {describe}; choose another folder, or delete {work} to drop it."
         )
     remove_stale_partials(work)
-    return in_force
+    return found.settings
 
 
 def _refuse_strangers(out: Path) -> None:
@@ -83,7 +93,7 @@ def _refuse_strangers(out: Path) -> None:
         work.is_dir() and all(path.name.endswith(PARTIAL_SUFFIX) for path in work.iterdir())
     )
     # Another process of the same job may have made its claim meanwhile; whose it is, is asked next.
-    if strange and not (work / _CLAIM_FILE).exists():
+    if strange and not (work / CLAIM_FILE).exists():
         raise UserError(f"{work}: is in the way and was not written by this command; choose another folder.")
 
 
@@ -92,7 +102,7 @@ def assemble(
     *,
     form: Form,
     image_size: int,
-    entries: Sequence[Entry],
+    entries: Sequence[IndexEntry],
     batches: Iterable[np.ndarray],
     requests: RequestSet | None,
     generator: Mapping[str, Any],
@@ -123,7 +133,8 @@ def assemble(
         with sink as store, ThreadPoolExecutor(num_threads()) as pool:
             digests = list(_stored(batches, store, pool, progress))
         finished = [
-            Entry(entry.id, entry.path, digest, entry.label) for entry, digest in zip(entries, digests, strict=True)
+            IndexEntry(entry.id, entry.path, digest, entry.label)
+            for entry, digest in zip(entries, digests, strict=True)
         ]
         _check_expected(entries, finished, out)
         _publish(work, out, NPZ_FILE if form == "npz" else IMAGES_DIR)
@@ -149,7 +160,7 @@ def assemble(
 
 def drop_work(out: Path) -> None:
     """Remove what a finished sample set no longer needs."""
-    if (out / WORK_DIR / _CLAIM_FILE).exists():
+    if (out / WORK_DIR / CLAIM_FILE).exists():
         # The set is finished whether or not this works: a file that a network file system still holds open may stay.
         shutil.rmtree(out / WORK_DIR, ignore_errors=True)
 
@@ -170,7 +181,7 @@ def _stored(
 
 @contextmanager
 def _npz_sink(
-    work: Path, image_size: int, entries: Sequence[Entry]
+    work: Path, image_size: int, entries: Sequence[IndexEntry]
 ) -> Iterator[Callable[[np.ndarray, ThreadPoolExecutor], None]]:
     labels = [entry.label for entry in entries]
     extra = {} if labels[0] is None else {"labels": np.array(labels, np.int64)}
@@ -180,7 +191,7 @@ def _npz_sink(
 
 
 @contextmanager
-def _png_sink(work: Path, entries: Sequence[Entry]) -> Iterator[Callable[[np.ndarray, ThreadPoolExecutor], None]]:
+def _png_sink(work: Path, entries: Sequence[IndexEntry]) -> Iterator[Callable[[np.ndarray, ThreadPoolExecutor], None]]:
     root = work / IMAGES_DIR
     if root.exists():
         shutil.rmtree(root)  # half a tree from a run that was killed
@@ -204,7 +215,7 @@ def _png_sink(work: Path, entries: Sequence[Entry]) -> Iterator[Callable[[np.nda
         raise
 
 
-def _check_expected(entries: Sequence[Entry], finished: Sequence[Entry], out: Path) -> None:
+def _check_expected(entries: Sequence[IndexEntry], finished: Sequence[IndexEntry], out: Path) -> None:
     for entry, found in zip(entries, finished, strict=True):
         if entry.sha256 and entry.sha256 != found.sha256:
             raise BadSamples(

@@ -1,42 +1,72 @@
-"""Errors that a person can act on: one sentence that names the file and the fix, and a documented exit code.
-
-Exit codes of every command that speaks the contract:
-
-    0  done
-    1  a defect in the program itself (a traceback is printed)
-    2  usage: an option or an input file is wrong
-    3  the samples are not what the benchmark needs
-    4  an asset is missing or does not match its digest
-    5  scored, but some items could not be
-    6  the environment failed: no GPU kernel, out of memory, disk full, judge unreachable
-"""
+"""Errors that a person can act on: one sentence that names the file and the fix, and an exit status with a meaning."""
 
 from __future__ import annotations
 
 EXIT_OK = 0
 EXIT_DEFECT = 1
+EXIT_USAGE = 2
+EXIT_BAD_SAMPLES = 3
+EXIT_MISSING_ASSET = 4
 EXIT_PARTLY_SCORED = 5
+EXIT_ENVIRONMENT = 6
+EXIT_NOT_COMPARABLE = 7
+EXIT_STOPPED = 75
+EXIT_INTERRUPTED = 130
+
+EXIT_STATUSES = {
+    EXIT_OK: "done",
+    EXIT_DEFECT: "another failure, such as a defect of the program",
+    EXIT_USAGE: "wrong usage or input",
+    EXIT_BAD_SAMPLES: "the samples are not what the benchmark needs",
+    EXIT_MISSING_ASSET: "an asset is missing or is not the listed file",
+    EXIT_PARTLY_SCORED: "scored, but some items could not be",
+    EXIT_ENVIRONMENT: "the environment failed",  # no GPU kernel, out of memory, disk full, judge unreachable
+    EXIT_NOT_COMPARABLE: "the results are not comparable",  # reserved: no command ends with it yet
+    EXIT_STOPPED: "stopped by a signal after saving (the same command continues)",  # EX_TEMPFAIL of sysexits
+    EXIT_INTERRUPTED: "interrupted",  # as shells have it: 128 + SIGINT
+}
+"""Exit status -> its meaning, for every command of the repository: help texts and messages are made from this table."""
+
+SCORER_STATUSES = (
+    EXIT_OK,
+    EXIT_DEFECT,
+    EXIT_USAGE,
+    EXIT_BAD_SAMPLES,
+    EXIT_MISSING_ASSET,
+    EXIT_PARTLY_SCORED,
+    EXIT_ENVIRONMENT,
+)
+"""Those of the commands of the contract, `generate` and `score`."""
+
+
+def describe_statuses(*statuses: int) -> str:
+    """A line for a help text, such as "Exit status: 0 done; 2 wrong usage or input."."""
+    return "Exit status: " + "; ".join(f"{status} {EXIT_STATUSES[status]}" for status in statuses) + "."
 
 
 class UserError(Exception):
     """Something the user can put right. The message says what is wrong, with which file, and what to type."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 class BadSamples(UserError):
     """The samples are not what they say they are, or not what the benchmark needs."""
 
-    exit_code = 3
+    exit_code = EXIT_BAD_SAMPLES
 
 
 class MissingAsset(UserError):
     """A file from outside (weights, prompts, reference batch) is absent or does not match its digest."""
 
-    exit_code = 4
+    exit_code = EXIT_MISSING_ASSET
 
 
 class EnvironmentFailure(UserError):
     """The machine failed, not the samples: no GPU kernel, out of memory, disk full, judge unreachable."""
 
-    exit_code = 6
+    exit_code = EXIT_ENVIRONMENT
+
+
+EXPLAINED_STATUSES = (EXIT_USAGE, EXIT_BAD_SAMPLES, EXIT_MISSING_ASSET, EXIT_ENVIRONMENT)
+"""Those of user errors: the program has printed what is wrong, and whoever called it passes the status on."""

@@ -8,128 +8,29 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from harness.contract.digest import is_digest
 from harness.contract.errors import UserError
 
 T = TypeVar("T")
-_MISSING = object()
 
 
-class Fields:
-    """A JSON object being read, and the place (file, line) it came from.
+class Limit(Protocol):
+    """What narrows a type inside `Annotated`: `Annotated[int, Within(1)]`. Any class with these two methods does."""
 
-    Every getter names a field and raises `error` when the field is absent or of another kind. `done` then refuses
-    whatever is left over, so a misspelt field is found rather than ignored.
-    """
+    def holds(self, value: Any) -> bool:
+        """Whether a value of the type is allowed."""
 
-    def __init__(self, row: Any, where: str, error: type[UserError] = UserError) -> None:
-        self.where = where
-        self.error = error
-        if not isinstance(row, Mapping):
-            raise error(f"{where}: holds a {type(row).__name__}, not a JSON object; write the file again.")
-        self._row = dict(row)
-
-    def fail(self, problem: str) -> UserError:
-        """The error to raise for `problem`, with the place in front."""
-        return self.error(f"{self.where}: {problem}")
-
-    def format(self, name: str, version: int) -> None:
-        """Check the two fields that open every file of the contract: `format` and `schema_version`."""
-        found = self._take("format", _MISSING)
-        if found != name:
-            raise self.fail(f"'format' is {found!r}, not {name!r}; this is another kind of file.")
-        found_version = self.integer("schema_version", low=0)
-        if found_version != version:
-            raise self.fail(
-                f"schema_version {found_version} is not the {version} this program reads; "
-                "use the program version that wrote the file, or write it again with this one."
-            )
-
-    def text(self, name: str, default: Any = _MISSING, *, empty: bool = False) -> Any:
-        """A string (or `default` when the field is absent or null and a default is given); not "" unless `empty`."""
-        wanted = "a string" if empty else "a non-empty string"
-        return self._checked(name, default, lambda value: isinstance(value, str) and (empty or value != ""), wanted)
-
-    def flag(self, name: str, default: Any = _MISSING) -> Any:
-        """True or false."""
-        return self._checked(name, default, lambda value: isinstance(value, bool), "true or false")
-
-    def integer(self, name: str, *, low: int, high: int | None = None, default: Any = _MISSING) -> Any:
-        """A whole number, low <= value < high."""
-        limit = f"of at least {low}" if high is None else f"from {low} to {high - 1}"
-        return self._checked(
-            name,
-            default,
-            lambda value: type(value) is int and value >= low and (high is None or value < high),
-            f"a whole number {limit}",
-        )
-
-    def number(self, name: str, default: Any = _MISSING) -> Any:
-        """A finite number, as float."""
-        value = self._checked(name, default, _is_number, "a finite number")
-        return float(value) if _is_number(value) else value
-
-    def digest(self, name: str, default: Any = _MISSING) -> Any:
-        """A SHA-256 digest."""
-        return self._checked(name, default, is_digest, "a sha256 (64 lower-case hexadecimal digits)")
-
-    def choice(self, name: str, options: Sequence[str]) -> Any:
-        """One of `options`."""
-        return self._checked(name, _MISSING, lambda value: value in options, " or ".join(map(repr, options)))
-
-    def mapping(self, name: str, default: Any = _MISSING) -> Any:
-        """A JSON object, as dict."""
-        return self._checked(name, default, lambda value: isinstance(value, dict), "an object")
-
-    def array(self, name: str, default: Any = _MISSING) -> Any:
-        """A JSON array, as list."""
-        return self._checked(name, default, lambda value: isinstance(value, list), "an array")
-
-    def done(self) -> None:
-        """Refuse fields that nobody asked for."""
-        if self._row:
-            names = ", ".join(map(repr, sorted(self._row)))
-            raise self.fail(f"unknown field {names}; correct the name or remove it.")
-
-    def _checked(self, name: str, default: Any, accepts: Any, wanted: str) -> Any:
-        value = self._take(name, default)
-        if value is None and default is not _MISSING:
-            return default
-        if value is _MISSING:
-            raise self.fail(f"the field {name!r} is missing; it must be {wanted}.")
-        is_default = type(value) is type(default) and value == default
-        if not is_default and not accepts(value):
-            raise self.fail(f"{name!r} is {_short(value)}, which is not {wanted}.")
-        return value
-
-    def _take(self, name: str, default: Any) -> Any:
-        return self._row.pop(name, default)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond the range of float
-        return False
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-# --- dataclasses from plain values -----------------------------------------------------------------------------------
+    def __str__(self) -> str:
+        """How the sentence goes on after "must be text" or "must be a whole number"."""
 
 
 @dataclass(frozen=True)
 class Within:
-    """A bound on a number, or on the length of a text, list or mapping: `Annotated[int, Within(1)]`."""
+    """A bound on a number, or on the length of a text, list or mapping."""
 
     low: float
     """The least that is allowed."""
@@ -144,6 +45,10 @@ class Within:
     def __str__(self) -> str:
         return f"of at least {self.low}" if self.below is None else f"from {self.low} to below {self.below}"
 
+    def as_length(self) -> str:
+        """The same, said of anything but a number."""
+        return "that is not empty" if (self.low, self.below) == (1, None) else f"with a length {self}"
+
 
 @dataclass(frozen=True)
 class Sha256:
@@ -157,13 +62,23 @@ class Sha256:
         return "that is a sha256 (64 lower-case hexadecimal digits)"
 
 
+Text = Annotated[str, Within(1)]
+"""A text that is not empty."""
+Digest = Annotated[str, Sha256()]
+"""A SHA-256 digest as text."""
+
+
 def build(cls: type[T], values: Any, where: str, *, error: type[UserError] = UserError, path: str = "") -> T:
     """An instance of the dataclass `cls` from plain JSON or YAML values, by the types of its fields.
 
-    Fields may be bool, int, float, str, Literal, Any, Optional and unions, tuples, sequences, mappings, and dataclasses
-    of these; `Annotated` with `Within` or `Sha256` narrows them. A whole number is taken for a float, never the other
-    way round; a field with a default may be absent. What the class itself refuses in `__post_init__` (ValueError or
-    UserError) is reported with the place in front. A class with `from_dict` reads its own values.
+    A field may be bool, int, float, str, Literal, Any, a list, tuple, sequence or mapping of these, another dataclass,
+    or a union (`int | None`); `Annotated` with a `Limit` narrows it. A whole number is taken for a float, never the
+    other way round, true and false are no numbers, and floats are finite. A field with a default may be absent. Lists
+    and `Sequence`s become lists, tuples tuples, mappings dicts.
+
+    What the class itself refuses in `__post_init__` is reported as well: a ValueError or TypeError speaks of the
+    class's own fields, so file and section are put in front of it; a UserError names its section itself, so only the
+    file is. A class with `from_dict` (a base class that finds its subclass) reads its own values.
 
     Args:
         cls: a dataclass.
@@ -174,139 +89,291 @@ def build(cls: type[T], values: Any, where: str, *, error: type[UserError] = Use
     Raises:
         UserError: (or `error`) naming the field that is unknown (with the nearest known one), missing, or wrong.
     """
-    place = f"{where}: {path}" if path else where
-    if not isinstance(values, Mapping):
-        raise error(f"{place} must be a section with fields, not {_short(values)}.")
-    kinds = _kinds(cls)
-    arguments = {}
-    for name, value in values.items():
-        full = f"{path}.{name}" if path else str(name)
-        if name not in kinds:
-            near = difflib.get_close_matches(str(name), kinds, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"this section has: {', '.join(kinds) or 'none'}."
-            raise error(f"{where} has no field {full!r}; {hint}")
-        arguments[name] = _value(kinds[name], value, _Place(where, full, error))
-    missing = [entry.name for entry in dataclasses.fields(cls) if _is_required(entry) and entry.name not in arguments]  # type: ignore[arg-type]
-    if missing:
-        full = f"{path}.{missing[0]}" if path else missing[0]
-        raise error(f"{where}: the field {full!r} is missing; add it.")
     try:
-        return cls(**arguments)
-    except (TypeError, ValueError, UserError) as problem:
-        raise error(f"{place}: {str(problem).rstrip('.')}.") from None
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a value stands, for the sentence about it."""
-
-    where: str
-    path: str
-    error: type[UserError]
-
-    def refuse(self, wanted: str, value: Any) -> UserError:
-        return self.error(f"{self.where}: {self.path} must be {wanted}, not {_short(value)}.")
-
-    def inside(self, name: Any) -> _Place:
-        return _Place(self.where, f"{self.path}.{name}", self.error)
+        instance: T = _read_object(cls, values)
+    except _RefusedError as refused:
+        raise error(where + refused.sentence(path)) from None
+    return instance
 
 
 @functools.cache
-def _kinds(cls: type) -> dict[str, Any]:
+def field_types(cls: type) -> dict[str, Any]:
+    """Name -> type of the fields that a dataclass is made from, `Annotated` included."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {entry.name: hints[entry.name] for entry in dataclasses.fields(cls) if entry.init}
+
+
+class _RefusedError(Exception):
+    """A value that cannot be read. Its place is completed on the way out, so that reading costs nothing for it."""
+
+    def __init__(self, say: Callable[[str], str]) -> None:
+        self._say = say
+        """Place inside what is read ("" for all of it) -> the sentence, to be put behind the file."""
+        self.names: list[str] = []
+        """Fields and indices that lead to the value, outermost first."""
+
+    def sentence(self, path: str) -> str:
+        return self._say(".".join([path, *self.names] if path else self.names))
+
+
+def _wrong(wanted: str, value: Any) -> _RefusedError:
+    return _RefusedError(lambda path: f"{f': {path}' if path else ''} must be {wanted}, not {_short(value)}.")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# Index files have 50,000 lines. So the types of a class are looked at once, and each field gets a reader: a function
+# that returns the value, or raises _RefusedError.
+_Reader = Callable[[Any], Any]
+
+
+@functools.cache
+def _readers(cls: type) -> tuple[dict[str, _Reader], tuple[str, ...]]:
+    """The readers of a class's fields, and the names of those that must be there."""
+    types_of = field_types(cls)
+    required = tuple(entry.name for entry in dataclasses.fields(cls) if _is_required(entry))
+    return {name: _reader(kind) for name, kind in types_of.items()}, required
 
 
 def _is_required(entry: dataclasses.Field[Any]) -> bool:
     return entry.init and entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
 
 
-def _value(kind: Any, value: Any, place: _Place) -> Any:
-    """`value` as the type `kind` says."""
+def _read_object(cls: Any, values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        raise _wrong(_NAMES[dict], values)
+    readers, required = _readers(cls)
+    arguments = {}
+    for name, value in values.items():
+        reader = readers.get(name)
+        if reader is None:
+            raise _unknown(name, readers)
+        try:
+            arguments[name] = reader(value)
+        except _RefusedError as refused:
+            refused.names.insert(0, name)
+            raise
+    for name in required:
+        if name not in arguments:
+            raise _missing(name)
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError, UserError) as problem:
+        raise _refused_by_class(problem) from None
+
+
+def _refused_by_class(problem: Exception) -> _RefusedError:
+    sentence = f": {str(problem).rstrip('.')}."
+    if isinstance(problem, UserError):
+        return _RefusedError(lambda path: sentence)
+    return _RefusedError(lambda path: f"{f': {path}' if path else ''}{sentence}")
+
+
+def _unknown(name: Any, known: Mapping[str, Any]) -> _RefusedError:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"this section has: {', '.join(known) or 'none'}."
+    refused = _RefusedError(lambda path: f" has no field {path!r}; {hint}")
+    refused.names.append(str(name))
+    return refused
+
+
+def _missing(name: str) -> _RefusedError:
+    refused = _RefusedError(lambda path: f": the field {path!r} is missing; add it.")
+    refused.names.append(name)
+    return refused
+
+
+def _reader(kind: Any) -> _Reader:
+    """How a value of the type `kind` is read."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
-        return value
+        return lambda value: value
     if origin is Annotated:
-        inner = _value(arguments[0], value, place)
-        for limit in arguments[1:]:
-            if inner is not None and not limit.holds(inner):
-                raise place.refuse(f"{_name(arguments[0])} {limit}", value)
-        return inner
-    if hasattr(kind, "from_dict"):  # a base class that finds its subclass by itself
+        return _limited_reader(arguments[0], arguments[1:])
+    if hasattr(kind, "from_dict"):
+        return _own_reader(kind)
+    if dataclasses.is_dataclass(kind):
+        return functools.partial(_read_object, kind)
+    if origin in (typing.Union, types.UnionType):
+        return _union_reader(arguments)
+    if origin is Literal:
+        return _choice_reader(arguments)
+    if _is_generic(origin, Mapping):
+        return _mapping_reader(arguments[1])
+    if _is_generic(origin, Sequence):
+        return _tuple_reader(arguments) if origin is tuple else _list_reader(arguments[0])
+    return _read_float if kind is float else _plain_reader(kind)
+
+
+def _is_generic(origin: Any, base: type) -> bool:
+    return isinstance(origin, type) and issubclass(origin, base)
+
+
+def _limited_reader(kind: Any, limits: Sequence[Limit]) -> _Reader:
+    inner, wanted = _reader(kind), _describe(kind)
+
+    def read(value: Any) -> Any:
+        found = inner(value)
+        for limit in limits:
+            if found is not None and not limit.holds(found):
+                raise _wrong(_narrowed(wanted, limit), value)
+        return found
+
+    return read
+
+
+def _own_reader(kind: Any) -> _Reader:
+    def read(value: Any) -> Any:
         try:
             return kind.from_dict(value)
         except ValueError as problem:
-            raise place.error(f"{place.where}: {place.path}: {str(problem).rstrip('.')}.") from None
-    if dataclasses.is_dataclass(kind):
-        return build(typing.cast("type[Any]", kind), value, place.where, error=place.error, path=place.path)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
+            raise _refused_by_class(problem) from None
+
+    return read
+
+
+def _union_reader(kinds: Sequence[Any]) -> _Reader:
+    is_optional, kinds = type(None) in kinds, [kind for kind in kinds if kind is not type(None)]
+    readers = [_reader(kind) for kind in kinds]
+    wanted = " or ".join(dict.fromkeys(map(_describe, kinds)))
+
+    def read(value: Any) -> Any:
+        if value is None and is_optional:
             return None
-        return _value(_nearest(arguments, value), value, place)
+        if len(readers) == 1:
+            return readers[0](value)
+        fits = [_fit(kind, value) for kind in kinds]
+        if not any(fits):
+            raise _wrong(wanted, value)
+        return readers[fits.index(max(fits))](value)
+
+    return read
+
+
+def _fit(kind: Any, value: Any) -> int:
+    """How well `value` fits one type of a union, 0 not at all: of several sections the one with most of its fields."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return 1
+    if origin is Annotated:
+        return _fit(arguments[0], value)
     if origin is Literal:
-        if value not in arguments:
-            raise place.error(
-                f"{place.where}: {place.path} is {_short(value)}; choose one of {', '.join(map(str, arguments))}."
-            )
+        return 2 * (value in arguments)
+    if dataclasses.is_dataclass(kind):
+        return 1 + sum(name in value for name in field_types(kind)) if isinstance(value, Mapping) else 0  # type: ignore[arg-type]
+    if isinstance(value, bool):
+        return int(kind is bool)
+    if kind is float:
+        return int(isinstance(value, int | float))
+    expected = origin or kind
+    return (2 if expected is int else 1) if isinstance(value, expected) else 0
+
+
+def _choice_reader(options: Sequence[Any]) -> _Reader:
+    def read(value: Any) -> Any:
+        if not any(value == option and type(value) is type(option) for option in options):
+            choices = ", ".join(map(str, options))
+            raise _RefusedError(lambda path: f": {path} is {_short(value)}; choose one of {choices}.")
         return value
-    if isinstance(origin, type) and issubclass(origin, Mapping):
+
+    return read
+
+
+def _mapping_reader(kind: Any) -> _Reader:
+    inner = _reader(kind)
+
+    def read(value: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise place.refuse("a section with fields", value)
-        return {name: _value(arguments[1], item, place.inside(name)) for name, item in value.items()}
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise place.refuse("a list", value)
-        kinds = arguments[:1] * len(value) if origin is not tuple or arguments[-1] is Ellipsis else arguments
-        if len(kinds) != len(value):
-            raise place.refuse(f"a list of {len(kinds)}", value)
-        items = [_value(inner, item, place.inside(i)) for i, (inner, item) in enumerate(zip(kinds, value, strict=True))]
-        return tuple(items) if origin is not list else items
-    return _plain(kind, value, place)
+            raise _wrong(_NAMES[dict], value)
+        return {name: _read_inside(inner, name, item) for name, item in value.items()}
+
+    return read
 
 
-def _plain(kind: Any, value: Any, place: _Place) -> Any:
-    """A number, text or truth value."""
-    if kind is float and isinstance(value, str):
-        value = number_like(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return _finite(float(value), place) if _is_number(value) else _finite(math.inf, place)
-    wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
-    if wrong:
-        raise place.refuse(_name(kind), value)
-    return _finite(value, place) if kind is float else value
+def _list_reader(kind: Any) -> _Reader:
+    inner = _reader(kind)
+
+    def read(value: Any) -> Any:
+        if not _is_list(value):
+            raise _wrong(_NAMES[list], value)
+        return [_read_inside(inner, index, item) for index, item in enumerate(value)]
+
+    return read
 
 
-def _finite(value: float, place: _Place) -> float:
-    if not math.isfinite(value):
-        raise place.refuse("a finite number", value)
-    return value
+def _tuple_reader(kinds: Sequence[Any]) -> _Reader:
+    if kinds[-1] is Ellipsis:
+        as_list = _list_reader(kinds[0])
+        return lambda value: tuple(as_list(value))
+    readers = [_reader(kind) for kind in kinds]
+
+    def read(value: Any) -> Any:
+        if not _is_list(value) or len(value) != len(readers):
+            raise _wrong(f"{_NAMES[list]} of {len(readers)}", value)
+        return tuple(_read_inside(readers[index], index, item) for index, item in enumerate(value))
+
+    return read
 
 
-def number_like(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as a text; people mean a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _nearest(kinds: Sequence[Any], value: Any) -> Any:
-    """Of a union's types the one that `value` is meant to be: of several sections, the one with most of its fields."""
-    there = [kind for kind in kinds if kind is not type(None)]
-    if len(there) == 1:
-        return there[0]
-    if isinstance(value, Mapping):
-        return max(there, key=lambda kind: sum(name in value for name in _kinds(kind)))
-    return next((kind for kind in there if isinstance(kind, type) and isinstance(value, kind)), there[0])
+def _read_inside(reader: _Reader, name: Any, value: Any) -> Any:
+    try:
+        return reader(value)
+    except _RefusedError as refused:
+        refused.names.insert(0, str(name))
+        raise
 
 
-def _name(kind: Any) -> str:
+def _read_float(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong(_NAMES[float], value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond the range of float
+        number = math.inf
+    if not math.isfinite(number):
+        raise _wrong("a finite number", value)
+    return number
+
+
+def _plain_reader(kind: Any) -> _Reader:
+    refuses_bool = kind is not bool
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind) or (refuses_bool and isinstance(value, bool)):
+            raise _wrong(_describe(kind), value)
+        return value
+
+    return read
+
+
+def _describe(kind: Any) -> str:
+    """A type in words."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        kind, *limits = arguments
+        return functools.reduce(_narrowed, limits, _describe(kind))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if dataclasses.is_dataclass(kind) or _is_generic(origin, Mapping):
+        return _NAMES[dict]
+    if _is_generic(origin, Sequence):
+        return _NAMES[list]
     return _NAMES.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-_NAMES = {
+def _narrowed(kind: str, limit: Limit) -> str:
+    is_number = kind in (_NAMES[int], _NAMES[float])
+    return f"{kind} {limit.as_length() if isinstance(limit, Within) and not is_number else limit}"
+
+
+_NAMES: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "text",

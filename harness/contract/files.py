@@ -182,6 +182,31 @@ def read_json(path: PathLike, *, error: type[UserError] = UserError) -> Any:
         raise error(f"{path}: is not valid JSON ({_why(reason)}); write the file again.") from reason
 
 
+def read_head(path: PathLike, name: str, version: int, *, error: type[UserError] = UserError) -> dict[str, Any]:
+    """Read a file that opens with `format` and `schema_version`, and return its other fields.
+
+    Args:
+        path: the file.
+        name: the format it must have, such as "sample-set".
+        version: the one that this program reads.
+        error: what is raised.
+    Raises:
+        UserError: (or `error`) another kind of file, or another version of it.
+    """
+    row = read_json(path, error=error)
+    if not isinstance(row, dict):
+        raise error(f"{path}: holds a {type(row).__name__}, not a JSON object; write the file again.")
+    found, found_version = row.pop("format", None), row.pop("schema_version", None)
+    if found != name:
+        raise error(f"{path}: 'format' is {found!r}, not {name!r}; this is another kind of file.")
+    if type(found_version) is not int or found_version != version:
+        raise error(
+            f"{path}: schema_version {found_version!r} is not the {version} that this program reads; "
+            "use the program version that wrote the file, or write it again with this one."
+        )
+    return row
+
+
 def read_json_lines(path: PathLike, *, error: type[UserError] = UserError) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) of a JSON-lines file; a line that is no JSON object raises `error`."""
     path = Path(path)

@@ -13,20 +13,20 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from harness.contract.adopt import adopted, claim_out
 from harness.contract.assemble import assemble
 from harness.contract.errors import BadSamples, UserError
-from harness.contract.fields import Fields
+from harness.contract.fields import Text, Within, build
 from harness.contract.files import PathLike, as_read_back, read_json, safe_join, write_atomically
 from harness.contract.grid import cut_grid, make_grid
 from harness.contract.images import IMAGE_SUFFIXES, encode_png, read_any_image
 from harness.contract.progress import Progress
 from harness.contract.requests import Protocol, Request, RequestSet, prompt_item
-from harness.contract.samples import Entry, Form, SampleSet
+from harness.contract.samples import Form, IndexEntry, SampleSet
 
 _BATCH = 32
 _PLACES = {"item": r"(?P<item>[^/]+)", "index": r"(?P<index>\d+)", "repeat": r"(?P<repeat>\d+)"}
@@ -36,16 +36,24 @@ _PLACES = {"item": r"(?P<item>[^/]+)", "index": r"(?P<index>\d+)", "repeat": r"(
 class Layout:
     """Where the images of a prompt suite are in a folder."""
 
-    images: str
+    images: Text
     """Path of an image, by `str.format` from item, index (of the prompt, from 0) and repeat. Numbers of any width are
     read, and any kind of image file."""
-    metadata: str | None = None
+    metadata: Text | None = None
     """Path of a file with one JSON object per prompt, `prompt` among its fields: then the folder itself says what was
     asked for. None: the request set says it."""
-    grid: int = 1
+    grid: Annotated[int, Within(1, 5)] = 1
     """Images along a side of a picture: 2 for a 2x2 grid of a prompt's first four."""
-    repeats: int | None = None
+    repeats: Annotated[int, Within(1)] | None = None
     """Images of a prompt that count, from 0; those beyond are strays. None: all."""
+
+    def __post_init__(self) -> None:
+        try:
+            self.pattern.fullmatch(self.path("item", 0, 0))  # both raise on a place that does not exist
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"images is {self.images!r}, which cannot be filled in ({error}); use {{item}}, {{index}}, {{repeat}}"
+            ) from error
 
     def path(self, item: str, index: int, repeat: int) -> str:
         """Where one image, or the grid of a prompt, is."""
@@ -65,30 +73,23 @@ class Layout:
         Raises:
             UserError: a field is missing, unknown or wrong.
         """
-        fields = Fields(row, where)
-        layout = cls(
-            images=fields.text("images"),
-            metadata=fields.text("metadata", None),
-            grid=fields.integer("grid", low=1, high=5, default=1),
-            repeats=fields.integer("repeats", low=1, default=None),
-        )
-        fields.done()
-        try:
-            layout.pattern.fullmatch(layout.path("item", 0, 0))  # both raise on a place that does not exist
-        except (KeyError, IndexError, ValueError) as error:
-            raise fields.fail(
-                f"'images' cannot be filled in ({error}); use {{item}}, {{index}}, {{repeat}}."
-            ) from error
-        return layout
+        return build(cls, row, where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
     """What a folder's images answer, for a benchmark whose folders say it themselves."""
 
-    benchmark: str
-    version: int
+    benchmark: Text
+    version: Annotated[int, Within(0)]
     protocol: Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LayoutFile(Suite):
+    """What a plan hands to `adopt --layout FILE`."""
+
+    layout: Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +150,7 @@ def sample_set_from_layout(
         Path(out_dir),
         form=form,
         image_size=side,
-        entries=[Entry(request.id, request.path, "") for request in answered],
+        entries=[IndexEntry(request.id, request.path, "") for request in answered],
         batches=_batches(pictures, layout, side),
         requests=answered,
         generator=as_read_back(generator, "generator"),
@@ -307,15 +308,8 @@ def _grid_of(pictures: Mapping[int, np.ndarray], grid: int) -> np.ndarray:
 
 def read_layout(path: PathLike) -> tuple[Layout, Suite]:
     """Read what a plan hands to `adopt --layout FILE`: the layout, and the benchmark the folder is for."""
-    fields = Fields(read_json(path), str(path))
-    layout = Layout.from_mapping(fields.mapping("layout"), f"{path}, layout")
-    suite = Suite(
-        benchmark=fields.text("benchmark"),
-        version=fields.integer("version", low=0),
-        protocol=Protocol(**fields.mapping("protocol")),
-    )
-    fields.done()
-    return layout, suite
+    row = build(_LayoutFile, read_json(path), str(path))
+    return row.layout, Suite(benchmark=row.benchmark, version=row.version, protocol=row.protocol)
 
 
 def _requests_by_item(requests: RequestSet) -> dict[str, list[Request]]:

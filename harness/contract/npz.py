@@ -7,10 +7,11 @@ opened, and a batch is all that is ever held.
 
 from __future__ import annotations
 
-import ast
 import errno
+import io
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +26,16 @@ import numpy as np
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from harness.contract.files import PathLike, write_atomically
 
-_MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 1 << 16
+# Version 3 has the layout of version 2; its text is UTF-8 instead of Latin-1, which only field names make use of, and
+# arrays with fields are refused.
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
+# What NumPy raises for a header that is none, depending on what is wrong.
+_WRONG_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 _CHUNK_BYTES = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal arrays give equal archives
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -214,8 +223,9 @@ def open_npz_member(path: PathLike, name: str = "arr_0", *, error: type[UserErro
         with _explained(path, error):
             archive = stack.enter_context(zipfile.ZipFile(path))
             info = _find(archive, name, path, error)
+            shape, dtype, header_bytes = _read_header(archive, info, path, error)
             stream = stack.enter_context(archive.open(info))
-            shape, dtype, header_bytes = _read_header(stream, info, path, error)
+            _read_exactly(stream, header_bytes)
             offset = _data_offset(path, info, header_bytes)
         yield NpzMember(
             path=path, name=name, shape=shape, dtype=dtype, data_offset=offset, _stream=stream, _error=error
@@ -244,45 +254,37 @@ def _find(archive: zipfile.ZipFile, name: str, path: Path, error: type[UserError
 
 
 def _read_header(
-    stream: IO[bytes], info: zipfile.ZipInfo, path: Path, error: type[UserError]
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, error: type[UserError]
 ) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Parse the .npy header by hand: NumPy's own parser reads whatever length the file claims, and has no v3 entry."""
+    """Shape, dtype, and bytes of the .npy header of a member, by NumPy's own reader.
+
+    It gets the first bytes only: it would read, and unpack, whatever length the header claims to have.
+    """
     where = f"{path}: {info.filename}"
-    prefix = _read_exactly(stream, 8)
-    if prefix[:6] != _MAGIC or prefix[6] not in (1, 2, 3):
-        raise error(f"{where} is not a NumPy array; save it with np.savez.")
-    length_format = "<H" if prefix[6] == 1 else "<I"
-    (length,) = struct.unpack(length_format, _read_exactly(stream, struct.calcsize(length_format)))
-    if length > _MAX_HEADER_BYTES:
-        raise error(f"{where} claims a header of {length} bytes; the file is damaged, write it again.")
-    text = _read_exactly(stream, length).decode("latin1" if prefix[6] < 3 else "utf-8", errors="replace")
-    shape, dtype, fortran_order = _parse_header(text, where, error)
-    if fortran_order and len(shape) > 1:
-        raise error(f"{where} is in Fortran order; save np.ascontiguousarray(array).")
-    header_bytes = 8 + struct.calcsize(length_format) + length
-    claimed = math.prod(shape) * dtype.itemsize
-    if header_bytes + claimed != info.file_size:
-        raise error(
-            f"{where} claims {shape} {dtype}, which is {claimed} bytes, but holds {info.file_size - header_bytes}; "
-            "the file is damaged or cut short, write it again."
-        )
-    return shape, dtype, header_bytes
-
-
-def _parse_header(text: str, where: str, error: type[UserError]) -> tuple[tuple[int, ...], np.dtype, bool]:
+    with archive.open(info) as member:
+        head = io.BytesIO(member.read(_MAX_HEADER_BYTES))
     try:
-        header = ast.literal_eval(text.strip())
-        shape, descr, fortran_order = header["shape"], header["descr"], header["fortran_order"]
-        dtype = np.dtype(cast(str, descr))
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as reason:
+        version = np.lib.format.read_magic(head)
+        if version not in _HEADER_READERS:
+            raise ValueError(f"version {version} of NumPy's format is not known")
+        shape, fortran_order, dtype = _HEADER_READERS[version](head, max_header_size=_MAX_HEADER_BYTES)
+    except _WRONG_HEADER as reason:
         raise error(f"{where} has an unreadable header ({reason}); save it with np.savez.") from reason
     if dtype.hasobject:
         raise error(f"{where} holds Python objects (a pickle), which are never loaded; save a plain uint8 array.")
-    if not isinstance(descr, str):
+    if dtype.names is not None or dtype.subdtype is not None:
         raise error(f"{where} is a structured array; save a plain array.")
-    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+    if not all(type(size) is int and size >= 0 for size in shape):
         raise error(f"{where} has the shape {shape!r}, which is none; save it with np.savez.")
-    return shape, dtype, bool(fortran_order)
+    if fortran_order and len(shape) > 1:
+        raise error(f"{where} is in Fortran order; save np.ascontiguousarray(array).")
+    claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - head.tell()
+    if claimed != held:
+        raise error(
+            f"{where} claims {shape} {dtype}, which is {claimed} bytes, but holds {held}; "
+            "the file is damaged or cut short, write it again."
+        )
+    return shape, dtype, head.tell()
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo, header_bytes: int) -> int | None:

@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
-from harness.contract.fields import Fields
-from harness.contract.files import PathLike, finite, read_json, read_json_lines, write_json, write_json_lines
+from harness.contract.fields import Digest, Text, Within, build
+from harness.contract.files import PathLike, finite, read_head, read_json_lines, write_json, write_json_lines
 
 FORMAT = "score-record"
 SCHEMA_VERSION = 1
@@ -27,19 +27,19 @@ ITEMS_FILE = "items.jsonl"
 class Metric:
     """One number of a benchmark."""
 
-    name: str
+    name: Text
     """Short and lower case, as in benchmark.yaml: "gfid"."""
     value: float | None
     """None when it is not a finite number; a note of the record then says why."""
     higher_is_better: bool
-    n: int
+    n: Annotated[int, Within(0)]
     """How many items went into it."""
     unit: str = ""
-    category: str | None = None
+    category: Text | None = None
     """The part of the benchmark it belongs to, e.g. "counting"; None for the whole."""
     interval: tuple[float, float] | None = None
     """95 % confidence interval, where one is known."""
-    label: str | None = None
+    label: Text | None = None
     """How to print the name, e.g. "gFID"."""
 
     def to_row(self) -> dict[str, Any]:
@@ -60,20 +60,28 @@ class Metric:
 class Unscored:
     """An item that could not be scored. It is neither a zero nor an absence: the record lists it."""
 
-    id: str
+    id: Text
     """Of the request, or of the question."""
-    reason_class: str
+    reason_class: Text
     """One word to count by: "timeout", "unreadable-answer"."""
-    reason: str
+    reason: Text
     """One sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Items:
+    """What `score.json` says of `items.jsonl`."""
+
+    count: Annotated[int, Within(0)]
+    sha256: Digest
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRecord:
     """The result of one scorer on one sample set."""
 
-    benchmark: str
-    benchmark_version: int
+    benchmark: Text
+    benchmark_version: Annotated[int, Within(0)]
     metrics: Sequence[Metric]
     digests: Mapping[str, str] = field(default_factory=dict)
     """Every digest that went in: "samples", "requests", "asset:<name>", ..."""
@@ -95,7 +103,7 @@ class ScoreRecord:
         for metric in self.metrics:
             key = (metric.name, metric.category)
             if key in seen:
-                raise ValueError(f"the metric {metric.name!r} (category {metric.category}) stands twice in the record")
+                raise ValueError(f"the metric {metric.name!r} (category {metric.category}) stands twice; give it once")
             seen.add(key)
 
     def metric(self, name: str, category: str | None = None) -> Metric:
@@ -126,7 +134,7 @@ class ScoreRecord:
             "options": finite(self.options),
             "protocol": finite(self.protocol),
             "notes": [*self.notes, *(note for note in notes if note not in self.notes)],
-            "items": {"count": count, "sha256": sha256_file(folder / ITEMS_FILE)},
+            "items": vars(_Items(count=count, sha256=sha256_file(folder / ITEMS_FILE))),
         }
         write_json(folder / SCORE_FILE, row)
 
@@ -140,11 +148,9 @@ class ScoreRecord:
         path = Path(folder) / SCORE_FILE
         if not path.is_file():
             raise UserError(f"{path}: is missing, so the scorer did not finish; run the same command again.")
-        fields = Fields(read_json(path), str(path))
-        fields.format(FORMAT, SCHEMA_VERSION)
-        record = _read_record(fields)
-        items = Fields(fields.mapping("items"), f"{path}, items")
-        fields.done()
+        row = read_head(path, FORMAT, SCHEMA_VERSION)
+        items = build(_Items, row.pop("items", None), str(path), path="items")
+        record = build(cls, row, str(path))
         _check_items(Path(folder) / ITEMS_FILE, items)
         return record
 
@@ -169,62 +175,10 @@ def _without_nan(metrics: Sequence[Metric]) -> tuple[list[Metric], list[str]]:
     return clean, notes
 
 
-def _read_record(fields: Fields) -> ScoreRecord:
-    where = fields.where
-    metrics = [_read_metric(Fields(row, f"{where}, metric {i}")) for i, row in enumerate(fields.array("metrics"))]
-    unscored = [_read_unscored(Fields(row, f"{where}, unscored {i}")) for i, row in enumerate(fields.array("unscored"))]
-    digests, timings_s, notes = fields.mapping("digests"), fields.mapping("timings_s"), fields.array("notes")
-    if not all(isinstance(value, str) for value in [*digests.values(), *notes]):
-        raise fields.fail("'digests' and 'notes' hold text only; run the scorer again.")
-    if not all(isinstance(value, int | float) for value in timings_s.values()):
-        raise fields.fail("'timings_s' holds numbers only; run the scorer again.")
-    try:
-        return ScoreRecord(
-            benchmark=fields.text("benchmark"),
-            benchmark_version=fields.integer("benchmark_version", low=0),
-            metrics=metrics,
-            digests=digests,
-            environment=fields.mapping("environment"),
-            timings_s=timings_s,
-            unscored=unscored,
-            options=fields.mapping("options"),
-            protocol=fields.mapping("protocol", {}),
-            notes=notes,
-        )
-    except ValueError as reason:
-        raise fields.fail(f"{reason}; run the scorer again.") from reason
-
-
-def _read_metric(fields: Fields) -> Metric:
-    interval = fields.array("interval", None)
-    if interval is not None and (len(interval) != 2 or not all(isinstance(end, int | float) for end in interval)):
-        raise fields.fail(f"'interval' is {interval!r}, not two numbers.")
-    metric = Metric(
-        name=fields.text("name"),
-        value=fields.number("value", None),
-        higher_is_better=fields.flag("higher_is_better"),
-        n=fields.integer("n", low=0),
-        unit=fields.text("unit", ""),
-        category=fields.text("category", None),
-        interval=None if interval is None else (float(interval[0]), float(interval[1])),
-        label=fields.text("label", None),
-    )
-    fields.done()
-    return metric
-
-
-def _read_unscored(fields: Fields) -> Unscored:
-    item = Unscored(id=fields.text("id"), reason_class=fields.text("reason_class"), reason=fields.text("reason"))
-    fields.done()
-    return item
-
-
-def _check_items(path: Path, fields: Fields) -> None:
-    count, digest = fields.integer("count", low=0), fields.digest("sha256")
-    fields.done()
+def _check_items(path: Path, items: _Items) -> None:
     if not path.is_file():
         raise UserError(f"{path}: is missing; copy the whole folder again, or run the scorer again.")
-    if sha256_file(path) != digest or sum(1 for _ in read_json_lines(path)) != count:
+    if sha256_file(path) != items.sha256 or sum(1 for _ in read_json_lines(path)) != items.count:
         raise UserError(
             f"{path}: is not the file that {SCORE_FILE} vouches for; copy the whole folder again, or score again."
         )

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from harness.contract.digest import canonical_json
 from harness.contract.errors import UserError
-from harness.contract.fields import Fields
+from harness.contract.fields import Digest, Text, Within, build, field_types
 from harness.contract.files import (
     PathLike,
     finite,
-    read_json,
+    read_head,
     read_json_lines,
     relative_path_problem,
     write_json,
@@ -37,27 +37,28 @@ MAX_IMAGE_SIZE = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a benchmark wants its images drawn. A generator honours every field, or says that it cannot."""
+    """How a benchmark wants its images drawn. A generator honours every field, or says that it cannot.
 
-    image_size: int
-    """Side of the square images, in pixels."""
-    cfg_scale: float = 1.0
-    """Classifier-free guidance; 1 is none."""
-    cfg_interval: float = -1.0
-    """Guide only while the position of the token is at most this; -1 guides all of them."""
-    temperature: float = 1.0
-    """The logits are divided by it."""
-    top_k: int = 0
-    """Keep the k likeliest tokens; 0 keeps all."""
-    top_p: float = 1.0
-    """Keep the smallest set of tokens with at least this probability; 1 keeps all."""
+    The one list of these fields: files, tables and command lines take names, defaults and help from here.
+    """
+
+    image_size: int = field(metadata={"help": "Side of the square images, in pixels."})
+    cfg_scale: float = field(default=1.0, metadata={"help": "Classifier-free guidance; 1 is none."})
+    cfg_interval: float = field(
+        default=-1.0,
+        metadata={"help": "Guide only while the position of the token is at most this; -1 guides all of them."},
+    )
+    temperature: float = field(default=1.0, metadata={"help": "The logits are divided by it."})
+    top_k: int = field(default=0, metadata={"help": "Keep the k likeliest tokens; 0 keeps all."})
+    top_p: float = field(
+        default=1.0, metadata={"help": "Keep the smallest set of tokens with at least this probability; 1 keeps all."}
+    )
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "top_k"):
-            object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
-        for name in ("cfg_scale", "cfg_interval", "temperature", "top_p"):
+        for name, kind in field_types(Protocol).items():
             # 1 and 1.0 are the same protocol and must have the same digest.
-            object.__setattr__(self, name, _finite_number(name, getattr(self, name)))
+            read = _whole_number if kind is int else _finite_number
+            object.__setattr__(self, name, read(name, getattr(self, name)))
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
             raise UserError(f"protocol: image_size {self.image_size} is not within 1..{MAX_IMAGE_SIZE}.")
         if self.temperature <= 0:
@@ -93,6 +94,17 @@ class Request:
         """The request as one line of `requests.jsonl`; the absent one of label and prompt is left out."""
         condition = {"label": self.label} if self.prompt is None else {"prompt": self.prompt}
         return {"id": self.id, **condition, "seed": self.seed, "path": self.path, "meta": dict(self.meta)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    """The contents of `requests.json`, after format and schema_version."""
+
+    benchmark: Text
+    version: Annotated[int, Within(0)]
+    protocol: Protocol
+    count: Annotated[int, Within(1)]
+    digest: Digest
 
 
 class RequestSet:
@@ -157,16 +169,14 @@ class RequestSet:
         """Write both files into `folder`; the head goes last, so it never stands beside half a list."""
         folder = Path(folder)
         write_json_lines(folder / LINES_FILE, (request.to_row() for request in self.requests))
-        head = {
-            "format": FORMAT,
-            "schema_version": SCHEMA_VERSION,
-            "benchmark": self.benchmark,
-            "version": self.version,
-            "protocol": asdict(self.protocol),
-            "count": len(self),
-            "digest": self.digest,
-        }
-        write_json(folder / HEAD_FILE, head)
+        head = _Head(
+            benchmark=self.benchmark,
+            version=self.version,
+            protocol=self.protocol,
+            count=len(self),
+            digest=self.digest,
+        )
+        write_json(folder / HEAD_FILE, {"format": FORMAT, "schema_version": SCHEMA_VERSION, **asdict(head)})
 
     @classmethod
     def read(cls, folder: PathLike, *, error: type[UserError] = UserError) -> RequestSet:
@@ -178,26 +188,21 @@ class RequestSet:
         head_path, lines_path = Path(folder) / HEAD_FILE, Path(folder) / LINES_FILE
         if not head_path.is_file():
             raise error(f"{head_path}: is missing, so this is no request set; give the folder that holds it.")
-        head = Fields(read_json(head_path, error=error), str(head_path), error)
-        head.format(FORMAT, SCHEMA_VERSION)
-        benchmark, version = head.text("benchmark"), head.integer("version", low=0)
-        count, digest = head.integer("count", low=1), head.digest("digest")
-        protocol = _read_protocol(head.mapping("protocol"), head_path, error)
-        head.done()
+        head = build(_Head, read_head(head_path, FORMAT, SCHEMA_VERSION, error=error), str(head_path), error=error)
         requests = [
-            _read_request(Fields(row, f"{lines_path}, line {number}", error))
+            _read_request(row, f"{lines_path}, line {number}", error)
             for number, row in read_json_lines(lines_path, error=error)
         ]
-        if len(requests) != count:
+        if len(requests) != head.count:
             raise error(
-                f"{lines_path}: holds {len(requests)} requests where {head_path.name} says {count}; "
+                f"{lines_path}: holds {len(requests)} requests where {head_path.name} says {head.count}; "
                 "copy the whole folder again, or write the request set again."
             )
         try:
-            request_set = cls(benchmark=benchmark, version=version, protocol=protocol, requests=requests)
+            request_set = cls(benchmark=head.benchmark, version=head.version, protocol=head.protocol, requests=requests)
         except UserError as reason:
             raise error(f"{lines_path}: {reason}") from reason
-        if request_set.digest != digest:
+        if request_set.digest != head.digest:
             raise error(
                 f"{lines_path}: does not have the digest in {head_path.name} (one of the two was edited); "
                 "write the request set again with RequestSet.write."
@@ -221,36 +226,11 @@ def _finite_number(name: str, value: Any) -> float:
     return number
 
 
-def _read_protocol(row: dict[str, Any], path: Path, error: type[UserError]) -> Protocol:
-    fields = Fields(row, f"{path}, protocol", error)
-    try:
-        protocol = Protocol(
-            image_size=fields.integer("image_size", low=1, high=MAX_IMAGE_SIZE + 1),
-            cfg_scale=fields.number("cfg_scale", 1.0),
-            cfg_interval=fields.number("cfg_interval", -1.0),
-            temperature=fields.number("temperature", 1.0),
-            top_k=fields.integer("top_k", low=0, default=0),
-            top_p=fields.number("top_p", 1.0),
-        )
-    except UserError as reason:
-        raise reason if isinstance(reason, error) else error(f"{path}: {reason}") from None
-    fields.done()
-    return protocol
-
-
-def _read_request(fields: Fields) -> Request:
-    request = Request(
-        id=fields.text("id"),
-        seed=fields.integer("seed", low=0, high=NUM_SEEDS),
-        path=fields.text("path"),
-        label=fields.integer("label", low=0, high=NUM_LABELS, default=None),
-        prompt=fields.text("prompt", None, empty=True),  # "": a caption that is missing in a published list
-        meta=fields.mapping("meta", {}),
-    )
-    fields.done()
+def _read_request(row: Mapping[str, Any], where: str, error: type[UserError]) -> Request:
+    request = build(Request, row, where, error=error)
     problem = _request_problem(request)
     if problem:
-        raise fields.fail(problem)
+        raise error(f"{where}: {problem}")
     return request
 
 

@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 
 from harness.contract.digest import digest_pixels, digest_sequence, sha256_file
 from harness.contract.errors import BadSamples
-from harness.contract.fields import Fields
-from harness.contract.files import PathLike, read_json, read_json_lines, relative_path_problem, safe_join
+from harness.contract.fields import Digest, Text, Within, build
+from harness.contract.files import PathLike, read_head, read_json_lines, relative_path_problem, safe_join
 from harness.contract.images import read_png
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
@@ -31,10 +31,10 @@ MANIFEST_FILE = "samples.json"
 INDEX_FILE = "index.jsonl"
 NPZ_FILE = "samples.npz"
 IMAGES_DIR = "images"
-FORMS = ("npz", "png")
 Form = Literal["npz", "png"]
+FORMS: tuple[Form, ...] = get_args(Form)
 Kind = Literal["generated", "reconstructions"]
-KINDS: tuple[Kind, ...] = ("generated", "reconstructions")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 """What the `kind` of a sample set's generator may say that readers go by."""
 
 _BATCH = 32
@@ -43,15 +43,15 @@ _AGAIN = "copy the whole folder again, or draw the samples again"
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """One image of a sample set, as a line of `index.jsonl`. The same line serves both forms."""
 
-    id: str
-    path: str
+    id: Text
+    path: Text
     """Where the image is in the PNG form, below `images/`."""
-    sha256: str
-    """`digest_pixels` of the image."""
-    label: int | None = None
+    sha256: Digest
+    """`digest_pixels` of the image; "" before the pixels are there."""
+    label: Annotated[int, Within(0, NUM_LABELS)] | None = None
 
     def to_row(self) -> dict[str, Any]:
         """The line of `index.jsonl`."""
@@ -64,12 +64,12 @@ class Manifest:
     """The contents of `samples.json`."""
 
     form: Form
-    count: int
-    image_size: int
-    digest: str
+    count: Annotated[int, Within(1)]
+    image_size: Annotated[int, Within(1, MAX_IMAGE_SIZE + 1)]
+    digest: Digest
     """`digest_sequence` of the pixel hashes in order: the same for both forms."""
-    index_sha256: str
-    request_digest: str | None
+    index_sha256: Digest
+    request_digest: Digest | None = None
     """Of the request set the images answer; None for images whose requests are not known."""
     generator: Mapping[str, Any]
     """Who drew them, and with which options."""
@@ -82,7 +82,7 @@ class Manifest:
 class SampleSet:
     """A finished sample set. Get one from `SampleSet.open`, `SampleSetWriter.finish`, or the functions that adopt."""
 
-    def __init__(self, folder: Path, manifest: Manifest, entries: Sequence[Entry]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, entries: Sequence[IndexEntry]) -> None:
         self.folder = folder
         self.manifest = manifest
         self.entries = entries
@@ -340,24 +340,13 @@ def _read_manifest(folder: Path) -> Manifest:
             f"{path}: is missing, so this is no sample set; for your own NPZ or image folder run "
             f"python -m harness.contract adopt {folder} OUT"
         )
-    fields = Fields(read_json(path, error=BadSamples), str(path), BadSamples)
-    fields.format(FORMAT, SCHEMA_VERSION)
-    manifest = Manifest(
-        form=fields.choice("form", FORMS),
-        count=fields.integer("count", low=1),
-        image_size=fields.integer("image_size", low=1, high=MAX_IMAGE_SIZE + 1),
-        digest=fields.digest("digest"),
-        index_sha256=fields.digest("index_sha256"),
-        request_digest=fields.digest("request_digest", None),
-        generator=fields.mapping("generator"),
-    )
-    fields.done()
-    return manifest
+    head = read_head(path, FORMAT, SCHEMA_VERSION, error=BadSamples)
+    return build(Manifest, head, str(path), error=BadSamples)
 
 
-def _read_index(folder: Path, manifest: Manifest) -> list[Entry]:
+def _read_index(folder: Path, manifest: Manifest) -> list[IndexEntry]:
     path = folder / INDEX_FILE
-    entries = [_read_entry(Fields(row, f"{path}, line {number}", BadSamples)) for number, row in _lines(path)]
+    entries = [_read_entry(row, f"{path}, line {number}") for number, row in _lines(path)]
     if len(entries) != manifest.count:
         raise BadSamples(f"{path}: lists {len(entries)} images where {MANIFEST_FILE} says {manifest.count}; {_AGAIN}.")
     check_distinct(entries, path)
@@ -377,21 +366,15 @@ def _lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
     return read_json_lines(path, error=BadSamples)
 
 
-def _read_entry(fields: Fields) -> Entry:
-    entry = Entry(
-        id=fields.text("id"),
-        path=fields.text("path"),
-        sha256=fields.digest("sha256"),
-        label=cast("int | None", fields.integer("label", low=0, high=NUM_LABELS, default=None)),
-    )
-    fields.done()
+def _read_entry(row: Mapping[str, Any], where: str) -> IndexEntry:
+    entry = build(IndexEntry, row, where, error=BadSamples)
     problem = relative_path_problem(entry.path)
     if problem:
-        raise fields.fail(f"the path {entry.path!r} {problem}.")
+        raise BadSamples(f"{where}: the path {entry.path!r} {problem}.")
     return entry
 
 
-def check_distinct(entries: Sequence[Entry], where: Path) -> None:
+def check_distinct(entries: Sequence[IndexEntry], where: Path) -> None:
     """Refuse ids or paths that stand twice."""
     for name in ("id", "path"):
         seen: set[str] = set()

@@ -11,21 +11,21 @@ Several processes may write different shards of one folder, each with a writer o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from harness.contract.assemble import WORK_DIR, assemble, claim, drop_work
+from harness.contract.assemble import CLAIM_FILE, WORK_DIR, assemble, claim, drop_work
 from harness.contract.digest import canonical_json
 from harness.contract.errors import BadSamples, UserError
-from harness.contract.fields import Fields
+from harness.contract.fields import Within, build
 from harness.contract.files import PathLike, as_read_back, explain_disk_errors
 from harness.contract.npz import NpzStreamWriter, open_npz_member
 from harness.contract.progress import Progress
 from harness.contract.requests import Request, RequestSet
-from harness.contract.samples import FORMS, MANIFEST_FILE, Entry, Form, SampleSet
+from harness.contract.samples import FORMS, MANIFEST_FILE, Form, IndexEntry, SampleSet
 
 _SHARD_BYTES = 64 << 20
 _MAX_SHARD_IMAGES = 256
@@ -43,6 +43,13 @@ class Shard:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """How a set is cut into shards; a folder keeps what its first run chose."""
+
+    shard_size: Annotated[int, Within(1)]
 
 
 class SampleSetWriter:
@@ -147,7 +154,7 @@ class SampleSetWriter:
             self.out_dir,
             form=self.form,
             image_size=self.image_size,
-            entries=[Entry(request.id, request.path, "", request.label) for request in self.request_set],
+            entries=[IndexEntry(request.id, request.path, "", request.label) for request in self.request_set],
             batches=self._batches(),
             requests=self.request_set,
             generator=self.generator,
@@ -180,8 +187,10 @@ class SampleSetWriter:
     def _claim(self, shard_size: int) -> int:
         """Claim the work folder and return the shard size in force there."""
         owner = {"request_digest": self.request_set.digest, "generator": self.generator}
-        settings = claim(self.out_dir, owner, {"shard_size": shard_size}, "of this request set and this generator")
-        return Fields(settings, str(self._work / "work.json")).integer("shard_size", low=1)
+        settings = claim(
+            self.out_dir, owner, asdict(_Settings(shard_size=shard_size)), "of this request set and this generator"
+        )
+        return build(_Settings, settings, str(self._work / CLAIM_FILE), path="settings").shard_size
 
     def _default_shard_size(self) -> int:
         return max(1, min(_MAX_SHARD_IMAGES, _SHARD_BYTES // (self.image_size**2 * 3)))

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.lapack import dsygst
 
 from harness.metrics.cores import usable_cores
 
@@ -166,6 +165,8 @@ def frechet_distances(
 
 def root_trace(covariance_a: Array, covariance_b: Array) -> float:
     """tr (S_a S_b)^(1/2) of two covariances (D, D)."""
+    from scipy.linalg.lapack import dsygst
+
     factor_b = _cholesky(covariance_b)
     if factor_b is None:
         factor_b = _factor(covariance_b)

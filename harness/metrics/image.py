@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import uniform_filter
 
 Array = npt.NDArray[Any]
 
@@ -46,6 +45,8 @@ def ssim(images_01: Array, recon_01: Array, *, window: int = 7, k1: float = 0.01
 
 def _ssim_of_one(x: Array, y: Array, window: int, c1: float, c2: float) -> float:
     """(C, H, W) twice -> SSIM. One image at a time keeps the five filtered copies small."""
+    from scipy.ndimage import uniform_filter
+
     filtered = [uniform_filter(plane, size=(1, window, window)) for plane in (x, y, x * x, y * y, x * y)]
     border = window // 2
     mean_x, mean_y, xx, yy, xy = (plane[:, border:-border, border:-border] for plane in filtered)

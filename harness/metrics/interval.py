@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student_t
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +67,8 @@ def spread_of(values: Sequence[float]) -> Spread:
     """How much a score varies from seed to seed. Raises ValueError for fewer than two values."""
     if len(values) < 2:
         raise ValueError(f"a spread needs at least 2 scores, got {len(values)}")
+    from scipy.special import stdtrit  # not scipy.stats, which takes most of a second to import
+
     mean, std = float(np.mean(values)), float(np.std(values, ddof=1))
-    margin = float(student_t.ppf(0.975, len(values) - 1)) * std / math.sqrt(len(values))
+    margin = float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values))
     return Spread(mean=mean, std=std, n=len(values), interval=(mean - margin, mean + margin))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.catalog.benchmarks import Benchmark, Catalog, ScorerSpec, StageSpec
+from harness.catalog.benchmarks import Benchmark, Catalog, FeatureStage, ScorerSpec
 from harness.contract.errors import UserError
 from harness.contract.requests import Protocol
 from harness.planning.steps import (
@@ -92,7 +92,7 @@ def scorer_environment(benchmark: Benchmark) -> Environment:
         build_arguments=() if scorer.image else _build_arguments(owner, scorer),
         lock=None if scorer.lock is None else f"{folder}/{scorer.lock}",
         python=scorer.python,
-        code=(folder, *scorer.shares, *SCORER_CODE),
+        code=(folder, *SCORER_CODE),
         keyed=True,
     )
 
@@ -121,12 +121,7 @@ def _check_options(options: Mapping[str, Mapping[str, Any]], benchmarks: Sequenc
     for name, values in options.items():
         if name not in known:
             raise UserError(f"--set {name}.*: '{name}' is not part of this run ({', '.join(known)}).")
-        unknown = set(values) - set(known[name].options)
-        if unknown:
-            raise UserError(
-                f"--set {name}.{sorted(unknown)[0]}: {name} has no such option; "
-                f"it has: {', '.join(known[name].options) or 'none'}."
-            )
+        known[name].read_options(values)
 
 
 def _refuse_unused(spec: RunSpec) -> None:
@@ -158,13 +153,14 @@ def _drawing(benchmark: Benchmark, spec: RunSpec) -> tuple[list[Step], Source]:
 
 def _requests_step(benchmark: Benchmark, spec: RunSpec) -> Step:
     """What to draw. `requests.kind: script` runs the benchmark's own script, which reads the same specification."""
-    options = spec.options.get(benchmark.id, {})
+    options = benchmark.read_options(spec.options.get(benchmark.id, {})).as_mapping()
+    wanted = dict(benchmark.requests)
     document = {
         "benchmark": benchmark.id,
         "version": benchmark.version,
         "protocol": dataclasses.asdict(benchmark.protocol),
-        # An option of both, such as how many prompts of a pool: the scorer must find what was asked for.
-        "requests": {name: options.get(name, value) for name, value in benchmark.requests.items()},
+        # Options of both, such as how many prompts of a pool: the scorer must find what was asked for.
+        "requests": {name: options[name] for name in wanted.pop("options", ())} | wanted,
         "limit": spec.limit,
         "run_seed": spec.run_seed,
     }
@@ -202,7 +198,7 @@ def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> Protocol:
 
 def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, Any]) -> list[Step]:
     """The feature stages of the scorer, if it has any, and the score itself, which is given what they wrote."""
-    options = {**benchmark.options, **changes}
+    options = benchmark.read_options(changes).as_mapping()
     stages = _stage_steps(benchmark, samples, options)
     inputs: dict[str, Source] = {"samples": samples, "options.json": Document(options)}
     inputs |= _asset_inputs(benchmark.assets)
@@ -238,7 +234,7 @@ def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, An
     }
 
 
-def _stage_step(benchmark: Benchmark, stage: StageSpec, samples: Source, options: Mapping[str, Any]) -> Step:
+def _stage_step(benchmark: Benchmark, stage: FeatureStage, samples: Source, options: Mapping[str, Any]) -> Step:
     """Features that depend on less than the score: kept under that, so that the next score finds them."""
     inputs: dict[str, Source] = {"options.json": Document({name: options[name] for name in stage.options})}
     inputs |= _asset_inputs(stage.assets)

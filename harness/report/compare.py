@@ -30,7 +30,7 @@ NOT_MEASURING = {
 """Options that leave the meaning of a metric alone."""
 
 
-class Outcome(Enum):
+class ComparisonResult(Enum):
     """What a row of a score table allows to be said."""
 
     SINGLE = "single"
@@ -43,16 +43,16 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The outcome, who leads (a column index), and why when that is not plain from the numbers."""
+    """The result of a comparison, who leads (a column index), and why when that is not plain from the numbers."""
 
-    outcome: Outcome
+    result: ComparisonResult
     leader: int | None = None
     reason: str = ""
 
     @property
     def winner(self) -> int | None:
         """The column to mark as better: a leader within the interval is none."""
-        return self.leader if self.outcome is Outcome.BETTER else None
+        return self.leader if self.result is ComparisonResult.BETTER else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def metric_rows(records: Sequence[ScoreRecord]) -> list[MetricRow]:
     rows = []
     for name, category in keys:
         cells = tuple(table.get((name, category)) for table in tables)
-        verdict = Verdict(outcome=Outcome.NOT_COMPARABLE, reason=obstacle) if obstacle else judge(cells)
+        verdict = Verdict(result=ComparisonResult.NOT_COMPARABLE, reason=obstacle) if obstacle else judge(cells)
         rows.append(MetricRow(name=name, category=category, cells=cells, verdict=verdict, note=note))
     return rows
 
@@ -114,19 +114,19 @@ def protocol_note(records: Sequence[ScoreRecord]) -> str:
 def judge(cells: Sequence[Metric | None]) -> Verdict:
     """Say which of the models is better on one metric. Intervals are closed; touching ones overlap."""
     if len(cells) < 2:
-        return Verdict(outcome=Outcome.SINGLE)
+        return Verdict(result=ComparisonResult.SINGLE)
     metrics = [cell for cell in cells if cell is not None]
     obstacle = _cells_obstacle(cells, metrics)
     if obstacle:
-        return Verdict(outcome=Outcome.NOT_COMPARABLE, reason=obstacle)
+        return Verdict(result=ComparisonResult.NOT_COMPARABLE, reason=obstacle)
     sign = 1 if metrics[0].higher_is_better else -1
     order = sorted(range(len(metrics)), key=lambda i: -sign * value_of(metrics[i]))
     best, rest = metrics[order[0]], [metrics[i] for i in order[1:]]
     if value_of(best) == value_of(rest[0]):
-        return Verdict(outcome=Outcome.TIE)
+        return Verdict(result=ComparisonResult.TIE)
     if any(_overlap(best, other) for other in rest):
-        return Verdict(outcome=Outcome.WITHIN_INTERVAL, leader=order[0])
-    return Verdict(outcome=Outcome.BETTER, leader=order[0])
+        return Verdict(result=ComparisonResult.WITHIN_INTERVAL, leader=order[0])
+    return Verdict(result=ComparisonResult.BETTER, leader=order[0])
 
 
 def summary(labels: Sequence[str], rows: Sequence[MetricRow]) -> list[str]:
@@ -135,15 +135,15 @@ def summary(labels: Sequence[str], rows: Sequence[MetricRow]) -> list[str]:
     if len(labels) < 2 or not overall:
         return []
     sentences = [_wins(labels, overall)]
-    close = [row for row in overall if row.verdict.outcome is Outcome.WITHIN_INTERVAL]
+    close = [row for row in overall if row.verdict.result is ComparisonResult.WITHIN_INTERVAL]
     if close:
         sentences.append(
             f"On {in_words([row.title for row in close])} the difference lies within the interval, so nobody wins."
         )
-    ties = [row.title for row in overall if row.verdict.outcome is Outcome.TIE]
+    ties = [row.title for row in overall if row.verdict.result is ComparisonResult.TIE]
     if ties:
         sentences.append(f"{in_words(ties)} came out the same.")
-    unclear = [row for row in overall if row.verdict.outcome is Outcome.NOT_COMPARABLE]
+    unclear = [row for row in overall if row.verdict.result is ComparisonResult.NOT_COMPARABLE]
     for reason in dict.fromkeys(row.verdict.reason for row in unclear):
         names = in_words([row.title for row in unclear if row.verdict.reason == reason])
         sentences.append(f"{names} cannot be compared: {reason}.")

@@ -23,7 +23,7 @@ from harness.contract.files import write_atomically
 from harness.contract.progress import format_seconds
 from harness.contract.record import Metric, ScoreRecord
 from harness.report import compare, images, plots
-from harness.report.compare import MetricRow, Outcome, value_of
+from harness.report.compare import ComparisonResult, MetricRow, value_of
 from harness.report.formats import (
     format_count,
     format_interval,
@@ -205,7 +205,7 @@ def _score_row(row: MetricRow, labels: Sequence[str]) -> View:
         "n": format_count(counts.pop()) if len(counts) == 1 else "",
         "cells": cells,
         "verdict": _verdict(row, labels),
-        "decided": row.verdict.outcome is Outcome.BETTER,
+        "decided": row.verdict.result is ComparisonResult.BETTER,
     }
 
 
@@ -221,12 +221,12 @@ def _cell(metric: Metric, text: str) -> View:
 def _verdict(row: MetricRow, labels: Sequence[str]) -> str:
     if row.verdict.winner is not None:
         return labels[row.verdict.winner]
-    return row.verdict.reason or row.verdict.outcome.value
+    return row.verdict.reason or row.verdict.result.value
 
 
 def _footnote(rows: Sequence[MetricRow]) -> str:
     """What bold type rests on: intervals where there are any, and nothing but the values where there are none."""
-    judged = [row for row in rows if row.verdict.outcome in (Outcome.BETTER, Outcome.WITHIN_INTERVAL)]
+    judged = [row for row in rows if row.verdict.result in (ComparisonResult.BETTER, ComparisonResult.WITHIN_INTERVAL)]
     bare = [_name(row) for row in judged if not any(cell and cell.interval for cell in row.cells)]
     if judged and len(bare) == len(judged):
         return "No interval was measured, so a small difference may be chance."

@@ -19,7 +19,7 @@ from harness.contract.errors import UserError
 from harness.contract.progress import format_seconds
 from harness.contract.record import ScoreRecord
 from harness.contract.samples import SampleSet
-from harness.report.declared import labelled, published_by
+from harness.report.declared import published_by
 from harness.report.formats import in_words
 from harness.report.html import Report
 from harness.report.sections import (
@@ -158,7 +158,7 @@ def _scores(record: RunRecord, findings: list[Finding], catalog: Catalog | None)
         label = str(record.generator.get("name") or record.run)
         yield ScoreTable(
             title=benchmark.title if benchmark else finding.score.benchmark,
-            columns=(ScoreColumn(label=label, record=labelled(finding.score, benchmark)),),
+            columns=(ScoreColumn(label=label, record=finding.score),),
             published=published_by(benchmark),
         )
 

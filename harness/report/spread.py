@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.contract.errors import UserError
 from harness.contract.record import Metric, ScoreRecord
 from harness.metrics.interval import Spread, spread_of
-from harness.report.compare import MetricRow, Outcome, metric_rows, value_of
+from harness.report.compare import ComparisonResult, MetricRow, metric_rows, value_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ def spreads(records: Sequence[ScoreRecord]) -> list[MetricSpread]:
 
 
 def _spread(row: MetricRow) -> MetricSpread:
-    if row.verdict.outcome is Outcome.NOT_COMPARABLE:
+    if row.verdict.result is ComparisonResult.NOT_COMPARABLE:
         return MetricSpread(metric=row.any_metric, spread=None, obstacle=row.verdict.reason)
     values = [value_of(cell) for cell in row.cells if cell is not None]
     return MetricSpread(metric=row.any_metric, spread=spread_of(values))

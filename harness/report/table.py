@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harness.contract.progress import format_seconds
 from harness.contract.record import ScoreRecord
-from harness.report.compare import MetricRow, Outcome, metric_rows, value_of
+from harness.report.compare import ComparisonResult, MetricRow, metric_rows, value_of
 from harness.report.formats import format_count, format_interval, format_together, format_value, plural
 from harness.report.sections import ScoreColumn
 from harness.store.run_record import RunRecord, StepResult
@@ -103,11 +103,11 @@ def _values(row: MetricRow) -> list[Text]:
 
 
 def _last_words(row: MetricRow, columns: Sequence[ScoreColumn]) -> Text:
-    if row.verdict.outcome is Outcome.SINGLE:
+    if row.verdict.result is ComparisonResult.SINGLE:
         return Text(format_interval(row.any_metric.interval, like=_values(row)[0].plain))
     if row.verdict.winner is not None:
         return Text(columns[row.verdict.winner].label)
-    return Text(row.verdict.reason or row.verdict.outcome.value, style="dim")
+    return Text(row.verdict.reason or row.verdict.result.value, style="dim")
 
 
 def _count(row: MetricRow) -> str:

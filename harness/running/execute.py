@@ -24,11 +24,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.contract.errors import EXIT_PARTLY_SCORED, UserError
+from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, EXIT_STOPPED, UserError
 from harness.contract.files import read_json, write_json
 from harness.contract.progress import parse_line
 from harness.planning.steps import AssetInput, Document, EmptyFolder, FileInput, OutputOf, Plan, Step
-from harness.running.failures import STOPPED_BY_SIGNAL, Interrupted, StepFailed, explain, failure_code
+from harness.running.failures import Interrupted, StepFailed, explain, failure_code
 from harness.running.outputs import check_output, digest_of
 from harness.running.preview import asset_path, describe, environment_digest_of, input_digests, plan_digest, preview
 from harness.running.setting import Reporter, Setting, Silent
@@ -222,9 +222,9 @@ class _Run:
 
     def _refuse_failure(self, step: Step, work: Work, outcome: Outcome) -> None:
         partly = step.kind == "score" and outcome.exit_code == EXIT_PARTLY_SCORED
-        if not outcome.reason and (outcome.exit_code == 0 or partly):
+        if not outcome.reason and (outcome.exit_code == EXIT_OK or partly):
             return
-        if outcome.reason == "cancelled" or outcome.exit_code == STOPPED_BY_SIGNAL:
+        if outcome.reason == "cancelled" or outcome.exit_code == EXIT_STOPPED:
             self._stop.set()
             raise Interrupted("stopped; run the same command to go on")
         raise StepFailed(explain(step, work.log, outcome), failure_code(outcome))

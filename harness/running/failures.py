@@ -5,24 +5,32 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from harness.contract.errors import EXIT_PARTLY_SCORED, EnvironmentFailure, UserError
+from harness.contract.errors import (
+    EXIT_DEFECT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_PARTLY_SCORED,
+    EXIT_STATUSES,
+    EXIT_STOPPED,
+    EXPLAINED_STATUSES,
+    EnvironmentFailure,
+    UserError,
+)
 from harness.planning.steps import Step
 from harness.runtimes import Outcome
 from harness.store.run_record import RunRecord
 
-STOPPED_BY_SIGNAL = 75
-"""Exit code of a program that saved its state when it was asked to stop; the same command goes on."""
 _TAIL_LINES = 12
 
 
 def exit_code(record: RunRecord) -> int:
-    """Exit code of a command that ran a plan: the first failed step's; 5 when partly scored; 130 when interrupted."""
+    """Exit code of a command that ran a plan: the first failed step's, where it explains itself."""
     if record.status == "interrupted":
-        return 130
+        return EXIT_INTERRUPTED
     failed = [step.exit_code for step in record.steps if step.status == "failed"]
     if failed:
-        return failed[0] if failed[0] in {2, 3, 4, 6} else 1
-    return EXIT_PARTLY_SCORED if record.status == "partly" else 0
+        return failed[0] if failed[0] in EXPLAINED_STATUSES else EXIT_DEFECT
+    return EXIT_PARTLY_SCORED if record.status == "partly" else EXIT_OK
 
 
 def failures(record: RunRecord) -> str:
@@ -51,7 +59,7 @@ class RunFailed(UserError):
 class Interrupted(UserError):
     """The step was asked to stop."""
 
-    exit_code = STOPPED_BY_SIGNAL
+    exit_code = EXIT_STOPPED
 
 
 def explain(step: Step, log: Path, outcome: Outcome) -> str:
@@ -75,16 +83,8 @@ def _ending(step: Step, outcome: Outcome) -> str:
     if code < 0:
         often = ", often for lack of memory" if code == -signal.SIGKILL else ""
         return f"ended with exit code {code} (killed by {signal.Signals(-code).name}{often})"
-    meaning = _MEANINGS.get(code)
-    return f"ended with exit code {code} ({meaning})" if meaning else f"ended with exit code {code}"
-
-
-_MEANINGS = {
-    2: "usage",
-    3: "the samples are not what the benchmark needs",
-    4: "an asset is missing or wrong",
-    6: "the environment failed",
-}
+    meaning = f" ({EXIT_STATUSES[code]})" if code in EXPLAINED_STATUSES else ""
+    return f"ended with exit code {code}{meaning}"
 
 
 def _advice(step: Step, outcome: Outcome) -> str:
@@ -99,4 +99,4 @@ def _advice(step: Step, outcome: Outcome) -> str:
 def failure_code(outcome: Outcome) -> int:
     if outcome.reason or outcome.exit_code in {-signal.SIGKILL, 137}:
         return EnvironmentFailure.exit_code
-    return outcome.exit_code if outcome.exit_code > 0 else 1
+    return outcome.exit_code if outcome.exit_code > 0 else EXIT_DEFECT

@@ -210,7 +210,6 @@ def scratch_variables(scratch: str) -> dict[str, str]:
         "HOME": scratch,
         "XDG_CACHE_HOME": f"{scratch}/cache",
         "MPLCONFIGDIR": f"{scratch}/cache/matplotlib",
-        "NUMBA_CACHE_DIR": f"{scratch}/cache/numba",
         "TORCH_HOME": f"{scratch}/cache/torch",
         "HF_HOME": f"{scratch}/cache/huggingface",
         "HF_HUB_OFFLINE": "1",

@@ -34,9 +34,11 @@ from harness.contract.errors import (
     EXIT_DEFECT,
     EXIT_OK,
     EXIT_PARTLY_SCORED,
+    SCORER_STATUSES,
     EnvironmentFailure,
     MissingAsset,
     UserError,
+    describe_statuses,
 )
 from harness.contract.files import explain_disk_errors, read_json, safe_join, write_json
 from harness.contract.progress import Progress
@@ -115,7 +117,7 @@ AnySamples = TypeVar("AnySamples", bound=Samples)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageJob(Generic[AnySamples]):
+class FeatureJob(Generic[AnySamples]):
     """What a feature stage is given."""
 
     assets: Assets
@@ -140,7 +142,8 @@ class StageJob(Generic[AnySamples]):
         return Progress(total, what)
 
 
-Stage = Callable[[StageJob[Any]], None]
+FeatureFunction = Callable[[FeatureJob[Any]], None]
+"""Computes one feature stage: fills the folder of its job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +157,7 @@ class ScoreJob(Generic[AnySamples]):
     options: Mapping[str, Any]
     features: Path | None = None
     """Finished stages, one folder each."""
-    stages: Mapping[str, Stage] = field(default_factory=dict)
+    stages: Mapping[str, FeatureFunction] = field(default_factory=dict)
     items: list[Mapping[str, Any]] = field(default_factory=list)
     """The scorer appends one object per image or question; they become `items.jsonl`."""
 
@@ -168,7 +171,7 @@ class ScoreJob(Generic[AnySamples]):
             return self.features / name
         folder = self.out / "features" / name
         folder.mkdir(parents=True, exist_ok=True)
-        self.stages[name](StageJob(assets=self.assets, out=folder, options=self.options, given=self.samples))
+        self.stages[name](FeatureJob(assets=self.assets, out=folder, options=self.options, given=self.samples))
         return folder
 
 
@@ -176,7 +179,7 @@ def run_scorer(
     score: Callable[[ScoreJob[AnySamples]], ScoreRecord],
     argv: Sequence[str] | None = None,
     *,
-    stages: Mapping[str, Stage] | None = None,
+    stages: Mapping[str, FeatureFunction] | None = None,
     reads: Callable[[Path], AnySamples] = SampleSet.open,  # type: ignore[assignment]
 ) -> int:
     """Run `score` as the `score` command and return its exit code.
@@ -225,7 +228,7 @@ def _parse_arguments(argv: Sequence[str] | None, stages: Sequence[str]) -> argpa
     parser = argparse.ArgumentParser(
         prog="score",
         description="Score a sample set.",
-        epilog="Exit codes: 0 scored, 1 defect, 2 usage, 3 samples, 4 assets, 5 partly scored, 6 environment.",
+        epilog=describe_statuses(*SCORER_STATUSES),
     )
     parser.add_argument("--samples", type=Path, metavar="DIR", help="the sample set")
     parser.add_argument("--assets", type=Path, required=True, metavar="DIR", help="one folder per asset")
@@ -251,7 +254,7 @@ def _read_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _open_job(
-    arguments: argparse.Namespace, stages: Mapping[str, Stage], reads: Callable[[Path], AnySamples]
+    arguments: argparse.Namespace, stages: Mapping[str, FeatureFunction], reads: Callable[[Path], AnySamples]
 ) -> ScoreJob[AnySamples]:
     options, samples = _read_options(arguments), reads(arguments.samples)
     with explain_disk_errors(arguments.out):
@@ -267,14 +270,14 @@ def _open_job(
     )
 
 
-def _run_stage(arguments: argparse.Namespace, stage: Stage, reads: Callable[[Path], AnySamples]) -> int:
+def _run_stage(arguments: argparse.Namespace, stage: FeatureFunction, reads: Callable[[Path], AnySamples]) -> int:
     """One stage alone: its files, and last `features.json`, which says that they are complete and what made them."""
     started = time.monotonic()
     options = _read_options(arguments)
     given = None if arguments.samples is None else reads(arguments.samples)
     with explain_disk_errors(arguments.out):
         arguments.out.mkdir(parents=True, exist_ok=True)
-        stage(StageJob(assets=Assets(arguments.assets), out=arguments.out, options=options, given=given))
+        stage(FeatureJob(assets=Assets(arguments.assets), out=arguments.out, options=options, given=given))
         seconds = round(time.monotonic() - started, 3)
         environment = {"device": _device(), **describe_environment()}
         row = {"stage": arguments.stage, "options": options, "seconds": seconds, "environment": environment}

@@ -7,27 +7,16 @@ set is made or opened.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal, get_args
 
 import numpy as np
 
 from harness.contract.digest import digest_pixels
-from harness.contract.errors import BadSamples, UserError
+from harness.contract.errors import BadSamples
+from harness.contract.interface import Duplicates
 from harness.contract.samples import SampleSet
-
-Duplicates = Literal["refuse", "allow"]
-"""The value of the scorers' option `duplicates`."""
 
 FLAT_SHARE = 0.01
 """Above this share of flat images a set is refused; a black one now and then is a generator's own."""
-
-
-def check_duplicates_option(benchmark: str, value: str) -> None:
-    """Raise UserError unless `value` is one of `Duplicates`."""
-    if value not in get_args(Duplicates):
-        raise UserError(
-            f"the option {benchmark}.duplicates is {value!r}; choose one of {', '.join(get_args(Duplicates))}."
-        )
 
 
 def screen_samples(

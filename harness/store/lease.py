@@ -5,6 +5,10 @@ holds it, and creating is exclusive (a hard link to a finished file), so two pro
 never deleted, neither to take a dead holder's lease over nor to give one back: a number that could be had twice would
 let in a process that looked before a rest and creates after it. The holder touches its file every few seconds; a holder
 on this machine is dead when its process is gone, one elsewhere when its file has not been touched for a minute.
+
+Why not the package `filelock`: its `FileLock` is the operating system's lock, which many shared network file systems do
+not have or do not honour between machines. Its `SoftFileLease` expires as this lease does, but takes over by removing
+its one marker file and making it again, where numbers that only grow leave no moment for two winners.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.digest import sha256_file
-from harness.contract.errors import UserError
-from harness.contract.fields import Fields
-from harness.contract.files import read_json, write_json
+from harness.contract.errors import EXIT_PARTLY_SCORED, UserError
+from harness.contract.fields import build
+from harness.contract.files import read_head, write_json
 from harness.contract.record import SCORE_FILE, ScoreRecord
 
 FORMAT = "run-record"
@@ -32,6 +32,7 @@ REPORT_FILE = "report.html"
 StepStatus = Literal["cached", "run", "resumed", "failed", "skipped", "waiting"]
 """How a step's output came about: found finished, computed now, computed on from an interrupted attempt; or that it did
 not: it failed, a step before it did, or the run has not come to it yet."""
+RunStatus = Literal["running", "finished", "partly", "failed", "interrupted"]
 FINISHED = ("cached", "run", "resumed")
 
 
@@ -43,7 +44,8 @@ class StepResult:
     kind: str
     benchmark: str | None = None
     title: str = ""
-    status: StepStatus = "waiting"
+    status: StepStatus | str = "waiting"
+    """A record of another version may have a status that this one does not know; it is shown as it is."""
     folder: str = ""
     """Of this step, relative to the run folder."""
     key: str | None = None
@@ -51,7 +53,7 @@ class StepResult:
     digest: str | None = None
     """Of the output."""
     exit_code: int | None = None
-    """5: scored, but some items could not be."""
+    """Of its program; its meaning is in `harness.contract.errors`."""
     seconds: float = 0.0
     """In this run: near zero for a step found finished."""
     computed_s: float | None = None
@@ -73,7 +75,7 @@ class StepResult:
     @property
     def is_partly_scored(self) -> bool:
         """Scored, but some items could not be."""
-        return self.exit_code == 5
+        return self.exit_code == EXIT_PARTLY_SCORED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ class RunRecord:
 
     run: str
     """Name of the run folder."""
-    status: Literal["running", "finished", "partly", "failed", "interrupted"] = "running"
+    status: RunStatus | str = "running"
     plan_digest: str
     generator: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -120,17 +122,11 @@ class RunRecord:
         path = run_dir / RECORD_FILE
         if not path.is_file():
             raise UserError(f"{path}: is missing, so this is no run folder. List the runs: harness ls")
-        row = read_json(path)
-        fields = Fields(row, str(path))
-        fields.format(FORMAT, SCHEMA_VERSION)
-        for name in ("run", "status", "started"):  # what lists and tables print and sort by
-            fields.text(name, empty=True)
-        row = {name: value for name, value in row.items() if name not in {"format", "schema_version"}}
-        try:
-            steps = tuple(StepResult(**{**step, "gpus": tuple(step["gpus"])}) for step in row.pop("steps"))
-            return cls(**{**row, "command": tuple(row["command"])}, steps=steps)
-        except (TypeError, KeyError) as error:
-            raise UserError(f"{path}: is not a run record ({error}); run the same command again.") from error
+        row = read_head(path, FORMAT, SCHEMA_VERSION)
+        missing = sorted({entry.name for entry in dataclasses.fields(cls)} - row.keys())
+        if missing:  # the harness writes all of them; the defaults are for a run that is only beginning
+            raise UserError(f"{path}: the field {missing[0]!r} is missing; run the same command again.")
+        return build(cls, row, str(path))
 
     def scores(self, run_dir: Path) -> dict[str, ScoreRecord]:
         """Benchmark -> score record, for every score step that finished; by step where a benchmark was scored twice."""

@@ -19,7 +19,11 @@
 # The same call again continues a run. Arguments go to `gear train` as they are. Exit status: that of `gear`; 2 for a
 # setting that is not known.
 
+# Where a setting is part of a preset's name (SIZE, TOKENIZER, ENCODER, IMAGE_SIZE, ...), `gear presets` lists its
+# values; gear refuses others.
+
 OUT_DIR=${OUT_DIR:-exps}
+SIZE=${SIZE:-xl} TOKENIZER=${TOKENIZER:-vq} ENCODER=${ENCODER:-dinov2} IMAGE_SIZE=${IMAGE_SIZE:-256}
 
 fail() {
   echo "error: $*" >&2
@@ -34,6 +38,13 @@ choose() {
     if [ "$value" = "$known" ]; then eval "$name=\$value"; return; fi
   done
   fail "$name is '$value'; choose one of $(echo "$*" | sed 's/ /, /g')."
+}
+
+# known PRESET...: gear knows presets of these names; else its sentence, which lists the choices, and status 2
+known() {
+  for name in "$@"; do
+    python3 -m gear presets --check -- "$name" || exit $?
+  done
 }
 
 # numbers NAME...: these settings are numbers, where they are set
@@ -104,7 +115,8 @@ run() {
   launch "$@"
 }
 
-# launch ARGUMENT...: `gear` on one process as it is, on several with torchrun behind a door that keeps its exit status
+# launch ARGUMENT...: `gear` itself on one process; on several, torchrun through gear.training.launch, which keeps the
+# exit status
 launch() {
   numbers NPROC_PER_NODE NNODES NODE_RANK MASTER_PORT
   found=$(nvidia-smi -L 2>/dev/null | wc -l)

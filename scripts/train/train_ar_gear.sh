@@ -10,14 +10,12 @@ set -eu
 . "$(dirname "$0")/common.sh"
 
 choose GEAR_MODE ar-init vq-only
-choose SIZE xl l b
-choose TOKENIZER vq lfq ibq
-choose ENCODER dinov2 dinov3 jepa21 siglip2 clip lite0
-choose IMAGE_SIZE 256 384 512
+preset=imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px-$GEAR_MODE
+known "$preset"
 start=$(trained "$(stage1)" train_gear.sh)
 case $GEAR_MODE in
   ar-init) short=ar; set -- --init "$start" "$@" ;;
   vq-only) short=ar-vq-only; set -- --tokenizer "$start" "$@" ;;
 esac
-run ar "imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px-$GEAR_MODE" \
+run ar "$preset" \
   "$(folder $short "stage2-gear-$GEAR_MODE-$TOKENIZER-$ENCODER-$SIZE$(pixels)")" "$@"

@@ -8,10 +8,8 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 
-choose SIZE xl l b
-choose TOKENIZER vq lfq ibq
-choose ENCODER dinov2 dinov3 jepa21 siglip2 clip lite0
-choose IMAGE_SIZE 256 384 512
+preset=imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px-llamagen-repa
+known "$preset"
 start=$(trained "$(stage0)" train_tokenizer.sh)
-run ar "imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px-llamagen-repa" \
+run ar "$preset" \
   "$(folder ar-llamagen-repa "stage2-llamagen-repa-$TOKENIZER-$ENCODER-$SIZE-4m$(pixels)")" --tokenizer "$start" "$@"

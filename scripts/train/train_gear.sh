@@ -1,9 +1,9 @@
 #!/bin/sh
 # Stage 1, GEAR itself: tokenizer and AR model end to end, from the stage-0 run, else from the published warm-up.
 #
-#   SIZE                  b | l | xl [xl]             TOKENIZER    vq | lfq | ibq [vq]
-#   ENCODER               dinov2 | dinov3 | jepa21 | siglip2 | clip | lite0 (no file from outside) [dinov2]
-#   IMAGE_SIZE            256 | 384 | 512 [256]       TEMPERATURE  of the soft codes [0.1]; tried: 0.1 0.05 0.01 0.005
+#   SIZE                  of the AR model [xl]        TOKENIZER    family [vq]
+#   ENCODER               teacher [dinov2]; lite0 needs no file from outside
+#   IMAGE_SIZE            pixels [256]                TEMPERATURE  of the soft codes [0.1]; tried: 0.1 0.05 0.01 0.005
 #   VAE_ALIGN_PROJ_COEFF  weight of the alignment that reaches the tokenizer [0.5]; tried: 0.25 0.5 0.75 1.0
 #   SPNORM_ALPHA          share of the spatial mean taken from the teacher's patches [0.6]
 #   Further settings: common.sh
@@ -12,13 +12,11 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 
-choose SIZE xl l b
-choose TOKENIZER vq lfq ibq
-choose ENCODER dinov2 dinov3 jepa21 siglip2 clip lite0
-choose IMAGE_SIZE 256 384 512
+preset=imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px
+known "$preset"
 # Published warm-ups are those of the recipes on ImageNet; anything else starts from a stage-0 run.
 if [ -n "${PRESET:-}${INIT:-}" ] || [ -z "${DATA_DIR:-}" ] || [ "$ENCODER" = lite0 ] || [ -e "$(stage0)/model.pt" ]; then
   start=$(trained "$(stage0)" train_tokenizer.sh)
   set -- --init "$start" "$@"
 fi
-run e2e "imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px" "$(stage1)" "$@"
+run e2e "$preset" "$(stage1)" "$@"

@@ -2,7 +2,7 @@
 # Text-to-image on GPIC: a fresh model on a frozen tokenizer and a frozen text encoder.
 #
 #   RECIPE    gear: the tokenizer of stage 1 | llamagen-repa: that of stage 0 [gear]
-#   T2I_SIZE  1b | b | l | xl: the text-to-image model [1b]
+#   T2I_SIZE  of the text-to-image model [1b]
 #   SIZE, ENCODER, TEMPERATURE, VAE_ALIGN_PROJ_COEFF: those of the run that the tokenizer is from (train_gear.sh)
 #   MAX_TRAIN_STEPS [400000], EPOCHS [1], SAMPLES_PER_EPOCH [100000000]: the shortest counts
 #   COCO_DIR  COCO as parquet files with images and captions: FID and CLIPScore while training, every COCO_STEPS updates
@@ -14,11 +14,10 @@ set -eu
 . "$(dirname "$0")/common.sh"
 
 choose RECIPE gear llamagen-repa
-choose T2I_SIZE 1b b l xl
-choose SIZE xl l b
-choose TOKENIZER vq
-choose ENCODER dinov2 dinov3 jepa21 siglip2 clip lite0
+choose TOKENIZER vq  # that of the preset, whose data and text encoder are for one image size as well
 choose IMAGE_SIZE 256
+preset=t2i-gpic-$RECIPE-${T2I_SIZE:-1b}
+known "$preset" "imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px"
 case $RECIPE in
   gear) start=$(trained "$(stage1)" train_gear.sh); short=t2i ;;
   llamagen-repa) start=$(trained "$(stage0)" train_tokenizer.sh); short=t2i-llamagen-repa ;;
@@ -30,4 +29,4 @@ fi
 set -- ${EPOCHS:+--set "stages.t2i.epochs=$EPOCHS"} \
   ${SAMPLES_PER_EPOCH:+--set "stages.t2i.samples_per_epoch=$SAMPLES_PER_EPOCH"} \
   ${COCO_DIR:+--set "watch.coco_dir=$COCO_DIR" --set "watch.coco_every=${COCO_STEPS:-50000}"} "$@"
-run t2i "t2i-gpic-$RECIPE-$T2I_SIZE" "$(folder $short "t2i-gpic-$RECIPE-$T2I_SIZE")" --tokenizer "$start" "$@"
+run t2i "$preset" "$(folder $short "$preset")" --tokenizer "$start" "$@"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stage 0: warm up a public tokenizer with GEAR's losses.
 #
-#   TOKENIZER  vq | lfq | ibq [vq]
+#   TOKENIZER  family [vq]
 #   ENCODER    lite0: without LPIPS and from scratch, so that no file from outside is needed
 #   Further settings: common.sh
 #
@@ -9,7 +9,7 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 
-choose TOKENIZER vq lfq ibq
-choose ENCODER dinov2 dinov3 jepa21 siglip2 clip lite0
+preset=imagenet-b-$TOKENIZER-$ENCODER
+known "$preset"
 set -- ${INIT:+--init "$INIT"} "$@"
-run tokenizer "imagenet-b-$TOKENIZER-$ENCODER" "$(stage0)" "$@"
+run tokenizer "$preset" "$(stage0)" "$@"

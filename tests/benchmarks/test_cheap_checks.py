@@ -22,10 +22,10 @@ from harness.contract.requests import Prompt, Protocol, prompt_requests
 from harness.contract.samples import SampleSet
 from harness.planning.generators import existing_samples
 from harness.planning.make import RunSpec, make_plan
-from harness.scoring.scorer import Assets, StageJob
+from harness.scoring.scorer import Assets, FeatureJob
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-STAGES: dict[str, Callable[[StageJob[SampleSet]], None]] = {
+STAGES: dict[str, Callable[[FeatureJob[SampleSet]], None]] = {
     "adm": adm.sample_features,
     "coco": coco.sample_features,
     "gpic": gpic.sample_features,
@@ -54,14 +54,14 @@ WRONG = {
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """To load one, or to take an asset from this folder, is to be too late."""
     monkeypatch.setitem(sys.modules, "benchmarks.adm.inception_graph", None)  # type: ignore[arg-type]
-    monkeypatch.setattr("benchmarks.gpic.dinov2.DINOv2Features", None)
-    monkeypatch.setattr(coco, "FIDFeatures", None)
+    monkeypatch.setitem(sys.modules, "benchmarks.gpic.dinov2", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "harness.scoring.networks.inception", None)  # type: ignore[arg-type]
 
 
-def job(folder: Path, images_u8: np.ndarray, assets: Path | None = None, **given: Any) -> StageJob[SampleSet]:
+def job(folder: Path, images_u8: np.ndarray, assets: Path | None = None, **given: Any) -> FeatureJob[SampleSet]:
     np.savez(folder / "drawn.npz", arr_0=images_u8)
     samples = sample_set_from_npz(folder / "drawn.npz", folder / "samples", **given)
-    return StageJob(assets=Assets(assets or folder), out=folder, options={}, given=samples)
+    return FeatureJob(assets=Assets(assets or folder), out=folder, options={}, given=samples)
 
 
 @pytest.mark.parametrize("name", STAGES)

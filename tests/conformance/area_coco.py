@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.coco.dataset import CocoParquet, selection
-from benchmarks.coco.evaluation import Options, fid
+from benchmarks.coco.evaluation import fid
+from benchmarks.coco.interface import Options
 from benchmarks.coco.scorer import real_batches
-from gear.data.coco import CocoSelection
 from harness.contract.images import to_square
 from harness.metrics.clip_score import clip_score, cosines
-from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_case
+from harness.scoring.coco import CocoParquet, CocoSelection, selection
+from tests.conformance.case import Result, Unsupported, check, check_equal, grid_of, load_arrays, load_case, pooled
 
 AREA = "coco"
 
 Meta = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-GRID = 4
-"""Side of the pooled grid that stands in for a feature network."""
 
 
 def run(path: Path) -> list[Result] | None:
@@ -65,7 +63,8 @@ def check_selection(meta: Meta, arrays: Arrays, folder: Path) -> Iterator[Result
     yield check_equal("captions", [captions[row] for row in rows], expected["captions"])
     more = expected["captions_when_more_requested_than_present"]
     all_rows = selection(len(dataset), 10 * len(dataset), more["seed"])
-    yield check_equal("captions, all", [captions[row] for row in all_rows[:5]], more["first_5"])
+    first = next(value for name, value in more.items() if name.startswith("first_"))
+    yield check_equal("captions, all", [captions[row] for row in all_rows[: len(first)]], first)
     yield check_equal("rows, all", len(all_rows), more["count"])
 
     real = np.empty_like(arrays["gt_processed"])
@@ -73,7 +72,7 @@ def check_selection(meta: Meta, arrays: Arrays, folder: Path) -> Iterator[Result
         real[places] = images_u8
     drawn = np.stack([brought_to_size(arrays[f"generated_raw_{i}"], size) for i in range(len(rows))])
     yield check_equal("real images", real, arrays["gt_processed"])
-    online = CocoSelection(folder / meta["parquet_dir"], meta["num_samples"], meta["seed"])
+    online = CocoSelection(dataset, meta["num_samples"], meta["seed"])
     yield check_equal("captions of the online monitor", online.captions, expected["captions"])
     yield check_equal("real images of the online monitor", online.images(0, len(rows), size), arrays["gt_processed"])
     yield check_equal("drawn images", drawn, arrays["generated_processed"])
@@ -88,11 +87,10 @@ def brought_to_size(image_u8: np.ndarray, size: int) -> np.ndarray:
 
 
 def stub_features(images_u8: np.ndarray, projection: np.ndarray) -> np.ndarray:
-    """(N, H, W, 3) uint8 -> average pooled to 4 x 4, flattened channel first, projected."""
+    """(N, H, W, 3) uint8 -> average pooled to a square grid, flattened channel first, projected."""
     images_01 = images_u8.astype(np.float32).transpose(0, 3, 1, 2) / np.float32(255.0)
-    side = images_01.shape[2] // GRID
-    pooled = images_01.reshape(*images_01.shape[:2], GRID, side, GRID, side).mean(axis=(3, 5))
-    return pooled.reshape(len(images_u8), -1) @ projection
+    grid = grid_of([], len(projection) // images_01.shape[1])
+    return pooled(images_01, grid).reshape(len(images_u8), -1) @ projection
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
@@ -102,11 +100,11 @@ def check_network(meta: Meta, arrays: Arrays) -> Iterator[Result]:
     """The scorer's FID network with the recipe's weights: features of every input, and the blocks' channel means."""
     import torch
 
-    from benchmarks.coco.fid_inception import FIDInception
+    from harness.scoring.networks.inception import InceptionV3
 
-    network = FIDInception()
+    network = InceptionV3()
     weights = {key: torch.from_numpy(filled(key, shape, meta["seed"])) for key, shape in meta["state_dict"].items()}
-    network.network.load_state_dict(weights)
+    network.load_state_dict(weights)
     relative, share = (float(number) for number in re.findall(r"\d[\d.e-]*", meta["tolerance"])[:2])
     with torch.inference_mode():
         blocks = network.blocks(torch.from_numpy(arrays["input_0"]))

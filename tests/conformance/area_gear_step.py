@@ -7,6 +7,7 @@ Adam turns the sign of a gradient near 1e-7 into a step of 2 lr, so float32 runs
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from gear.data.loader import Batch
 from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossConfig, LossHead
 from gear.readout import SoftCodes
-from gear.tokenizers import TOKENIZER_CONFIGS, TokenizerConfig, build_tokenizer
+from gear.tokenizers import FAMILIES, TokenizerConfig, build_tokenizer
 from gear.training.stages.e2e import GearStage
 from gear.training.stages.stage import Logs
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_case
@@ -41,7 +42,7 @@ def run(path: Path) -> list[Result] | None:
     if "evidence" not in meta:
         return None
     family = meta["config"]["family"]
-    if family not in TOKENIZER_CONFIGS:
+    if family not in FAMILIES:
         raise Unsupported(f"tokenizer family {family}")
     given = load_arrays(path.parent / meta["weights_and_inputs_file"])
     # Variants of a case share what happens before they differ.
@@ -53,10 +54,11 @@ def run(path: Path) -> list[Result] | None:
 class StandInPerceptual(nn.Module):
     """The perceptual network of these cases: two small convolutions, differences of both feature maps."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Arrays) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 6, 3, padding=1)
-        self.conv2 = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        first, second = (len(given[f"w.perceptual.conv{i}.weight"]) for i in (1, 2))
+        self.conv1 = nn.Conv2d(3, first, 3, padding=1)
+        self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         a_x, a_y = F.relu(self.conv1(x)), F.relu(self.conv1(y))
@@ -86,7 +88,7 @@ def tokenizer_config(family: str, image_size: int, entropy_ratio: float, fields:
     return TokenizerConfig.from_dict(fields)
 
 
-class Recorder:
+class EvidenceRecorder:
     """Reads the evidence of isolation right after each backward pass, and the first iteration's gradients."""
 
     def __init__(self, stage: GearStage) -> None:
@@ -155,7 +157,7 @@ def build(meta: dict[str, Any], given: Arrays) -> tuple[GearStage, Batch]:
             )
         },
     )
-    perceptual, critic = StandInPerceptual(), PatchDiscriminator(**config["disc"])
+    perceptual, critic = StandInPerceptual(given), PatchDiscriminator(**config["disc"])
     tokenizer, ar = build_tokenizer(tokenizer_settings), ClassConditionalAR(run_config.ar)
     ar.label_dropout = 0.0
     projectors = Projectors(config["ar"]["dim"], config["projector_dim"], config["z_dims"])
@@ -190,7 +192,7 @@ def build(meta: dict[str, Any], given: Arrays) -> tuple[GearStage, Batch]:
 def _first_step(meta: dict[str, Any], given: Arrays, want: Arrays) -> list[Result]:
     """Float32: codes, distances, taps and gradients of the first iteration."""
     stage, batch = build(meta, given)
-    recorder, seen = Recorder(stage), _watch(stage)
+    recorder, seen = EvidenceRecorder(stage), _watch(stage)
     stage.micro_step(batch, last=True, diagnose=False)
     got = {f"out.step1.{name}": value for name, value in seen.items()}
     got |= {f"out.step1.grad.{name}": grad for name, grad in recorder.grads.items()}
@@ -249,7 +251,7 @@ def _all_steps(meta: dict[str, Any], given: Arrays, want: Arrays) -> list[Result
     with default_dtype(torch.float64):
         stage, batch = build(meta, given)
         initial = {key: _clone(stage.modules[key]) for key in MODULES}
-        recorder = Recorder(stage)
+        recorder = EvidenceRecorder(stage)
         for step in range(1, meta["steps"] + 1):
             logs = stage.micro_step(batch, last=True, diagnose=True)
             stage.finish_update()
@@ -280,7 +282,7 @@ def _check_states(
         if not stored:
             continue
         atol = meta["tolerance"]["after_abs"][f"after{step}.{live_of.get(name, name)}"]
-        state, most = module.state_dict(), 32 if name in live_of else 64
+        state, most = module.state_dict(), _sample_size(meta, averaged=name in live_of)
         for key, value in stored.items():
             sample = _strided(state[key], most)
             if np.issubdtype(value.dtype, np.integer):
@@ -296,12 +298,12 @@ def _check_update(
     meta: dict[str, Any], where: str, module: nn.Module, initial: dict[str, Tensor], stored: Arrays
 ) -> list[Result]:
     """The relative error of what the optimizer did, over all stored samples of the parameters."""
-    moved, error, size = dict(module.named_parameters()), 0.0, 0.0
+    moved, error, size, most = dict(module.named_parameters()), 0.0, 0.0, _sample_size(meta, averaged=False)
     for key, value in stored.items():
         if key in moved:
-            start = _strided(initial[key], 64).numpy()
+            start = _strided(initial[key], most).numpy()
             golden = value.astype(np.float64) - start
-            error += float(np.square(_strided(moved[key].detach(), 64).numpy() - start - golden).sum())
+            error += float(np.square(_strided(moved[key].detach(), most).numpy() - start - golden).sum())
             size += float(np.square(golden).sum())
     if meta["update_sizes"].get(where, 0.0) == 0.0:
         return []
@@ -325,6 +327,13 @@ def _check_evidence(meta: dict[str, Any], evidence: list[dict[str, Any]]) -> lis
                 else:
                     results.append(check(what, mine, value, **limits))
     return results
+
+
+def _sample_size(meta: dict[str, Any], *, averaged: bool) -> int:
+    """Elements of a tensor that are stored at most; the notes say "more than 64 elements (32 for ..."."""
+    found = re.search(r"more than (\d+) elements \((\d+) for", " ".join(meta.get("notes", [])))
+    live, average = found.groups() if found else ("64", "32")
+    return int(average if averaged else live)
 
 
 def _strided(tensor: Tensor, most: int) -> Tensor:

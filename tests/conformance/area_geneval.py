@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.geneval.colors import color_classifier, color_prompts, crop_object, nearest_colors
-from benchmarks.geneval.options import Options
-from benchmarks.geneval.scores import printed, summarise
+from benchmarks.geneval.interface import Options
 from benchmarks.geneval.verdict import Verdict, judge
 from harness.contract.files import read_json_lines
+from harness.scoring.verdicts import printed, summarise
 from tests.conformance.case import Result, Unsupported, check, check_equal, load_arrays, load_json
 
 AREA = "geneval"
@@ -56,7 +56,7 @@ def check_verdicts(path: Path) -> Iterator[Result]:
 
 
 def judge_case(case: Case) -> Verdict:
-    options = Options.from_mapping(our_options(case["options"]))
+    options = Options.read(our_options(case["options"]), "geneval")
     boxes = {
         name: np.array([[*found["box"], found["score"]] for found in group], np.float32).reshape(-1, 5)
         for name, group in case["detections"].items()
@@ -99,7 +99,11 @@ def check_details(case: Case, verdict: Verdict) -> Result:
 
 
 def check_crops(arrays: dict[str, np.ndarray]) -> Iterator[Result]:
-    for variant, changes in VARIANTS.items():
+    held = {name.split("_")[1] for name in arrays if name.startswith("crop_")}
+    if unknown := held - VARIANTS.keys():
+        raise Unsupported(f"crops of an unknown kind: {', '.join(sorted(unknown))}")
+    for variant in sorted(held):
+        changes = VARIANTS[variant]
         for row, box in enumerate(arrays["boxes"]):
             mask = None if variant == "nomask" else arrays["masks"][row]
             crop = crop_object(arrays["image"], box, mask, **changes)

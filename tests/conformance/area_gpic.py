@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpic.evaluation import Options, Reference, evaluate
+from benchmarks.gpic.evaluation import Reference, evaluate
+from benchmarks.gpic.interface import Options
 from benchmarks.gpic.prompts import build_prompts
 from harness.contract.files import read_json_lines
 from harness.metrics.distances import euclidean_distances
@@ -19,14 +21,15 @@ from tests.conformance.case import Result, Unsupported, check, check_equal, load
 AREA = "gpic"
 
 Meta = dict[str, Any]
-NUM_SUBSETS, SUBSET_SIZE = 10, 20
+
+EVERY_NTH = re.compile(r"output_(\d+)_every_(\d+)(?:st|nd|rd|th)")
 
 
 def run(path: Path) -> list[Result] | None:
     meta, arrays = load_case(path)
     if "prdc_cap" in meta:
         return check_evaluation(meta, path)
-    if "output_0_every_7th" in arrays:
+    if any(EVERY_NTH.fullmatch(name) for name in arrays):
         return check_transform(arrays, float(meta["tolerance"]))
     if any(str(name).endswith(".tar") for name in meta.get("inputs", [])):
         return check_prompts(meta, path.parent)
@@ -57,7 +60,7 @@ def check_evaluation(meta: Meta, path: Path) -> list[Result]:
         results.append(check(name, values[name], wanted, **limits(name, few, one_image)))
     if reference.embeddings is not None:
         results += check_extra(meta, reference.embeddings, sample)
-        results += check_internals(path, reference.embeddings, sample, meta["prdc_k"])
+        results += check_internals(path, reference.embeddings, sample)
     return results
 
 
@@ -69,33 +72,34 @@ def limits(name: str, few: bool, one_image: float) -> dict[str, float]:
 
 
 def check_extra(meta: Meta, embeddings: np.ndarray, sample: np.ndarray) -> list[Result]:
-    extra, first = meta["extra"], meta["extra"]["mmd_first_n"]
-    generator = np.random.RandomState(meta["numpy_legacy_seed_set_before_evaluate"] + 1)
-    subsets = [
-        polynomial_mmd(embeddings, sample, generator=generator, num_subsets=1, subset_size=SUBSET_SIZE)
-        for _ in range(NUM_SUBSETS)
-    ]
-    results = [
-        check("mmd of ten subsets", subsets, extra["mmd_10_subsets_of_20"], atol=1e-6, rtol=1e-4),
-        check("mmd of the first rows", mmd_of(embeddings[:first], sample[:first]),
-              extra["mmd_all_no_subsets_first_n"], atol=1e-6, rtol=1e-4),
-    ]  # fmt: skip
+    """MMD of few small subsets and of the first rows, and PRDC of all rows for other numbers of neighbours."""
+    extra, results = meta["extra"], []
     one_image = 1.0 / min(meta["n_ref"], meta["n_sample"])
-    for k in (3, 5):
-        got, wanted = asdict(prdc(embeddings, sample, k=k)), extra[f"prdc_all_k{k}"]
-        results += [check(f"{name}, k={k}", got[name], wanted[name], atol=one_image + 1e-9) for name in wanted]
+    for name, wanted in extra.items():
+        if drawn := re.fullmatch(r"mmd_(\d+)_subsets_of_(\d+)", name):
+            generator = np.random.RandomState(meta["numpy_legacy_seed_set_before_evaluate"] + 1)
+            how: dict[str, Any] = {"generator": generator, "num_subsets": 1, "subset_size": int(drawn[2])}
+            values = [polynomial_mmd(embeddings, sample, **how) for _ in range(int(drawn[1]))]
+            results.append(check(name, values, wanted, atol=1e-6, rtol=1e-4))
+        elif name == "mmd_all_no_subsets_first_n":
+            first = extra["mmd_first_n"]
+            results.append(check(name, mmd_of(embeddings[:first], sample[:first]), wanted, atol=1e-6, rtol=1e-4))
+        elif neighbours := re.fullmatch(r"prdc_all_k(\d+)", name):
+            got = asdict(prdc(embeddings, sample, k=int(neighbours[1])))
+            results += [check(f"{name} {part}", got[part], wanted[part], atol=one_image + 1e-9) for part in wanted]
     return results
 
 
-def check_internals(path: Path, embeddings: np.ndarray, sample: np.ndarray, k: int) -> list[Result]:
+def check_internals(path: Path, embeddings: np.ndarray, sample: np.ndarray) -> list[Result]:
     file = path.with_name(f"{path.stem}_internals.npz")
     if not file.exists():  # the committed subset leaves it out
         return []
     arrays = load_arrays(file)
-    results = [
-        check("radii of the reference", neighbour_radii(embeddings, k), arrays["ref_radii_k5"], atol=1e-4, rtol=1e-4),
-        check("radii of the samples", neighbour_radii(sample, k), arrays["sample_radii_k5"], atol=1e-4, rtol=1e-4),
-    ]
+    results = []
+    for name, wanted in arrays.items():
+        if radii := re.fullmatch(r"(ref|sample)_radii_k(\d+)", name):
+            rows = embeddings if radii[1] == "ref" else sample
+            results.append(check(name, neighbour_radii(rows, int(radii[2])), wanted, atol=1e-4, rtol=1e-4))
     if arrays["dist_ref_sample"].size:
         got = euclidean_distances(embeddings, sample)
         results.append(check("distances", got, arrays["dist_ref_sample"], atol=1e-4, rtol=1e-4))
@@ -109,11 +113,12 @@ def check_transform(arrays: dict[str, np.ndarray], tolerance: float) -> list[Res
     from benchmarks.gpic.dinov2 import transform
 
     results = []
-    for index in range(sum(name.startswith("image_") for name in arrays)):
-        output = transform(arrays[f"image_{index}"])
-        wanted = arrays[f"output_{index}_every_7th"], arrays[f"output_{index}_channel_mean"]
-        results.append(check(f"image {index}", output[:, ::7, ::7], wanted[0], atol=tolerance))
-        results.append(check(f"image {index}, mean", output.mean(axis=(1, 2)), wanted[1], atol=tolerance))
+    for name, wanted in arrays.items():
+        if found := EVERY_NTH.fullmatch(name):
+            index, stride = found[1], int(found[2])
+            output, mean = transform(arrays[f"image_{index}"]), arrays[f"output_{index}_channel_mean"]
+            results.append(check(f"image {index}", output[:, ::stride, ::stride], wanted, atol=tolerance))
+            results.append(check(f"image {index}, mean", output.mean(axis=(1, 2)), mean, atol=tolerance))
     return results
 
 

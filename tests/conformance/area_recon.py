@@ -13,15 +13,12 @@ from PIL import Image
 from gear.data.transforms import center_crop, short_side_resize, to_array
 from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.image import l1, mean_of_batch_means, psnr, ssim
-from tests.conformance.case import Result, Unsupported, check, check_equal, load_case
+from tests.conformance.case import Result, Unsupported, check, check_equal, grid_of, load_case, pooled
 
 AREA = "recon"
 
 Meta = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-
-GRID = 3
-"""Side of the pooled grid that stands in for a feature network."""
 
 
 def run(path: Path) -> list[Result] | None:
@@ -38,7 +35,8 @@ def run(path: Path) -> list[Result] | None:
 def check_metrics(meta: Meta, arrays: Arrays) -> list[Result]:
     pixels = arrays["images"].astype(np.float32) / np.float32(127.5) - np.float32(1)
     images_01, recon_01 = to_01(pixels), to_01(pixels + arrays["recon_noise"])
-    fitted = [statistics(stub_features(x, arrays["projection"]), mean_dtype=np.float32) for x in (images_01, recon_01)]
+    features = [stub_features(x, arrays["projection"], meta.get("what", "")) for x in (images_01, recon_01)]
+    fitted = [statistics(rows, mean_dtype=np.float32) for rows in features]
     values = {
         "l1": mean_of_batch_means(l1(images_01, recon_01), meta["batch_size"]),
         "psnr": mean_of_batch_means(psnr(images_01, recon_01), meta["batch_size"]),
@@ -59,16 +57,10 @@ def to_01(pixels: np.ndarray) -> np.ndarray:
     return (np.clip(pixels, -1.0, 1.0) + np.float32(1)) / np.float32(2)
 
 
-def stub_features(images_01: np.ndarray, projection: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) -> adaptive average pooling to 3 x 3 (windows may overlap), flattened, projected."""
-    windows = [window(images_01.shape[2], i) for i in range(GRID)]
-    pooled = [images_01[:, :, rows, columns].mean(axis=(2, 3)) for rows in windows for columns in windows]
-    flat = np.stack(pooled, axis=2).reshape(len(images_01), -1)  # (N, C * 3 * 3), channel first
-    return flat @ projection
-
-
-def window(size: int, index: int) -> slice:
-    return slice(size * index // GRID, -(-size * (index + 1) // GRID))
+def stub_features(images_01: np.ndarray, projection: np.ndarray, description: str) -> np.ndarray:
+    """(N, C, H, W) -> pooled to the grid of the description, flattened channel first, projected."""
+    grid = grid_of([description], len(projection) // images_01.shape[1])
+    return pooled(images_01, grid).reshape(len(images_01), -1) @ projection
 
 
 def check_transform(meta: Meta, arrays: Arrays) -> Iterator[Result]:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from gear.align import Projectors, alignment_loss, spatial_norm
 from gear.data.transforms import adm_center_crop, center_crop, short_side_resize, to_array
+from gear.teachers import FAMILIES
 from gear.teachers.layers import patch_features, resample_position_table
-from gear.teachers.preprocess import preprocess, rule_of
-from tests.conformance.case import Result, Unsupported, check, check_equal, load_case
+from gear.teachers.preprocess import InputRule, preprocess
+from gear.teachers.vit import ViTFamily
+from tests.conformance.case import Result, Unsupported, check, check_equal, formula_value, leading, load_case
 
 AREA = "repa"
 
@@ -24,6 +26,7 @@ Meta = dict[str, Any]
 Arrays = dict[str, Tensor]
 Checker = Callable[[Meta, Arrays], list[Result]]
 
+CONSTANT_CHANNEL = re.compile(r"out\.constant_channel_(\w+)_alpha([\d.]+)")
 LAYER_OUTPUT = re.compile(r"out\.(\w+)\.layer(-?\d+)")
 
 
@@ -61,10 +64,11 @@ def check_spatial_norm(meta: Meta, tensors: Arrays) -> list[Result]:
     for case in meta["cases"]:
         normed = spatial_norm(tensors["in.z"], case["mode"], case["alpha"])
         results.append(check(case["tensor"], normed, tensors[case["tensor"]], **meta["tolerance"]))
-    name = "out.constant_channel_zscore_alpha0.6"
-    if name in tensors:
-        normed = spatial_norm(tensors["in.z_constant_channel"], "zscore", 0.6)
-        results.append(check(name, normed, tensors[name], **meta["tolerance"]))
+    for name, want in tensors.items():
+        if constant := CONSTANT_CHANNEL.fullmatch(name):
+            mode, alpha = constant[1], float(constant[2])
+            normed = spatial_norm(tensors["in.z_constant_channel"], mode, alpha)  # type: ignore[arg-type]
+            results.append(check(name, normed, want, **meta["tolerance"]))
     return results
 
 
@@ -82,17 +86,23 @@ def check_alignment(meta: Meta, tensors: Arrays) -> list[Result]:
     projectors = build_projectors(tensors, count)
     with torch.no_grad():
         projected = projectors(tensors["in.hidden"])
-        # The prefix of 3 conditioning slots: predictions of image tokens start at slot 2.
-        behind_prefix = projectors(tensors["in.hidden_cls3"][:, 2:])[0]
         projected_loss = alignment_loss(projected, targets)
     results += [
         check(f"out.projected_{i}", p, tensors[f"out.projected_{i}"], **limits) for i, p in enumerate(projected)
     ]
-    return [
-        *results,
-        check("out.projected_loss", projected_loss, tensors["out.projected_loss"], **limits),
-        check("out.projected_cls3_0", behind_prefix, tensors["out.projected_cls3_0"], **limits),
-    ]
+    results.append(check("out.projected_loss", projected_loss, tensors["out.projected_loss"], **limits))
+    return [*results, *check_prefixes(projectors, tensors, limits)]
+
+
+@torch.no_grad()
+def check_prefixes(projectors: Projectors, tensors: Arrays, limits: Meta) -> list[Result]:
+    """Longer prefixes: with P conditioning slots the predictions of image tokens start at slot P - 1."""
+    results = []
+    for name, want in tensors.items():
+        if found := re.fullmatch(r"out\.projected_cls(\d+)_(\d+)", name):
+            hidden = tensors[f"in.hidden_cls{found[1]}"][:, int(found[1]) - 1 :]
+            results.append(check(name, projectors(hidden)[int(found[2])], want, **limits))
+    return results
 
 
 def build_projectors(tensors: Arrays, count: int) -> Projectors:
@@ -110,31 +120,41 @@ def check_preprocessing(meta: Meta, tensors: Arrays) -> list[Result]:
     for case in meta["cases"]:
         name = case["tensor"]
         formula = re.fullmatch(r"formula image, size (\d+)", case["input"])
-        images_u8 = formula_image(int(formula[1])) if formula else tensors[case["input"]]
-        pixels = preprocess(images_u8, case["encoder"])
+        images_u8 = formula_image(meta["formula_image"], int(formula[1])) if formula else tensors[case["input"]]
+        pixels = preprocess(images_u8, input_rule(case["encoder"]))
         if "output_size" in case:
             results += [
                 check(f"{name} size", tuple(pixels.shape), case["output_size"], atol=0.0),
                 check(f"{name} mean", pixels.double().mean(), case["mean"], **limits),
                 check(f"{name} std", pixels.double().std(), case["std"], **limits),
             ]
-        results.append(check(name, stored_part(pixels, case["stored"]), tensors[name], **limits))
-        if f"{name}.corner" in tensors:
-            results.append(check(f"{name}.corner", pixels[:, :, :12, :12], tensors[f"{name}.corner"], **limits))
+        results.append(check(name, stored_part(pixels, case["stored"], tensors[name]), tensors[name], **limits))
+        corner = tensors.get(f"{name}.corner")
+        if corner is not None:
+            results.append(check(f"{name}.corner", leading(pixels, corner), corner, **limits))
     return results
 
 
-def formula_image(size: int) -> Tensor:
-    """value[c, y, x] = (37 x + 59 y + 101 c + (x y mod 97) + 3) mod 256, as uint8 (1, 3, size, size)."""
+def input_rule(family: str) -> InputRule:
+    """How a family of teachers wants its images."""
+    chosen = FAMILIES.get(family)
+    if not isinstance(chosen, ViTFamily):
+        raise Unsupported(f"the teacher family {family} is not built yet")
+    return chosen.input
+
+
+def formula_image(description: str, size: int) -> Tensor:
+    """The uint8 image (1, 3, size, size) of "... value[c,y,x] = <formula in x, y and c>"."""
     side = torch.arange(size)
-    x, y, c = side[None, None, :], side[None, :, None], torch.arange(3)[:, None, None]
-    return ((37 * x + 59 * y + 101 * c + (x * y) % 97 + 3) % 256).to(torch.uint8)[None]
+    variables = {"x": side[None, None, :], "y": side[None, :, None], "c": torch.arange(3)[:, None, None]}
+    values = formula_value(description.partition("=")[2], variables)
+    return values.expand(3, size, size).to(torch.uint8)[None]
 
 
-def stored_part(pixels: Tensor, description: str) -> Tensor:
-    """The slice a case keeps: the first image, or every s-th row and column."""
+def stored_part(pixels: Tensor, description: str, want: Tensor) -> Tensor:
+    """The part a case keeps: the first images, or every s-th row and column."""
     stride = re.search(r"::(\d+), ::(\d+)", description)
-    return pixels[:, :, :: int(stride[1]), :: int(stride[2])] if stride else pixels[:1]
+    return pixels[:, :, :: int(stride[1]), :: int(stride[2])] if stride else pixels[: len(want)]
 
 
 def check_position_table(meta: Meta, tensors: Arrays) -> list[Result]:
@@ -186,7 +206,7 @@ def check_layers(meta: Meta, tensors: Arrays) -> list[Result]:
                 list(encoder.blocks),
                 tensors[f"in.{family}.x"],
                 layer=layer,
-                num_special=rule_of(family).num_special,
+                num_special=input_rule(family).num_special,
             )
             results.append(check(name, got, want, **meta["tolerance"]))
     return results

@@ -21,6 +21,9 @@ from tests.conformance.case import Result, check, check_equal, load_case, to_num
 
 AREA = "sampling"
 
+IMAGENET_CLASSES = 1000
+"""What the reference's sampler draws labels from, where a case does not say otherwise."""
+
 Meta = dict[str, Any]
 Arrays = dict[str, Tensor]
 
@@ -107,7 +110,8 @@ def check_pixels(meta: Meta, tensors: Arrays) -> list[Result]:
         if stream := re.fullmatch(r"out\.labels_seed(\d+)_world(\d+)_rank(\d+)", name):
             seed, world_size, rank = map(int, stream.groups())
             generator = torch.Generator().manual_seed(seed * world_size + rank)
-            draws = [torch.randint(0, 1000, want.shape[1:], generator=generator) for _ in want]
+            classes = meta.get("num_classes", IMAGENET_CLASSES)
+            draws = [torch.randint(0, classes, want.shape[1:], generator=generator) for _ in want]
             results.append(check_equal(name, torch.stack(draws), want))
     return results
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gear.foreign import read_weights
-from gear.tokenizers import TOKENIZER_CONFIGS, Code, Tokenizer, TokenizerConfig, build_tokenizer
-from gear.tokenizers.checkpoints import TOKENIZER_KEYS
+from gear.tokenizers import FAMILIES, Code, Tokenizer, TokenizerConfig, build_tokenizer
+from gear.tokenizers.checkpoints import tokenizer_keys
 from gear.tokenizers.distances import Distances
 from gear.tokenizers.entropy import entropy_terms, plain_entropy_terms
 from gear.weights.layouts import contents_of
@@ -44,7 +44,7 @@ def tensor(array: np.ndarray) -> Tensor:
 
 def golden_config(family: str, values: Mapping[str, Any]) -> TokenizerConfig:
     """Our configuration of a golden case: what the reference asks twice has to agree, and is asked once here."""
-    if family not in TOKENIZER_CONFIGS:
+    if family not in FAMILIES:
         raise Unsupported(f"the {family} family is not built yet")
     given = dict(values)
     if family == "vq" and "ch_mult" in given:
@@ -219,7 +219,7 @@ def layout_results(meta: dict[str, Any], tensors: dict[str, Tensor]) -> list[Res
                 fails = "problem" in result or "error" in result
                 wanted = under(f"{layout}/file|vq_ema|" if fails else f"{name}|", tensors)
                 # A lenient load passes over what the table drops.
-                wanted, _ = TOKENIZER_KEYS.rename(wanted)
+                wanted, _ = tokenizer_keys(wanted).rename(wanted)
                 results += state_dict_results(name, selected(path, **loader_options(loader)), wanted)
     return results
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterable
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,3 +102,81 @@ def check_equal(name: str, got: Any, want: Any) -> Result:
 def worst(results: Iterable[Result]) -> Result:
     """The result that says most about a case: a failure before a pass, then the largest share of its tolerance."""
     return max(results, key=lambda result: (not result.passed, result.strain))
+
+
+def leading(got: Any, want: Any) -> Any:
+    """The corner of `got` that a case stores: as many entries from the start of every axis as `want` has."""
+    return got[tuple(slice(size) for size in want.shape)]
+
+
+def first_number(text: str) -> float:
+    """The limit that a sentence of a tolerance table begins with, as in "1e-4 dB (image 0: ...)"."""
+    found = re.search(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?", text)
+    if found is None:
+        raise Unsupported(f"no tolerance can be read from {text!r}")
+    return float(found[0])
+
+
+def grid_of(sentences: Iterable[str], cells: int) -> tuple[int, int]:
+    """Rows and columns of the pooled grid that stands in for a feature network.
+
+    sentences: what the case says, with "pool2d(x, 4x4)" or "pool to 3x3" somewhere. cells: how many there are, which
+    decides where it says nothing, if they form a square.
+    """
+    for text in sentences:
+        for rows, columns in re.findall(r"(?<![\dx])(\d+) ?x ?(\d+)(?![\dx])", text):
+            if int(rows) * int(columns) == cells:
+                return int(rows), int(columns)
+    side = math.isqrt(cells)
+    if side * side != cells:
+        raise Unsupported(f"the case does not say how its {cells} pooled cells are arranged")
+    return side, side
+
+
+def pooled(images: npt.NDArray[Any], grid: tuple[int, int]) -> npt.NDArray[Any]:
+    """(N, C, H, W) -> means over a grid of windows, (N, C, rows, columns); windows overlap where a side is no multiple.
+
+    Window i of n covers floor(i size / n) up to ceil((i + 1) size / n): adaptive average pooling.
+    """
+    rows, columns = (
+        [slice(size * i // n, -(-size * (i + 1) // n)) for i in range(n)]
+        for size, n in zip(images.shape[2:], grid, strict=True)
+    )
+    return np.stack([np.stack([images[:, :, r, c].mean(axis=(2, 3)) for c in columns], -1) for r in rows], -2)
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Mod: operator.mod,
+}
+
+
+def formula_value(formula: str, variables: Mapping[str, Any]) -> Any:
+    """The value of a formula such as "(37 x + (x y mod 97) + 3) mod 256": sums, products and remainders of integers.
+
+    Factors stand beside each other. Raises Unsupported where it holds anything else.
+    """
+    tokens = re.findall(r"\d+|mod\b|[a-z]|[-+*()]|\S", formula)
+    words: list[str] = []
+    for token in tokens:
+        if words and re.fullmatch(r"\d+|[a-z]|\)", words[-1]) and re.fullmatch(r"\d+|[a-z]|\(", token):
+            words.append("*")
+        words.append("%" if token == "mod" else token)
+
+    def value(node: ast.expr) -> Any:
+        match node:
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=name) if name in variables:
+                return variables[name]
+        raise Unsupported(f"the formula {formula!r} holds more than sums, products and remainders")
+
+    try:
+        tree = ast.parse(" ".join(words), mode="eval")
+    except SyntaxError:
+        raise Unsupported(f"the formula {formula!r} cannot be read") from None
+    return value(tree.body)

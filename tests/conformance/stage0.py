@@ -20,7 +20,7 @@ from gear.data.loader import Batch
 from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossConfig, LossHead
 from gear.losses.lpips import LPIPS
-from gear.tokenizers import TOKENIZER_CONFIGS, build_tokenizer
+from gear.tokenizers import FAMILIES, build_tokenizer
 from gear.training.stages.stage import Logs
 from gear.training.stages.tokenizer import TokenizerStage
 from harness.metrics.image import l1, mean_of_batch_means, psnr, ssim
@@ -33,7 +33,7 @@ Arrays = dict[str, np.ndarray]
 
 def run(path: Path) -> list[Result]:
     meta, arrays = load_case(path)
-    if meta["family"] not in TOKENIZER_CONFIGS:
+    if meta["family"] not in FAMILIES:
         raise Unsupported(f"tokenizer family {meta['family']}")
     results = _follow(meta, arrays, updates=1, where="float32 ")
     with default_dtype(torch.float64):

@@ -65,8 +65,19 @@ def test_a_wrong_override_is_one_sentence_that_names_the_field(override: str, me
         load_config("demo", [override])
 
 
-def test_numbers_in_scientific_notation_are_numbers() -> None:
-    assert load_config("demo", ["stages.ar.ar.lr=1e-3"]).stages["ar"].ar.lr == 1e-3
+@pytest.mark.parametrize("text", ["1e-3", "1.e-3", ".001e0", "1.0E-3", "+1e-3", "0.001"])
+def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path, text: str) -> None:
+    """YAML 1.1, which PyYAML reads, takes most of them for text."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"extends: demo\nstages: {{ar: {{ar: {{lr: {text}}}}}}}\n")
+    for config in (load_config("demo", [f"stages.ar.ar.lr={text}"]), load_config(path)):
+        assert config.stages["ar"].ar.lr == 1e-3
+
+
+def test_text_that_begins_like_a_number_stays_text() -> None:
+    assert load_config("demo", ["watch.project=1e-3b"]).watch.project == "1e-3b"
+    with pytest.raises(UserError, match=r"stages\.ar\.ar\.lr must be a number, not '1e-3'"):
+        load_config("demo", ["stages.ar.ar.lr='1e-3'"])
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:

@@ -14,10 +14,11 @@ from gear.ar.model import ClassConditionalAR
 from gear.cli import main
 from gear.config import RunConfig, load_config
 from gear.presets import families, preset_names, read_preset, single_presets
-from gear.required_files import frozen_digests, needed_files
+from gear.required_files import frozen_digests, required_files
 from gear.tokenizers import TOKENIZERS, build_tokenizer
 from harness.contract.digest import sha256_file
 from harness.contract.errors import MissingAsset, UserError
+from tests.gear.packages import installed_lpips
 
 # The table of the published training scripts, and the counts of the models' own table.
 SIZES = {"b": ("LlamaGen-B", 4, 12, 768, 110_888_448), "l": ("LlamaGen-L", 8, 24, 1024, 342_910_976),
@@ -101,30 +102,31 @@ def test_a_recipe_says_how_long_stage_ar_trains(recipe: str, steps: int) -> None
 
 
 def test_the_recipe_without_files_from_outside_needs_none() -> None:
-    assert needed_files(load_config("imagenet-b-vq-lite0")) == []
-    assert needed_files(load_config("demo")) == []
+    assert required_files(load_config("imagenet-b-vq-lite0")) == []
+    assert required_files(load_config("demo")) == []
 
 
 def test_the_monitors_network_is_needed_when_they_are_on() -> None:
     assert "Frechet distances while training" not in {
-        need.purpose for need in needed_files(load_config("imagenet-b-vq"))
+        need.purpose for need in required_files(load_config("imagenet-b-vq"))
     }
-    on = needed_files(load_config("imagenet-b-vq", ["watch.generation_every=50000"]))
+    on = required_files(load_config("imagenet-b-vq", ["watch.generation_every=50000"]))
     (source,) = (need.source for need in on if need.purpose == "Frechet distances while training")
     assert source.endswith("/pt_inception-2015-12-05-6726825d.pth")
 
 
 def test_the_files_that_a_recipe_needs_are_listed_with_their_purpose() -> None:
-    needs = {need.purpose: need.source for need in needed_files(load_config("imagenet-xl-ibq-siglip2-512px"))}
+    needs = {need.purpose: need.source for need in required_files(load_config("imagenet-xl-ibq-siglip2-512px"))}
     assert needs["teacher siglip2-vit-b"] == "hf://google/siglip2-base-patch16-512/model.safetensors"
     assert needs["start of stage tokenizer without --init"].endswith("/IBQ_pretrain_16384.ckpt")
     assert needs["start of stage e2e without --init"] == "hf://BinLin203/Warmup-IBQ/ibq-with-gan.pt"
-    assert {"LPIPS loss (vgg_weights)", "LPIPS loss (lpips_weights)"} <= needs.keys()
+    assert needs["LPIPS loss (vgg_weights)"].endswith("/vgg16-397923af.pth")
+    assert "LPIPS loss (lpips_weights)" not in needs, "the package lpips carries them"
 
 
 def test_the_text_encoder_is_among_the_files_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def encoder(*overrides: str, preset: str = "t2i-gpic-gear-1b") -> list[str]:
-        return [need.state for need in needed_files(load_config(preset, overrides)) if need.purpose == "text encoder"]
+        return [need.state for need in required_files(load_config(preset, overrides)) if need.purpose == "text encoder"]
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     assert encoder() == ["text encoder: missing; fetch it with: hf download Qwen/Qwen3-1.7B"]
@@ -171,6 +173,19 @@ def test_a_stage_knows_its_frozen_weights_by_what_they_hold(tmp_path: Path) -> N
     assert digests("ar", "folder") != before
     with pytest.raises(MissingAsset, match=r"teacher dinov2-vit-b needs .*nowhere, which does not exist"):
         digests("e2e", "nowhere")
+
+
+def test_the_heads_of_lpips_are_known_by_what_they_hold_wherever_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = installed_lpips(tmp_path, monkeypatch)
+    heads.write_text("heads")
+    (tmp_path / "vgg").write_text("vgg")
+    vgg = f"perceptual.vgg_weights={tmp_path}/vgg"
+    packaged = frozen_digests("tokenizer", load_config("imagenet-b-vq", [vgg]))
+    assert packaged["LPIPS loss (lpips_weights)"] == sha256_file(heads)
+    named = [vgg, f"perceptual.lpips_weights={heads}"]
+    assert frozen_digests("tokenizer", load_config("imagenet-b-vq", named)) == packaged
 
 
 def test_the_defaults_may_be_left_out_of_a_name() -> None:

@@ -42,9 +42,7 @@ requests: {kind: classes, count: 12, num_classes: 3, labels: balanced}
 protocol: {image_size: 8}
 form: npz
 scorer: {script: scorer.py, image: toy}
-options: {scale: 1.0, refuse: 0}
 assets: [toy-reference]
-metrics: [{name: brightness, label: Brightness, unit: "", higher_is_better: true}]
 published: [{model: Sun, source: sky, protocol: noon, metrics: {brightness: 255.0}}]
 check:
   samples: check/samples.npz
@@ -57,24 +55,43 @@ ASSETS = """
 - {name: toy-reference, file: reference.txt, sha256: null, size: null, licence: CC0, used_by: [toy]}
 """
 
+INTERFACE = """
+    from dataclasses import dataclass
+    from typing import Annotated
+
+    from harness.contract.fields import Within
+    from harness.contract.interface import MetricSpec, ScorerOptions
+
+    METRICS = (MetricSpec("brightness", "Brightness", higher_is_better=True),)
+
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options(ScorerOptions):
+        scale: float = 1.0
+        refuse: Annotated[int, Within(0)] = 0
+"""
+
 SCORER = """
     from benchmarks.toy.brightness import brightness
-    from harness.contract.record import Metric, ScoreRecord, Unscored
+    from benchmarks.toy.interface import METRICS, Options
+    from harness.contract.record import ScoreRecord, Unscored
+    from harness.contract.interface import Metrics
     from harness.scoring.scorer import run_scorer
 
 
     def score(job):
+        options = Options.read(job.options, "toy")
         reference = float(job.assets.file("toy-reference").read_text())
         progress = job.progress(len(job.samples), "images")
         values = []
         for images_u8 in job.samples.batches(4):
-            values += [brightness(image) * job.options["scale"] * reference for image in images_u8]
+            values += [brightness(image) * options.scale * reference for image in images_u8]
             progress.advance(len(images_u8))
         print("scored", len(values))
-        refused = job.samples.ids[: job.options["refuse"]]
+        refused = job.samples.ids[: options.refuse]
         left_out = [Unscored(id=name, reason_class="whim", reason="asked to") for name in refused]
         job.items.extend({"id": name, "value": value} for name, value in zip(job.samples.ids, values))
-        metric = Metric(name="brightness", value=sum(values) / len(values), higher_is_better=True, n=len(values))
+        metric = Metrics(METRICS).make("brightness", sum(values) / len(values), n=len(values))
         return ScoreRecord(benchmark="toy", benchmark_version=1, metrics=[metric], unscored=left_out)
 
 
@@ -201,6 +218,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     (folder / "check" / "assets" / "toy-reference").mkdir(parents=True)
     (folder / "benchmark.yaml").write_text(BENCHMARK)
     (folder / "assets.yaml").write_text(ASSETS)
+    (folder / "interface.py").write_text(textwrap.dedent(INTERFACE))
     (folder / "scorer.py").write_text(textwrap.dedent(SCORER))
     (folder / "brightness.py").write_text(textwrap.dedent(BRIGHTNESS))
     np.savez(folder / "check" / "samples.npz", arr_0=np.full((3, 8, 8, 3), 10, np.uint8))

@@ -2,7 +2,8 @@
 
 The full Inception network with sparse random weights (so that they pack into 300 kB), a tiny CLIP, twelve pictures with
 captions in two parquet files, twelve drawn images. The printed values, which `benchmark.yaml` expects, come from other
-code than the scorer's: gear's own Inception, transformers' CLIP processor, SciPy's `sqrtm`.
+code than the scorer's: transformers' CLIP processor and SciPy's `sqrtm`; the Inception network is the scorer's own,
+which the golden cases compare with the reference.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from gear.features.inception import InceptionV3
 from harness.contract.requests import Prompt, Protocol, prompt_requests
 from harness.contract.writer import SampleSetWriter
+from harness.scoring.networks.inception import InceptionV3
 
 FOLDER = Path(__file__).parent
 COUNT, SIZE, NONZERO = 12, 32, 4

@@ -75,7 +75,7 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return total
 
 
-def gathered(values: Tensor) -> Tensor:
+def all_gather(values: Tensor) -> Tensor:
     """Every process's tensor, of equal shapes, one after the other along the first dimension."""
     size = world().size
     if size == 1:
@@ -85,7 +85,7 @@ def gathered(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def from_main(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """What the main process has, in all of them. Small plain objects only."""
     if world().size == 1:
         return value
@@ -94,7 +94,7 @@ def from_main(value: T) -> T:
     return box[0]
 
 
-def main_decides(action: Callable[[], T]) -> T:
+def decided_by_main(action: Callable[[], T]) -> T:
     """`action`, done by the main process alone; its result, or its UserError, in all of them."""
     if world().size == 1:
         return action()
@@ -104,13 +104,13 @@ def main_decides(action: Callable[[], T]) -> T:
             outcome = (action(), None)
         except UserError as error:
             outcome = (None, error)
-    result, problem = from_main(outcome)
+    result, problem = broadcast_object(outcome)
     if problem is not None:
         raise problem
     return cast("T", result)
 
 
-def from_all(value: T) -> list[T]:
+def gather_objects(value: T) -> list[T]:
     """Every process's value in the order of ranks, in all of them. Pickled: for plain objects and small arrays."""
     if world().size == 1:
         return [value]
@@ -119,11 +119,11 @@ def from_all(value: T) -> list[T]:
     return values
 
 
-def rows_of_all(rows: Tensor) -> Tensor:
+def gather_rows(rows: Tensor) -> Tensor:
     """(n, D) CPU tensors of all processes, one under the other in the order of ranks; n may differ."""
     if world().size == 1:
         return rows
-    counts = from_all(len(rows))
+    counts = gather_objects(len(rows))
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in counts]
@@ -131,7 +131,7 @@ def rows_of_all(rows: Tensor) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Returns when every process is here."""
     if world().size > 1:
         dist.barrier()

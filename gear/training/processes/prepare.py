@@ -26,7 +26,7 @@ def prepare(config: RunConfig, device: torch.device, modules: Iterable[nn.Module
     modules = list(modules)
     if world().size > 1:
         for module in modules:
-            share_weights(module)
+            broadcast_weights(module)
             synchronise_batch_norms(module)
     if config.engine.compile:
         for module in modules:
@@ -37,7 +37,7 @@ def prepare(config: RunConfig, device: torch.device, modules: Iterable[nn.Module
 
 
 @torch.no_grad()
-def share_weights(module: nn.Module) -> None:
+def broadcast_weights(module: nn.Module) -> None:
     """The main process's parameters and buffers, everywhere. (Equal seeds give equal weights; this does not ask.)"""
     for tensor in (*module.parameters(), *module.buffers()):
         dist.broadcast(tensor, src=0)

@@ -41,22 +41,22 @@ def shard(modules: list[nn.Module], device: torch.device, *, bf16: bool) -> None
                 register_fsdp_forward_method(module, method)
 
 
-def whole(tree: Any) -> Any:
+def gather_full(tree: Any) -> Any:
     """`tree` with every sharded tensor gathered; all processes take part, and only the main one keeps the tensors."""
     if isinstance(tree, DTensor):
         gathered = tree.full_tensor()
         return gathered.cpu() if world().is_main else None
     if isinstance(tree, Mapping):
-        return {key: whole(value) for key, value in tree.items()}
+        return {key: gather_full(value) for key, value in tree.items()}
     return tree
 
 
-def cut_like(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+def shard_like(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
     """`state` with whole tensors cut as their namesakes in `like` are; anything else as it is."""
     return {key: _cut(value, like.get(key)) for key, value in state.items()}
 
 
-def cut_optimizer_state(state: Mapping[str, Any], parameters: list[nn.Parameter]) -> dict[str, Any]:
+def shard_optimizer_state(state: Mapping[str, Any], parameters: list[nn.Parameter]) -> dict[str, Any]:
     """An optimizer's state dict whose moments are cut as the parameters are."""
     per_parameter = {
         index: {name: _cut(value, parameters[index]) for name, value in values.items()}

@@ -14,16 +14,16 @@ from gear.config import RunConfig
 from gear.data.sources import ImageSource, open_source
 from gear.foreign import load_exactly
 from gear.teachers import Targets, build_teachers
-from gear.text import RememberingEncoder, TextEncoder, build_text_encoder
+from gear.text import CachingEncoder, TextEncoder, build_text_encoder
 from gear.tokenizers import build_tokenizer
 from gear.training.stages.ar import ARStage
 from gear.training.stages.e2e import GearStage
 from gear.training.stages.initial_weights import (
-    averaged_ar,
     frozen_tokenizer,
-    require_critic,
-    start_projectors,
-    start_tokenizer,
+    init_projectors,
+    init_tokenizer,
+    initial_ar,
+    require_discriminator,
 )
 from gear.training.stages.losses import build_loss_head
 from gear.training.stages.stage import Stage
@@ -58,16 +58,16 @@ def build_stage(
 def _tokenizer_stage(config: RunConfig, device: torch.device, init: ModelFile | None, _: ModelFile | None) -> Stage:
     tokenizer, losses = build_tokenizer(config.tokenizer), build_loss_head(config)
     if init is not None:
-        start_tokenizer(tokenizer, losses, init, config)
+        init_tokenizer(tokenizer, losses, init, config)
     return TokenizerStage(config, device, tokenizer=tokenizer, losses=losses)
 
 
 def _gear_stage(config: RunConfig, device: torch.device, init: ModelFile | None, _: ModelFile | None) -> Stage:
     if init is None:
         raise UserError("stage e2e starts from a warmed-up tokenizer; give the stage-tokenizer model: --init SOURCE.")
-    require_critic(init, config)
+    require_discriminator(init, config)
     tokenizer, losses = build_tokenizer(config.tokenizer), build_loss_head(config)
-    start_tokenizer(tokenizer, losses, init, config)
+    init_tokenizer(tokenizer, losses, init, config)
     ar, projectors, targets = _ar_parts(config, device, lambda: ClassConditionalAR(config.class_ar))
     return GearStage(config, device, tokenizer=tokenizer, ar=ar, projectors=projectors, losses=losses, targets=targets)
 
@@ -76,8 +76,8 @@ def _ar_stage(config: RunConfig, device: torch.device, init: ModelFile | None, t
     frozen = frozen_tokenizer("ar", config, tokenizer or init)
     ar, projectors, targets = _ar_parts(config, device, lambda: ClassConditionalAR(config.class_ar))
     if init is not None:
-        load_exactly(ar, averaged_ar("ar", init), source=init.source)
-        start_projectors(projectors, init)
+        load_exactly(ar, initial_ar("ar", init), source=init.source)
+        init_projectors(projectors, init)
     return ARStage(config, device, tokenizer=frozen, ar=ar, projectors=projectors, targets=targets)
 
 
@@ -87,13 +87,13 @@ def _t2i_stage(config: RunConfig, device: torch.device, init: ModelFile | None, 
     frozen = frozen_tokenizer("t2i", config, tokenizer or init)
     ar, projectors, targets = _ar_parts(config, device, lambda: TextToImageAR(text_ar))
     if init is not None:
-        warm_start(ar, averaged_ar("t2i", init), copy_image_stream=config.text.copy_image_stream)
-        start_projectors(projectors, init)
+        warm_start(ar, initial_ar("t2i", init), copy_image_stream=config.text.copy_image_stream)
+        init_projectors(projectors, init)
     encoder: TextEncoder = build_text_encoder(config.text, device, precision=config.precision)
     return TextToImageStage(
         config,
         device,
-        text_encoder=RememberingEncoder(encoder) if config.data.repeats else encoder,
+        text_encoder=CachingEncoder(encoder) if config.data.repeats else encoder,
         tokenizer=frozen,
         ar=ar,
         projectors=projectors,
@@ -105,7 +105,7 @@ def _ar_parts(config: RunConfig, device: torch.device, build: Callable[[], A]) -
     """A fresh AR model and projectors, and the teachers whose patches are the tokens' targets."""
     grid = config.tokenizer.grid_side(config.data.image_size)
     teachers = build_teachers(config.teacher, image_size=config.data.image_size, grid=grid)
-    targets = Targets([teacher.to(device) for teacher in teachers], config.teacher, remember=config.data.repeats)
+    targets = Targets([teacher.to(device) for teacher in teachers], config.teacher, cached=config.data.repeats)
     ar = build()
     ar.activation_checkpointing = config.engine.activation_checkpointing
     projectors = Projectors(config.ar.dim, config.gear.projector_dim, targets.dims)

@@ -7,7 +7,7 @@ from torch import Tensor
 from gear.readout import PosteriorStatistics, codebook_usage, posterior_statistics
 from gear.tokenizers.base import Code
 from gear.training.optim import Optimization
-from gear.training.processes.distributed import gathered, mean_over_processes
+from gear.training.processes.distributed import all_gather, mean_over_processes
 from gear.training.stages.stage import Logs
 
 
@@ -25,7 +25,7 @@ def codebook_logs(code: Code, temperature: float | None = None) -> Logs:
 
 def usage_logs(code_ids: Tensor, num_codes: int) -> Logs:
     """Share of the codebook that occurs among the code ids (N,) of all processes."""
-    return {"codebook_usage": codebook_usage(gathered(code_ids), num_codes)}
+    return {"codebook_usage": codebook_usage(all_gather(code_ids), num_codes)}
 
 
 def _spread(prefix: str, entropy_name: str, statistics: PosteriorStatistics) -> Logs:

@@ -1,4 +1,4 @@
-"""What a stage starts from: weights out of the files of earlier stages, or of others."""
+"""The initial weights of a stage: from the files of earlier stages, or from published ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.contract.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def published_start(phase: str, config: RunConfig) -> ModelFile | None:
+def published_initial_weights(phase: str, config: RunConfig) -> ModelFile | None:
     """The file that the configuration itself names for a stage; None when it names none.
 
     Raises MissingAsset when it is not on this machine: nothing is downloaded here.
@@ -29,9 +29,9 @@ def published_start(phase: str, config: RunConfig) -> ModelFile | None:
     return open_model(path)
 
 
-def start_tokenizer(tokenizer: Tokenizer, losses: LossHead, init: ModelFile, config: RunConfig) -> None:
+def init_tokenizer(tokenizer: Tokenizer, losses: LossHead, init: ModelFile, config: RunConfig) -> None:
     """Give a tokenizer and its critic the weights of a warm start; the critic keeps its own where the file has none."""
-    same_tokenizer(config, init)
+    require_same_tokenizer(config, init)
     load_exactly(tokenizer, _live_tokenizer(init), source=init.source)
     if init.has("discriminator"):
         load_exactly(losses.discriminator, init.weights("discriminator"), source=f"the discriminator of {init.source}")
@@ -39,7 +39,7 @@ def start_tokenizer(tokenizer: Tokenizer, losses: LossHead, init: ModelFile, con
         log.info("%s holds no discriminator; a fresh one is trained.", init.source)
 
 
-def require_critic(init: ModelFile, config: RunConfig) -> None:
+def require_discriminator(init: ModelFile, config: RunConfig) -> None:
     """Raise UserError where a stage would set an untrained critic against a trained tokenizer."""
     if config.loss.discriminator_weight and not init.has("discriminator"):
         raise UserError(
@@ -63,11 +63,11 @@ def frozen_tokenizer(phase: str, config: RunConfig, source: ModelFile | None) ->
         raise UserError(
             f"stage {phase} needs a trained tokenizer; give its model with --tokenizer SOURCE (or --init SOURCE)."
         )
-    same_tokenizer(config, source)
+    require_same_tokenizer(config, source)
     return source.tokenizer(ema=True)
 
 
-def averaged_ar(phase: str, init: ModelFile) -> StateDict:
+def initial_ar(phase: str, init: ModelFile) -> StateDict:
     """The AR model to go on with."""
     if not init.has("ar"):
         raise UserError(
@@ -76,29 +76,18 @@ def averaged_ar(phase: str, init: ModelFile) -> StateDict:
     return init.weights("ar", ema=True)
 
 
-def start_projectors(projectors: nn.Module, init: ModelFile) -> None:
-    """The projectors of a stage that had some; files of others have none, and then they stay fresh."""
+def init_projectors(projectors: nn.Module, init: ModelFile) -> None:
+    """Load the projectors where the file holds some; published files hold none, and the fresh ones stay."""
     if init.has("projectors"):
         load_exactly(projectors, init.weights("projectors"), source=f"the projectors of {init.source}")
 
 
-def same_tokenizer(config: RunConfig, source: ModelFile) -> None:
+def require_same_tokenizer(config: RunConfig, source: ModelFile) -> None:
     """Raise UserError, naming the field, when a file's tokenizer is another one than the configuration's."""
-    theirs, ours = source.tokenizer_config.to_dict(), config.tokenizer.to_dict()
+    theirs, ours = source.tokenizer_config.architecture(), config.tokenizer.architecture()
     for name in ours.keys() | theirs.keys():
-        if name not in _TRAINING_ONLY and theirs.get(name) != ours.get(name):
+        if theirs.get(name) != ours.get(name):
             raise UserError(
                 f"the tokenizer of {source.source} has {name} = {theirs.get(name)} but the configuration says "
                 f"{ours.get(name)}; train from the preset that it was trained with."
             )
-
-
-_TRAINING_ONLY = {
-    "commit_loss_beta",
-    "entropy_loss_ratio",
-    "entropy_loss_temperature",
-    "sample_minimization_weight",
-    "batch_maximization_weight",
-    "use_entropy_loss",
-}
-"""Weights of losses: a later stage may change them, the tensors still fit."""

@@ -8,7 +8,7 @@ from gear.assets import find_asset
 from gear.config import PerceptualConfig, RunConfig
 from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossHead
-from gear.losses.lpips import LPIPS
+from gear.losses.lpips import LPIPS, packaged_heads
 from harness.contract.errors import MissingAsset
 
 
@@ -22,12 +22,13 @@ def build_loss_head(config: RunConfig) -> LossHead:
 def _perceptual(config: PerceptualConfig) -> nn.Module | None:
     if config.name == "none":
         return None
-    if config.vgg_weights is None or config.lpips_weights is None:
+    if config.vgg_weights is None:
         raise MissingAsset(
-            "the LPIPS loss needs two weight files: set perceptual.vgg_weights (torchvision's VGG16) and "
-            "perceptual.lpips_weights (vgg.pth), or train without it: --set perceptual.name=none "
-            "--set loss.perceptual_weight=0."
+            "the LPIPS loss needs torchvision's VGG16: name its file with --set perceptual.vgg_weights=PATH, or train "
+            "without it: --set perceptual.name=none --set loss.perceptual_weight=0."
         )
     vgg16 = find_asset(config.vgg_weights, purpose="the LPIPS loss", setting="perceptual.vgg_weights")
+    if config.lpips_weights is None:
+        return LPIPS.from_files(vgg16, packaged_heads())
     heads = find_asset(config.lpips_weights, purpose="the LPIPS loss", setting="perceptual.lpips_weights")
     return LPIPS.from_files(vgg16, heads)

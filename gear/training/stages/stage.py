@@ -16,7 +16,7 @@ from gear.training.ema import EMA
 from gear.training.optim import Optimization
 from gear.training.processes.distributed import world
 from gear.training.processes.prepare import prepare
-from gear.training.processes.sharding import cut_like, whole
+from gear.training.processes.sharding import gather_full, shard_like
 from harness.contract.errors import UserError
 
 Logs = dict[str, "Tensor | float"]
@@ -85,11 +85,11 @@ class Stage(ABC):
     def weights(self) -> dict[str, Any]:
         """What the finished model is: weights and configuration, without the optimizers.
 
-        All processes call it; sharded tensors are whole in the main one's dictionary and absent from the others'.
+        All processes call it; sharded tensors are gathered in the main one's dictionary and absent from the others'.
         """
         return {
-            **{name: whole(module.state_dict()) for name, module in self.modules.items()},
-            **{name: whole(average.module.state_dict()) for name, average in self.averages.items()},
+            **{name: gather_full(module.state_dict()) for name, module in self.modules.items()},
+            **{name: gather_full(average.module.state_dict()) for name, average in self.averages.items()},
             "config": self.config.to_dict(),
             "phase": self.phase,
             "steps": self.step,
@@ -103,7 +103,10 @@ class Stage(ABC):
         """
         return {
             **self.weights(),
-            **{f"opt_{name}": whole(optimization.state_dict()) for name, optimization in self.optimizations.items()},
+            **{
+                f"opt_{name}": gather_full(optimization.state_dict())
+                for name, optimization in self.optimizations.items()
+            },
             "running": {name: _own_buffers(module) for name, module in self.running.items()},
             "processes": world().size,
         }
@@ -117,7 +120,7 @@ class Stage(ABC):
             )
         averages = {name: average.module for name, average in self.averages.items()}
         for name, module in (self.modules | averages).items():
-            module.load_state_dict(cut_like(state[name], module.state_dict()))
+            module.load_state_dict(shard_like(state[name], module.state_dict()))
         for name, optimization in self.optimizations.items():
             optimization.load_state_dict(state[f"opt_{name}"])
         for name, module in self.running.items():

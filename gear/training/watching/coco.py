@@ -16,32 +16,35 @@ import torch
 from PIL import Image
 
 from gear.ar.t2i import TextToImageAR
-from gear.data.coco import CocoSelection
-from gear.features.clip import ClipCosines
-from gear.training.processes.distributed import rows_of_all, world
+from gear.assets import find_folder
+from gear.training.processes.distributed import gather_rows, world
 from gear.training.stages.stage import Stage
-from gear.training.watching.drawing import ImagesU8, in_batches, models_of, to_01
+from gear.training.watching.drawing import ImagesU8, evaluation_models, in_batches, to_01
 from gear.training.watching.monitors import Extractor, Features
 from harness.contract.errors import UserError
 from harness.contract.images import to_square
 from harness.contract.requests import Prompt, Protocol, prompt_requests
 from harness.metrics.clip_score import clip_score
 from harness.metrics.frechet import Statistics, frechet_distance, statistics
+from harness.scoring.coco import CocoParquet, CocoSelection
+from harness.scoring.networks.clip import FILES as CLIP_FILES
+from harness.scoring.networks.clip import ClipCosines
 
 
 class CocoMonitor:
-    """Opened with the run, so that a missing file is said before the first step; its networks stay on the device."""
+    """Opened with the run, so that a missing file is reported before step 1; its networks stay on the device."""
 
-    def __init__(self, stage: Stage, extract: Extractor, leave_if_asked: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, stage: Stage, extract: Extractor, stop_if_requested: Callable[[], None] = lambda: None) -> None:
         """extract: InceptionV3's features."""
-        self.stage, self.extract, self.leave_if_asked = stage, extract, leave_if_asked
+        self.stage, self.extract, self.stop_if_requested = stage, extract, stop_if_requested
         self.config = config = stage.config.watch
         if not isinstance(stage.modules.get("ar"), TextToImageAR):
             raise UserError(
                 f"watch.coco_every has captions drawn, which stage {stage.phase} cannot; set watch.coco_every=0."
             )
         assert config.coco_dir is not None
-        self.selection = CocoSelection(Path(config.coco_dir).expanduser(), config.coco_images, config.coco_seed)
+        dataset = CocoParquet(Path(config.coco_dir).expanduser(), setting="--set watch.coco_dir=DIR")
+        self.selection = CocoSelection(dataset, config.coco_images, config.coco_seed)
         count, me = len(self.selection), world()
         if count < max(2, me.size):
             raise UserError(
@@ -49,9 +52,9 @@ class CocoMonitor:
                 "watch.coco_images, or give more rows."
             )
         self.start, self.stop = count * me.rank // me.size, count * (me.rank + 1) // me.size
-        self.cosines = ClipCosines(
-            config.coco_clip, stage.device, setting="watch.coco_clip", batch_size=config.batch_size
-        )
+        clip = find_folder(config.coco_clip, CLIP_FILES, purpose="a CLIPScore", setting="watch.coco_clip")
+        fix = f"name a folder with {', '.join(CLIP_FILES)}: --set watch.coco_clip=DIR."
+        self.cosines = ClipCosines(clip, stage.device, fix=fix, batch_size=config.batch_size)
         self._reference: Statistics | None = None
 
     def measure(self) -> dict[str, float]:
@@ -71,7 +74,7 @@ class CocoMonitor:
     def _real(self) -> Features:
         """Of this process's images. They are read at once: each look for some of them is a pass over all files."""
         images = self.selection.images(self.start, self.stop, self.config.coco_image_size)
-        batches = in_batches(range(len(images)), self.config.batch_size, self.leave_if_asked)
+        batches = in_batches(range(len(images)), self.config.batch_size, self.stop_if_requested)
         return np.concatenate([self.extract(to_01(images[list(batch)])) for batch in batches if batch])
 
     def _drawn(self, scale: float) -> tuple[Features, npt.NDArray[np.float64]]:
@@ -81,9 +84,9 @@ class CocoMonitor:
         prompts = [Prompt(item=f"{place:06d}", text=text) for place, text in enumerate(self.selection.captions)]
         own = prompt_requests("coco", 1, protocol, prompts=prompts).requests[self.start : self.stop]
         features, cosines = [], []
-        with models_of(self.stage, "ema") as models:
+        with evaluation_models(self.stage, "ema") as models:
             engine = models.engine(protocol, rounding="nearest")
-            for tile in in_batches(own, engine.tile, self.leave_if_asked):
+            for tile in in_batches(own, engine.tile, self.stop_if_requested):
                 if tile:
                     images = _squares(engine.images_u8(engine.tokens(tile)), size)
                     features.append(self.extract(to_01(images)))
@@ -102,4 +105,4 @@ def _fitted(features: Features) -> Statistics:
 
 def _of_all(rows: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """The rows of all processes in the order of ranks; called by all."""
-    return rows_of_all(torch.from_numpy(rows)).numpy()
+    return gather_rows(torch.from_numpy(rows)).numpy()

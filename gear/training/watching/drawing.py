@@ -22,10 +22,10 @@ from gear.ar.t2i import TextToImageAR
 from gear.data.base import BadSample, ImageSource, Sample
 from gear.data.permutation import permuted
 from gear.sampling.engine import Engine, Speed
-from gear.sampling.pixels import Rounding, Storing
+from gear.sampling.pixels import OutputPixels, Rounding
 from gear.sampling.rollout import SamplingOptions
 from gear.tokenizers.base import Tokenizer
-from gear.training.processes.distributed import from_all, world
+from gear.training.processes.distributed import gather_objects, world
 from gear.training.processes.prepare import uncompiled
 from gear.training.stages.stage import Stage
 from harness.contract.requests import Prompt, Protocol, RequestSet, class_requests, prompt_requests
@@ -41,8 +41,8 @@ _CHOICE = (0, 0, 0, 9)
 """Key of the permutation whose first samples are shown; of a length that no key of the training order has."""
 
 
-class Models:
-    """The plain modules of a stage: eval mode, whole, uncompiled. Made by `models_of`."""
+class EvaluationModels:
+    """The plain modules of a stage: eval mode, whole, uncompiled. Made by `evaluation_models`."""
 
     def __init__(self, tokenizer: Tokenizer, ar: Trunk | None, encoder: Any) -> None:
         self.tokenizer, self.ar, self.encoder = tokenizer, ar, encoder
@@ -54,7 +54,7 @@ class Models:
             self.ar,
             self.tokenizer,
             options=SamplingOptions.of(protocol),
-            storing=Storing(image_size=protocol.image_size, rounding=rounding),
+            storing=OutputPixels(image_size=protocol.image_size, rounding=rounding),
             encoder=self.encoder,
             speed=Speed(compiled=False),
         )
@@ -70,7 +70,7 @@ class Models:
 
 
 @contextmanager
-def models_of(stage: Stage, weights: Weights, *, with_ar: bool = True) -> Iterator[Models]:
+def evaluation_models(stage: Stage, weights: Weights, *, with_ar: bool = True) -> Iterator[EvaluationModels]:
     """The models of `stage` for a while; their modes come back. All processes call it: shards are gathered."""
     live, averages = stage.modules, {name: average.module for name, average in stage.averages.items()}
     tokenizer = averages.get("vq_ema", live["vq"]) if weights == "ema" else live["vq"]
@@ -86,7 +86,7 @@ def models_of(stage: Stage, weights: Weights, *, with_ar: bool = True) -> Iterat
         try:
             for module in used:
                 module.eval()
-            yield Models(tokenizer, ar, getattr(stage, "text_encoder", None))
+            yield EvaluationModels(tokenizer, ar, getattr(stage, "text_encoder", None))
         finally:
             for part, training in modes:
                 part.training = training
@@ -116,38 +116,38 @@ def requests_for(
     source: ImageSource,
     count: int,
     protocol: Protocol,
-    leave_if_asked: Callable[[], None] = lambda: None,
+    stop_if_requested: Callable[[], None] = lambda: None,
 ) -> RequestSet:
-    """What a stage can be asked for: labels in turn, or the captions of the chosen samples. Always the same.
+    """What a stage can be asked for: labels in turn, or the captions of the samples of `fixed_choice`. Always the same.
 
     All processes call it: each reads its share of the captions, with their images.
     """
     if isinstance(stage.modules.get("ar"), ClassConditionalAR):
         classes = stage.config.data.num_classes
         return class_requests("watch", 1, protocol, count=count, num_classes=classes, labels="balanced")
-    own = chosen(source, count)[world().rank :: world().size]
+    own = fixed_choice(source, count)[world().rank :: world().size]
     captions = [
         (index, sample.caption or "")
-        for batch in in_batches(own, stage.config.watch.batch_size, leave_if_asked)
+        for batch in in_batches(own, stage.config.watch.batch_size, stop_if_requested)
         for index in batch
         for sample in _usable(source, [index])
     ]
-    ordered = sorted(pair for part in from_all(captions) for pair in part)
+    ordered = sorted(pair for part in gather_objects(captions) for pair in part)
     prompts = [Prompt(item=f"{number:05d}", text=caption) for number, (_, caption) in enumerate(ordered)]
     return prompt_requests("watch", 1, protocol, prompts=prompts)
 
 
-def in_batches(own: Sequence[T], size: int, leave_if_asked: Callable[[], None]) -> Iterator[Sequence[T]]:
-    """This process's share of some work, `size` at a time; `leave_if_asked` may end all processes before each batch.
+def in_batches(own: Sequence[T], size: int, stop_if_requested: Callable[[], None]) -> Iterator[Sequence[T]]:
+    """This process's share of some work, `size` at a time; `stop_if_requested` may end all processes before each batch.
 
     They get equally many, so that all end before the same one: whoever has less to do gets empty ones at the end.
     """
-    for start in range(0, max(from_all(len(own))), size):
-        leave_if_asked()
+    for start in range(0, max(gather_objects(len(own))), size):
+        stop_if_requested()
         yield own[start : start + size]
 
 
-def chosen(source: ImageSource, count: int) -> list[int]:
+def fixed_choice(source: ImageSource, count: int) -> list[int]:
     """At most `count` samples of a source, in order: the same ones at every step, in every run, in every process."""
     among = len(source)
     return sorted(permuted(np.arange(min(count, among)), among, _CHOICE).tolist())

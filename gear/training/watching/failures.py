@@ -1,4 +1,4 @@
-"""What ends a run or is held against it: figures that are not finite, and samples that cannot be used."""
+"""Failures of a run: losses that are not finite end it; samples that cannot be used are logged, up to a limit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gear.data.loader import Batch
-from gear.training.processes.distributed import from_all, world
-from gear.training.watching.recorder import Row
+from gear.training.processes.distributed import gather_objects, world
+from gear.training.watching.metric_queue import UpdateMetrics
 from harness.contract.errors import BadSamples, EnvironmentFailure
 from harness.contract.files import write_json
 
 NONFINITE_FILE = "nonfinite.json"
 
 
-def refuse_nonfinite(row: Row, out_dir: Path) -> None:
+def refuse_nonfinite(row: UpdateMetrics, out_dir: Path) -> None:
     """Raise EnvironmentFailure when a figure of this update is not finite, and leave `nonfinite.json` behind.
 
     Figures are averaged over processes, so all of them find it in the same update. By then at most one more update was
@@ -24,7 +24,7 @@ def refuse_nonfinite(row: Row, out_dir: Path) -> None:
     wrong = row.not_finite
     if not wrong:
         return
-    ids = [index for share in from_all(row.ids) for index in share]
+    ids = [index for share in gather_objects(row.ids) for index in share]
     path = out_dir / NONFINITE_FILE
     if world().is_main:
         terms = {name: str(value) for name, value in sorted(wrong.items())}

@@ -38,7 +38,7 @@ def flops_per_image(stage: Stage) -> float:
     critic = stage.modules.get("discriminator")
     learnt = encode  # a frozen tokenizer only reads
     if isinstance(critic, PatchDiscriminator):
-        learnt = 3 * (encode + decode) + 8 * critic_flops(critic, side)
+        learnt = 3 * (encode + decode) + 8 * discriminator_flops(critic, side)
     if not isinstance(ar, Trunk):
         return learnt
     projectors = projector_flops(stage.modules["projectors"], ar.config.block_size)
@@ -63,7 +63,7 @@ def tokenizer_flops(tokenizer: Tokenizer, side: int) -> tuple[float, float]:
     return encode + 2.0 * grid**2 * config.num_codes * config.code_dim, decode
 
 
-def critic_flops(critic: PatchDiscriminator, side: int) -> float:
+def discriminator_flops(critic: PatchDiscriminator, side: int) -> float:
     """Forward FLOPs of one image. In eval mode, which costs the same and needs no other process."""
     return counted(copy.deepcopy(critic).to("meta").eval(), (1, 3, side, side))
 

@@ -10,7 +10,7 @@ from PIL import Image as PillowImage
 from gear.data.base import ImageSource
 from gear.training.processes.distributed import world
 from gear.training.stages.stage import Stage
-from gear.training.watching.drawing import ImagesU8, chosen, images_of, models_of, requests_for
+from gear.training.watching.drawing import ImagesU8, evaluation_models, fixed_choice, images_of, requests_for
 from gear.training.watching.trackers import Image
 from harness.contract.files import write_atomically
 from harness.contract.requests import Protocol
@@ -28,7 +28,7 @@ def sample_grid(stage: Stage, source: ImageSource) -> Image | None:
     scale = config.grid_cfg_scale if guides else 1.0
     protocol = Protocol(image_size=stage.config.data.image_size, cfg_scale=scale)
     requests = list(requests_for(stage, source, config.grid_images, protocol))
-    with models_of(stage, "ema") as models:  # all processes: shards are gathered
+    with evaluation_models(stage, "ema") as models:  # all processes: shards are gathered
         if not world().is_main:
             return None
         engine = models.engine(protocol)
@@ -41,10 +41,10 @@ def reconstruction_grid(stage: Stage, source: ImageSource) -> Image | None:
     if not world().is_main:
         return None
     config = stage.config.watch
-    originals = images_of(source, chosen(source, config.grid_images))
+    originals = images_of(source, fixed_choice(source, config.grid_images))
     if originals is None:
         return None
-    with models_of(stage, "ema", with_ar=False) as models:
+    with evaluation_models(stage, "ema", with_ar=False) as models:
         starts = range(0, len(originals), config.batch_size)
         parts = [models.reconstruct(originals[start : start + config.batch_size]) for start in starts]
     rebuilt = np.rint(np.concatenate(parts).transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)

@@ -23,18 +23,18 @@ import torch.nn.functional as F
 
 from gear.assets import find_asset
 from gear.data.base import ImageSource
-from gear.training.processes.distributed import from_all, world
+from gear.training.processes.distributed import gather_objects, world
 from gear.training.settings import WatchConfig
 from gear.training.stages.stage import Stage
 from gear.training.watching.drawing import (
+    EvaluationModels,
     Images01,
     ImagesU8,
-    Models,
     Weights,
-    chosen,
+    evaluation_models,
+    fixed_choice,
     images_of,
     in_batches,
-    models_of,
     requests_for,
     to_01,
 )
@@ -64,14 +64,14 @@ def build_extractor(config: WatchConfig, device: torch.device) -> Extractor:
 
 
 def _inception(weights: Path, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    from gear.features.inception import InceptionV3
+    from harness.scoring.networks.inception import InceptionV3
 
     return InceptionV3.from_file(weights).to(device)
 
 
 def _lite0(weights: Path | None, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """Pooled features (1,280) of EfficientNet-Lite0 at 128 px."""
-    from gear.teachers.lite0 import load_lite0
+    from harness.scoring.networks.lite0 import load_lite0
 
     network = load_lite0(weights).float().to(device)
 
@@ -85,7 +85,7 @@ def _lite0(weights: Path | None, device: torch.device) -> Callable[[torch.Tensor
 
 def statistics_of_all(batches: Iterable[Features | None]) -> Statistics:
     """Statistics of the features of all processes, which give as many batches each; None for one without images."""
-    return statistics_of(part for batch in batches for part in from_all(batch) if part is not None)
+    return statistics_of(part for batch in batches for part in gather_objects(batch) if part is not None)
 
 
 class GenerationMonitor:
@@ -96,9 +96,13 @@ class GenerationMonitor:
     """
 
     def __init__(
-        self, stage: Stage, source: ImageSource, extract: Extractor, leave_if_asked: Callable[[], None] = lambda: None
+        self,
+        stage: Stage,
+        source: ImageSource,
+        extract: Extractor,
+        stop_if_requested: Callable[[], None] = lambda: None,
     ) -> None:
-        self.stage, self.source, self.extract, self.leave_if_asked = stage, source, extract, leave_if_asked
+        self.stage, self.source, self.extract, self.stop_if_requested = stage, source, extract, stop_if_requested
         self.config = stage.config.watch
         self.protocol = Protocol(image_size=stage.config.data.image_size)
         self._reference: Statistics | None = None
@@ -116,20 +120,20 @@ class GenerationMonitor:
     def _requests(self) -> list[Request]:
         """This process's. Asked for once, because captions are read with their images."""
         count = self.config.generation_images
-        requests = requests_for(self.stage, self.source, count, self.protocol, self.leave_if_asked)
+        requests = requests_for(self.stage, self.source, count, self.protocol, self.stop_if_requested)
         return list(requests)[world().rank :: world().size]
 
     def _drawn(self, weights: Weights) -> Iterator[Features | None]:
-        with models_of(self.stage, weights) as models:
+        with evaluation_models(self.stage, weights) as models:
             engine = models.engine(self.protocol)
-            for tile in in_batches(self._requests, engine.tile, self.leave_if_asked):
+            for tile in in_batches(self._requests, engine.tile, self.stop_if_requested):
                 yield self.extract(to_01(engine.images_u8(engine.tokens(tile)))) if tile else None
 
     def _find_reference(self) -> Statistics:
         if self.config.reference is not None:
             return read_reference(Path(self.config.reference))
-        own = chosen(self.source, self.config.generation_images)[world().rank :: world().size]
-        batches = in_batches(own, self.config.batch_size, self.leave_if_asked)
+        own = fixed_choice(self.source, self.config.generation_images)[world().rank :: world().size]
+        batches = in_batches(own, self.config.batch_size, self.stop_if_requested)
         images = (images_of(self.source, indices) for indices in batches)
         return statistics_of_all(None if batch is None else self.extract(to_01(batch)) for batch in images)
 
@@ -145,7 +149,7 @@ def read_reference(path: Path) -> Statistics:
         ) from None
 
 
-class Compared(NamedTuple):
+class ComparedBatch(NamedTuple):
     """One batch of one process, by whose image it is: `original`, or the weights that reconstructed it."""
 
     features: dict[str, Features]
@@ -157,9 +161,13 @@ class ReconstructionMonitor:
     """L1, PSNR (dB), SSIM and Frechet distance of reconstructed validation images; nothing is rounded to levels."""
 
     def __init__(
-        self, stage: Stage, source: ImageSource, extract: Extractor, leave_if_asked: Callable[[], None] = lambda: None
+        self,
+        stage: Stage,
+        source: ImageSource,
+        extract: Extractor,
+        stop_if_requested: Callable[[], None] = lambda: None,
     ) -> None:
-        self.stage, self.source, self.extract, self.leave_if_asked = stage, source, extract, leave_if_asked
+        self.stage, self.source, self.extract, self.stop_if_requested = stage, source, extract, stop_if_requested
         self.config = stage.config.watch
         self._reference: Statistics | None = None
 
@@ -168,7 +176,7 @@ class ReconstructionMonitor:
         accumulators: dict[str, StatisticsAccumulator] = defaultdict(StatisticsAccumulator)
         sums: dict[str, npt.NDArray[np.float64]] = defaultdict(lambda: np.zeros(3))
         for batch in self._compared():
-            for part in from_all(batch):
+            for part in gather_objects(batch):
                 for name, features in part.features.items():
                     accumulators[name].add(features)
                 for name, metrics in part.metrics.items():
@@ -183,22 +191,22 @@ class ReconstructionMonitor:
             figures[f"{prefix}/frechet_{self.config.features}"] = frechet_distance(fitted, self._reference).value
         return figures
 
-    def _compared(self) -> Iterator[Compared]:
+    def _compared(self) -> Iterator[ComparedBatch]:
         """Batch by batch; each image is read once for all weights."""
-        own = chosen(self.source, self.config.reconstruction_images)[world().rank :: world().size]
+        own = fixed_choice(self.source, self.config.reconstruction_images)[world().rank :: world().size]
         with ExitStack() as stack:
             models = {
-                weights: stack.enter_context(models_of(self.stage, weights, with_ar=False))
+                weights: stack.enter_context(evaluation_models(self.stage, weights, with_ar=False))
                 for weights in WEIGHTS
                 if weights == "live" or "vq_ema" in self.stage.averages  # a frozen tokenizer is its own average
             }
-            for indices in in_batches(own, self.config.batch_size, self.leave_if_asked):
+            for indices in in_batches(own, self.config.batch_size, self.stop_if_requested):
                 originals = images_of(self.source, indices)
-                yield Compared({}, {}) if originals is None else self._batch(originals, models)
+                yield ComparedBatch({}, {}) if originals is None else self._batch(originals, models)
 
-    def _batch(self, originals: ImagesU8, models: Mapping[Weights, Models]) -> Compared:
+    def _batch(self, originals: ImagesU8, models: Mapping[Weights, EvaluationModels]) -> ComparedBatch:
         truth = to_01(originals)
-        compared = Compared({} if self._reference else {"original": self.extract(truth)}, {})
+        compared = ComparedBatch({} if self._reference else {"original": self.extract(truth)}, {})
         for weights, model in models.items():
             recon = model.reconstruct(originals)
             compared.features[weights] = self.extract(recon)

@@ -19,7 +19,7 @@ from harness.contract.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ScheduledMonitor:
     """What is measured, and how often."""
 
     monitor: CocoMonitor | GenerationMonitor | ReconstructionMonitor
@@ -30,14 +30,16 @@ class Plan:
     """Whether it is due after the first update, too."""
 
 
-class Album:
-    """The grids and monitors of a run. Networks and data are opened when they are first due, their absence is said at
-    once."""
+class Monitoring:
+    """The grids and monitors of a run.
+
+    Networks and data are opened when they are first due; a missing file is reported when the run starts.
+    """
 
     def __init__(
-        self, stage: Stage, source: ImageSource, out_dir: Path, leave_if_asked: Callable[[], None] = lambda: None
+        self, stage: Stage, source: ImageSource, out_dir: Path, stop_if_requested: Callable[[], None] = lambda: None
     ) -> None:
-        """leave_if_asked: called by all processes between the batches of a monitor; it may end them."""
+        """stop_if_requested: called by all processes between the batches of a monitor; it may end them."""
         self.stage, self.source, self.out_dir = stage, source, out_dir
         self.config = stage.config.watch
         self.validation = validation_source(stage.config)
@@ -46,24 +48,24 @@ class Album:
                 "watch.reconstruction_every asks for reconstruction metrics, but there are no validation images; set "
                 "watch.validation_dir=DIR, or watch.reconstruction_every=0."
             )
-        self._plans = list(self._planned(leave_if_asked))
+        self._scheduled = list(self._schedule(stop_if_requested))
 
-    def _planned(self, leave_if_asked: Callable[[], None]) -> Iterator[Plan]:
+    def _schedule(self, stop_if_requested: Callable[[], None]) -> Iterator[ScheduledMonitor]:
         config, stage = self.config, self.stage
         draws = config.generation_every > 0 and "ar" in stage.modules
         if not (draws or config.reconstruction_every or config.coco_every):
             return
         extract = build_extractor(config, stage.device)
         if draws:
-            generation = GenerationMonitor(stage, self.source, extract, leave_if_asked)
-            yield Plan(monitor=generation, every=config.generation_every, prefix="generation/")
+            generation = GenerationMonitor(stage, self.source, extract, stop_if_requested)
+            yield ScheduledMonitor(monitor=generation, every=config.generation_every, prefix="generation/")
         if config.reconstruction_every and self.validation is not None:
-            reconstruction = ReconstructionMonitor(stage, self.validation, extract, leave_if_asked)
+            reconstruction = ReconstructionMonitor(stage, self.validation, extract, stop_if_requested)
             every = config.reconstruction_every
-            yield Plan(monitor=reconstruction, every=every, prefix="vq_val/", from_start=config.at_step_1)
+            yield ScheduledMonitor(monitor=reconstruction, every=every, prefix="vq_val/", from_start=config.at_step_1)
         if config.coco_every:
-            coco = CocoMonitor(stage, extract, leave_if_asked)
-            yield Plan(monitor=coco, every=config.coco_every, prefix="coco_fid/")
+            coco = CocoMonitor(stage, extract, stop_if_requested)
+            yield ScheduledMonitor(monitor=coco, every=config.coco_every, prefix="coco_fid/")
 
     def grids(self) -> dict[str, Image]:
         """The grids that are due, by name; they are also written to `images/` in the run folder."""
@@ -80,13 +82,15 @@ class Album:
 
     def measures(self) -> bool:
         """Whether a monitor is due."""
-        return any(self._due(plan.every, plan.from_start) for plan in self._plans)
+        return any(self._due(scheduled.every, scheduled.from_start) for scheduled in self._scheduled)
 
     def measurements(self, known: Collection[str] = ()) -> Iterator[dict[str, float]]:
         """The figures of each monitor that is due, once it has them; not of those whose figures are `known`."""
-        for plan in self._plans:
-            if self._due(plan.every, plan.from_start) and not any(name.startswith(plan.prefix) for name in known):
-                yield plan.monitor.measure()
+        for scheduled in self._scheduled:
+            if self._due(scheduled.every, scheduled.from_start) and not any(
+                name.startswith(scheduled.prefix) for name in known
+            ):
+                yield scheduled.monitor.measure()
 
     def _due(self, every: int, from_start: bool) -> bool:
         step = self.stage.step

@@ -13,15 +13,15 @@ from pathlib import Path
 from types import TracebackType
 
 from gear.data.base import ImageSource
-from gear.training.processes.distributed import from_all, main_decides, world
+from gear.training.processes.distributed import decided_by_main, gather_objects, world
 from gear.training.stages.stage import Stage
-from gear.training.stopping import EXIT_INTERRUPTED
 from gear.training.watching.flops import flops_per_image
-from gear.training.watching.recorder import Row
-from gear.training.watching.schedule import Album
+from gear.training.watching.metric_queue import UpdateMetrics
+from gear.training.watching.schedule import Monitoring
 from gear.training.watching.throughput import Throughput, peak_tflops
 from gear.training.watching.trackers import Tracker, open_trackers
 from gear.training.watching.tracking import JsonlLog, Meter
+from harness.contract.errors import EXIT_STOPPED
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 class Watch:
     """Opened for a run at the step it goes on from; a context manager."""
 
-    def __init__(self, stage: Stage, source: ImageSource, out_dir: Path, asked_to_stop: Sized = ()) -> None:
-        """asked_to_stop: not empty once this process was asked to stop."""
-        self.stage, self.out_dir, self.asked_to_stop = stage, out_dir, asked_to_stop
-        self.album = Album(stage, source, out_dir, self._leave_if_asked)
+    def __init__(self, stage: Stage, source: ImageSource, out_dir: Path, stop_requests: Sized = ()) -> None:
+        """stop_requests: not empty once this process was asked to stop."""
+        self.stage, self.out_dir, self.stop_requests = stage, out_dir, stop_requests
+        self.monitoring = Monitoring(stage, source, out_dir, self._stop_if_requested)
         self._trackers: list[Tracker] = []
         self._journal: JsonlLog | None = None
         self._meter: Meter | None = None
@@ -48,7 +48,7 @@ class Watch:
             self._trackers = open_trackers(config, out_dir, stage.step)
             self._meter = Meter(stage.phase, stage.settings.steps, stage.step)
 
-    def show(self, row: Row) -> None:
+    def show(self, row: UpdateMetrics) -> None:
         """One update that was looked at: moves the bar, and writes the figures of a logged one."""
         if self._meter is not None:
             self._meter.advance(self.stage.settings.batch_size, row.values.get(self.stage.headline))
@@ -65,29 +65,29 @@ class Watch:
 
     def measures(self) -> bool:
         """Whether a monitor is due at this step. It may take long, and leave: a checkpoint has to be there by then."""
-        return self.album.measures()
+        return self.monitoring.measures()
 
-    def pictures(self) -> None:
+    def run_monitors(self) -> None:
         """Grids and monitors that are due at this step, to files, log and trackers; called by all processes."""
         with self.throughput.away():
             self._grids()
             self._measure()
 
-    def missing_pictures(self) -> None:
+    def run_missed_monitors(self) -> None:
         """What was due at the step that the run goes on from, and was not done before it stopped."""
         with self.throughput.away():
-            if not main_decides(lambda: any((self.out_dir / "images").glob(f"{self.stage.step:07d}-*.png"))):
+            if not decided_by_main(lambda: any((self.out_dir / "images").glob(f"{self.stage.step:07d}-*.png"))):
                 self._grids()
             if self.measures():
-                self._measure(known=main_decides(self._logged))
+                self._measure(known=decided_by_main(self._logged))
 
     def _grids(self) -> None:
-        for name, image in self.album.grids().items():
+        for name, image in self.monitoring.grids().items():
             for tracker in self._trackers:
                 tracker.image(self.stage.step, name, image)
 
     def _measure(self, known: Collection[str] = ()) -> None:
-        for figures in self.album.measurements(known):
+        for figures in self.monitoring.measurements(known):
             self.write(self.stage.step, figures)
 
     def _logged(self) -> set[str]:
@@ -96,12 +96,12 @@ class Watch:
             rows = [json.loads(line) for line in lines]
         return {name for row in rows if row["step"] == self.stage.step for name in row}
 
-    def _leave_if_asked(self) -> None:
-        if any(from_all(bool(self.asked_to_stop))):
+    def _stop_if_requested(self) -> None:
+        if any(gather_objects(bool(self.stop_requests))):
             log.warning(
                 "stopped measuring step %d, which has a checkpoint; the same command does it again.", self.stage.step
             )
-            raise SystemExit(EXIT_INTERRUPTED)
+            raise SystemExit(EXIT_STOPPED)
 
     def __enter__(self) -> Watch:
         return self

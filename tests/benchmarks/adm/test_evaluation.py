@@ -13,12 +13,12 @@ import yaml
 from benchmarks.adm.evaluation import (
     Evaluation,
     Features,
-    Options,
     evaluate,
     evaluator_statistics,
     write_statistics,
 )
-from benchmarks.adm.scorer import LABELS
+from benchmarks.adm.interface import METRICS, Options
+from benchmarks.adm.scorer import metrics
 from harness.contract.errors import BadSamples, UserError
 from harness.metrics.prdc import adm_radii
 
@@ -68,8 +68,8 @@ def test_the_options_reach_the_metrics() -> None:
     base = evaluate(given, Options())
     assert evaluate(given, Options(is_split_size=20)).inception_score != base.inception_score
     assert evaluate(given, Options(manifold_k=1)).precision < base.precision
-    assert base.precision_exact is not None
-    assert evaluate(given, Options(exact=False)).precision_exact is None
+    assert base.precision_exact is None and base.recall_exact is None
+    assert evaluate(given, Options(exact=True)).precision_exact == pytest.approx(base.precision, abs=0.05)
 
 
 def test_known_radii_of_the_reference_change_nothing() -> None:
@@ -103,9 +103,9 @@ def test_three_images_have_no_third_neighbour() -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"bach_size": 64}, "no option 'bach_size'"),
-        ({"batch_size": 0}, "whole number of at least 1"),
-        ({"manifold_k": True}, "whole number of at least 1"),
+        ({"bach_size": 64}, r"--set adm\.bach_size=64: adm has no option 'bach_size'; it has: .*batch_size"),
+        ({"batch_size": 0}, r"--set adm\.batch_size=0: batch_size must be a whole number of at least 1, not 0"),
+        ({"manifold_k": True}, r"--set adm\.manifold_k=true: .*must be a whole number"),
         ({"distances": "float8"}, "choose one of float16, tensorflow"),
         ({"measure": "fid"}, "choose one of gfid, rfid"),
         ({"exact": 1}, "true or false"),
@@ -114,25 +114,16 @@ def test_three_images_have_no_third_neighbour() -> None:
 )
 def test_a_wrong_option_is_refused_by_name(given: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        Options.from_mapping(given)
+        Options.read(given, "adm")
 
 
-def test_benchmark_yaml_declares_the_defaults_and_metrics_of_the_code() -> None:
-    assert DECLARED["options"] == Options().as_mapping()
+def test_every_metric_is_declared_and_every_number_has_its_name() -> None:
+    result = evaluate(features(), Options(exact=True))
+    drawn, reconstructed = ([row.name for row in metrics(result, Options(measure=what))] for what in ("gfid", "rfid"))
     computed = [field.name for field in dataclasses.fields(Evaluation)][:-1]
-    assert [metric["name"] for metric in DECLARED["metrics"]] == [*computed, "rfid"]
-    assert list(LABELS) == computed
+    assert drawn == computed and reconstructed == ["rfid", *computed[1:]]
+    assert [spec.name for spec in METRICS] == [*computed, "rfid"]
     assert set(DECLARED["check"]["expected"]) == set(computed[:5]) == set(DECLARED["check"]["full"]["expected"])
-
-
-def test_the_stages_depend_on_options_of_the_code() -> None:
-    for stage in DECLARED["scorer"]["stages"]:
-        assert set(stage["options"]) <= set(Options().as_mapping())
-
-
-def test_published_numbers_are_of_declared_metrics() -> None:
-    names = {metric["name"] for metric in DECLARED["metrics"]}
-    assert all(set(row["metrics"]) <= names for row in DECLARED["published"])
 
 
 def test_the_lock_names_no_host_and_hashes_everything() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.adm.evaluation import Features, Options, evaluate, evaluator_statistics
+from benchmarks.adm.evaluation import Features, evaluate, evaluator_statistics
+from benchmarks.adm.interface import Options
 from harness.catalog.benchmarks import read_benchmark
 from harness.contract.record import ScoreRecord, read_items
 from harness.planning.check import compare_with_expected

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.dpg import mplug, scorer
 from harness.contract import Prompt, Protocol, SampleSet, SampleSetWriter, ScoreRecord, prompt_requests, read_items
 from harness.scoring.scorer import run_scorer
 
@@ -23,6 +22,8 @@ class AlwaysYes:
 @pytest.fixture
 def assets(tmp_path: Path) -> Path:
     """The first row, which the original skips, is all there is about the prompt "alone"."""
+    from benchmarks.dpg import mplug, scorer  # PyTorch
+
     for name, filename in {**mplug.FILES, mplug.WEIGHTS: "weights.pth"}.items():
         (tmp_path / "assets" / name).mkdir(parents=True)
         (tmp_path / "assets" / name / filename).write_text("x")
@@ -44,6 +45,8 @@ def samples_of(folder: Path, repeats: int) -> SampleSet:
 
 
 def test_what_does_not_count_is_named(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.dpg import scorer
+
     monkeypatch.setattr(scorer, "Answerer", AlwaysYes)
     monkeypatch.setattr(scorer, "available_devices", lambda: ["cpu"])
     samples = samples_of(tmp_path / "samples", repeats=6)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.dpg.metrics import metrics, score_prompts
 from benchmarks.dpg.questions import Item, Question, read_questions
-from benchmarks.dpg.record import metrics, score_prompts
 from benchmarks.dpg.scores import MissingParent, apply_dependencies, raw_scores, tile_score
 from harness.contract.errors import MissingAsset
 from tests.conformance.area_dpg import score_case

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.geneval.options import COLORS, Options
-from benchmarks.geneval.record import FULL_COUNT, notes
-from benchmarks.geneval.scores import metrics, summarise
+from benchmarks.geneval.colors import COLORS
+from benchmarks.geneval.interface import Options
+from benchmarks.geneval.notes import FULL_COUNT, metrics, notes
 from benchmarks.geneval.verdict import Verdict, intersection_over_union, judge, relations, select
 from harness.contract.errors import UserError
+from harness.scoring.verdicts import summarise
 from tests.conformance import area_geneval
 
 BOX = (10, 10, 20, 20)
@@ -101,12 +102,12 @@ def test_everything_wrong_is_a_score_of_zero_and_nothing_judged_is_none() -> Non
 @pytest.mark.parametrize("change", [{"threshold": 2}, {"max_objects": 0}, {"backend": "gpu"}, {"treshold": 0.1}])
 def test_a_wrong_option_names_itself(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(change))):
-        Options.from_mapping(change)
+        Options.read(change, "geneval")
 
 
 def test_a_golden_case_may_have_the_originals_options() -> None:
     theirs = {"model": "m", "clip_model": "ViT-L-14", "bgcolor": "original", "crop": 0, "max_objects": 3}
-    ours = Options.from_mapping(area_geneval.our_options(theirs))
+    ours = Options.read(area_geneval.our_options(theirs), "geneval")
     assert (ours.background, ours.crop, ours.max_objects) == ("original", False, 3)
     assert area_geneval.our_options({}) == {}
 

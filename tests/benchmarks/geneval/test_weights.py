@@ -6,14 +6,17 @@ import json
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
-from benchmarks.geneval.detector import backend_in_force
-from benchmarks.geneval.weights import fill, fill_with_noise, read_state_dict
 from harness.contract.errors import EnvironmentFailure, MissingAsset
+from tests.lazy import LazyModule
+
+torch: Any = LazyModule("torch")
+nn: Any = LazyModule("torch.nn")
+detector: Any = LazyModule("benchmarks.geneval.detector")
+weights: Any = LazyModule("benchmarks.geneval.weights")
 
 OLD_TO_NEW = {
     "panoptic_head.pixel_decoder.encoder.layers.0.attentions.0.sampling_offsets.weight": (
@@ -35,7 +38,7 @@ OLD_TO_NEW = {
 }
 
 
-def save_as_a_training_framework_does(path: Path, state_dict: dict[str, torch.Tensor]) -> None:
+def save_as_a_training_framework_does(path: Path, state_dict: dict[str, Any]) -> None:
     """With objects of the framework's own classes beside the weights, as mmengine leaves them in its checkpoints."""
     module = types.ModuleType("mmengine.logging.history_buffer")
 
@@ -56,12 +59,12 @@ def save_as_a_training_framework_does(path: Path, state_dict: dict[str, torch.Te
 
 def test_the_weights_are_read_beside_a_frameworks_objects_whose_classes_are_not_here(tmp_path: Path) -> None:
     save_as_a_training_framework_does(tmp_path / "w.pth", {"backbone.weight": torch.arange(3.0)})
-    assert read_state_dict(tmp_path / "w.pth", "detector")["backbone.weight"].tolist() == [0, 1, 2]
+    assert weights.read_state_dict(tmp_path / "w.pth", "detector")["backbone.weight"].tolist() == [0, 1, 2]
 
 
 def test_names_of_the_older_framework_become_those_of_the_newer(tmp_path: Path) -> None:
     save_as_a_training_framework_does(tmp_path / "w.pth", {key: torch.zeros(1) for key in OLD_TO_NEW})
-    assert sorted(read_state_dict(tmp_path / "w.pth", "detector")) == sorted(OLD_TO_NEW.values())
+    assert sorted(weights.read_state_dict(tmp_path / "w.pth", "detector")) == sorted(OLD_TO_NEW.values())
 
 
 class _Evil:
@@ -71,10 +74,13 @@ class _Evil:
 
 def test_a_file_that_asks_for_code_to_be_run_runs_none(tmp_path: Path) -> None:
     torch.save({"state_dict": {"w": torch.zeros(1)}, "evil": _Evil()}, tmp_path / "w.pth")
-    assert list(read_state_dict(tmp_path / "w.pth", "detector")) == ["w"]
+    assert list(weights.read_state_dict(tmp_path / "w.pth", "detector")) == ["w"]
 
 
 def test_clips_archive_is_read_and_its_constants_are_no_weights(tmp_path: Path) -> None:
+    import torch  # by its own name, which TorchScript looks up
+    from torch import nn
+
     class Tiny(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -85,31 +91,31 @@ def test_clips_archive_is_read_and_its_constants_are_no_weights(tmp_path: Path) 
             return x + self.positional_embedding
 
     torch.jit.script(Tiny()).save(str(tmp_path / "ViT.pt"))
-    state_dict = read_state_dict(tmp_path / "ViT.pt", "clip")
+    state_dict = weights.read_state_dict(tmp_path / "ViT.pt", "clip")
     assert list(state_dict) == ["positional_embedding"] and state_dict["positional_embedding"].dtype == torch.float32
 
 
 def test_weights_of_another_network_are_refused_with_the_keys(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2, 2), "surplus": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(MissingAsset, match=r"bias.*surplus"):
-        fill(nn.Linear(2, 2), tmp_path / "w.pth", "detector")
+        weights.fill(nn.Linear(2, 2), tmp_path / "w.pth", "detector")
     (tmp_path / "w.pth").write_bytes(b"not found")
     with pytest.raises(MissingAsset, match="harness assets pull detector"):
-        fill(nn.Linear(2, 2), tmp_path / "w.pth", "detector")
+        weights.fill(nn.Linear(2, 2), tmp_path / "w.pth", "detector")
 
 
 def test_noise_is_the_same_everywhere_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(json.dumps({"random_weights": 3}))
     first, second = nn.Linear(4, 2), nn.Linear(4, 2)
-    assert "numbers mean nothing" in fill(first, tmp_path / "r.json", "detector")
-    fill_with_noise(second, 3)
+    assert "numbers mean nothing" in weights.fill(first, tmp_path / "r.json", "detector")
+    weights.fill_with_noise(second, 3)
     assert torch.equal(first.weight, second.weight)
-    fill_with_noise(second, 4)
+    weights.fill_with_noise(second, 4)
     assert not torch.equal(first.weight, second.weight)
 
 
 def test_the_compiled_backend_is_refused_where_it_is_not_installed() -> None:
-    assert backend_in_force("auto", "cpu") == backend_in_force("pytorch", "cuda:0") == "pytorch"
-    assert backend_in_force("auto", "cuda:0") == "pytorch"  # mmcv is not installed here
+    assert detector.backend_in_force("auto", "cpu") == detector.backend_in_force("pytorch", "cuda:0") == "pytorch"
+    assert detector.backend_in_force("auto", "cuda:0") == "pytorch"  # mmcv is not installed here
     with pytest.raises(EnvironmentFailure, match="backend=pytorch"):
-        backend_in_force("compiled", "cuda:0")
+        detector.backend_in_force("compiled", "cuda:0")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks.gpic.dinov2 import DINOv2Features, build_network, position_table, transform
 from harness.contract.errors import MissingAsset
+from tests.lazy import LazyModule
+
+torch: Any = LazyModule("torch")
+dinov2: Any = LazyModule("benchmarks.gpic.dinov2")
 
 WIDTH, DEPTH, PATCH = 64, 2, 14
 
@@ -30,7 +33,7 @@ def their_model(image_size: int):
     return Dinov2Model(config).eval()
 
 
-def our_keys(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def our_keys(theirs: dict[str, Any]) -> dict[str, Any]:
     """transformers' names -> those of Meta's checkpoint; queries, keys and values become one matrix."""
     ours = {
         "cls_token": theirs["embeddings.cls_token"],
@@ -58,7 +61,7 @@ def our_keys(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 def test_the_class_token_is_that_of_another_implementation() -> None:
     model = their_model(image_size=224)
-    network = build_network(our_keys(model.state_dict()), source="toy")
+    network = dinov2.build_network(our_keys(model.state_dict()), source="toy")
     pixels = torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         wanted = model(pixels).last_hidden_state[:, 0]
@@ -67,24 +70,24 @@ def test_the_class_token_is_that_of_another_implementation() -> None:
 
 def test_positions_are_resampled_by_the_scale_with_the_offset() -> None:
     table = torch.randn(1, 1 + 37 * 37, 8)
-    resampled = position_table(table, 16)
+    resampled = dinov2.position_table(table, 16)
     assert resampled.shape == (1, 1 + 16 * 16, 8)
     torch.testing.assert_close(resampled[:, 0], table[:, 0])
-    constant = position_table(torch.ones(1, 1 + 37 * 37, 2), 16)
+    constant = dinov2.position_table(torch.ones(1, 1 + 37 * 37, 2), 16)
     torch.testing.assert_close(constant, torch.ones(1, 257, 2))
-    assert position_table(resampled, 16) is resampled
+    assert dinov2.position_table(resampled, 16) is resampled
 
 
 def test_images_of_any_shape_become_one_size() -> None:
     image_u8 = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
-    assert transform(image_u8).shape == (3, 224, 224)
-    assert transform(image_u8).dtype == np.float32
+    assert dinov2.transform(image_u8).shape == (3, 224, 224)
+    assert dinov2.transform(image_u8).dtype == np.float32
 
 
 def test_the_whole_extractor_reads_a_checkpoint(tmp_path: Path) -> None:
     torch.save(our_keys(their_model(image_size=518).state_dict()), tmp_path / "weights.pth")
     images_u8 = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    features = DINOv2Features(tmp_path / "weights.pth")(images_u8)
+    features = dinov2.DINOv2Features(tmp_path / "weights.pth")(images_u8)
     assert features.shape == (2, WIDTH)
     assert features.dtype == np.float32
 
@@ -94,4 +97,4 @@ def test_a_file_that_is_no_such_network_is_named(tmp_path: Path, content: bytes 
     path = tmp_path / "weights.pth"
     torch.save({"fc.weight": torch.zeros(2)}, path) if content is None else path.write_bytes(content)
     with pytest.raises(MissingAsset, match=r"weights\.pth.*harness assets pull dinov2-vitl14"):
-        DINOv2Features(path)
+        dinov2.DINOv2Features(path)

@@ -36,7 +36,7 @@ class Means:
 def test_the_record_says_how_the_pairs_were_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: dict | None, resize: str, ema: object
 ) -> None:
-    monkeypatch.setattr(scorer, "FIDFeatures", Means)
+    monkeypatch.setattr("harness.scoring.networks.inception.FIDFeatures", Means)
     shutil.copytree(FOLDER / "check" / "samples", tmp_path / "pairs")
     if made:
         write_json(tmp_path / "pairs" / "pairs.json", made)

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from benchmarks.wise import replay
+from benchmarks.wise.connection import Connection
+from benchmarks.wise.interface import Options
 from benchmarks.wise.judge import Judge, NoAnswer
-from benchmarks.wise.options import Connection, Options
 from benchmarks.wise.replay import Line, serve
 from benchmarks.wise.scorer import score
 from harness.contract import (

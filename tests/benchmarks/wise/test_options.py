@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.wise.options import Options
+from benchmarks.wise.interface import Options
 from benchmarks.wise.wording import VERIFIED_SYSTEM, VERIFIED_USER, fill_in, texts
 from harness.contract.errors import UserError
 
@@ -32,14 +32,14 @@ from harness.contract.errors import UserError
 )
 def test_a_setting_that_cannot_be_meant_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(UserError, match=name):
-        Options.from_mapping({name: value})
+        Options.read({name: value}, "wise")
 
 
 def test_the_users_wording_takes_the_place_of_ours() -> None:
     assert texts("wise", Options()) == (VERIFIED_SYSTEM, VERIFIED_USER)
     user = "line 1: {prompt}\n\tline 2: {explanation}"
-    assert texts("wise", Options.from_mapping({"user_prompt": user})) == (VERIFIED_SYSTEM, user)
-    assert texts("wise", Options.from_mapping({"system_prompt": "Judge."})) == ("Judge.", VERIFIED_USER)
+    assert texts("wise", Options.read({"user_prompt": user}, "wise")) == (VERIFIED_SYSTEM, user)
+    assert texts("wise", Options.read({"system_prompt": "Judge."}, "wise")) == ("Judge.", VERIFIED_USER)
 
 
 def test_every_place_is_filled_and_what_is_filled_in_stays_as_it_is() -> None:

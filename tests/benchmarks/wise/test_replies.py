@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.wise.metrics import metrics
 from benchmarks.wise.protocols import LEGACY, VERIFIED
-from benchmarks.wise.record import metrics
 from benchmarks.wise.replies import parse_legacy_scores
 from tests.conformance.area_wise import check_replies
 

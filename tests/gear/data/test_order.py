@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gear.data.base import BadSample, Sample
-from gear.data.loader import Batch, Share, batches
+from gear.data.loader import Batch, BatchSplit, batches
 from gear.data.order import BatchOrder
 from harness.contract.errors import BadSamples, UserError
 from tests.gear import tiny
@@ -42,7 +42,7 @@ def test_pieces_of_processes_and_micro_batches_make_up_the_batch_that_one_proces
     def stream(**share: int) -> list[Batch]:
         parts = share.get("parts", 1)
         return list(
-            batches(tiny.Noise(), BatchOrder(10, 8), start=0, stop=3 * parts, share=Share(**share), num_workers=0)
+            batches(tiny.Noise(), BatchOrder(10, 8), start=0, stop=3 * parts, split=BatchSplit(**share), num_workers=0)
         )
 
     whole = stream()
@@ -114,4 +114,4 @@ def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     with pytest.raises(UserError, match="cannot be cut into 3 equal pieces"):
         BatchOrder(30, 4).indices(0, 0, 3)
     with pytest.raises(UserError, match="cannot be cut into 3 equal pieces"):
-        next(batches(Broken(), BatchOrder(30, 4), start=0, stop=1, share=Share(world_size=3), num_workers=1))
+        next(batches(Broken(), BatchOrder(30, 4), start=0, stop=1, split=BatchSplit(world_size=3), num_workers=1))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+
 import pytest
 import torch
 
+from gear.config import RunConfig
 from gear.losses import LPIPS
-from gear.losses.lpips import unit
-from harness.contract.errors import UserError
+from gear.losses.lpips import packaged_heads, unit
+from gear.training.stages.losses import build_loss_head
+from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
+from tests.gear import tiny
+from tests.gear.packages import installed_lpips
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +64,37 @@ def test_a_training_checkpoint_is_not_taken_for_weights(weight_files, tmp_path):
 def test_a_missing_file_is_named(weight_files, tmp_path):
     with pytest.raises(UserError, match=r"nowhere.pth does not exist"):
         LPIPS.from_files(tmp_path / "nowhere.pth", weight_files[1])
+
+
+def test_the_heads_are_those_of_the_installed_package_which_is_not_imported(weight_files, tmp_path, monkeypatch):
+    path = installed_lpips(tmp_path, monkeypatch)
+    path.write_bytes(weight_files[1].read_bytes())
+    assert packaged_heads() == path
+    config = RunConfig.from_dict({**tiny.VALUES, **lpips_loss(weight_files[0])})
+    head = build_loss_head(config)
+    assert isinstance(head.perceptual, LPIPS)
+    assert torch.equal(head.perceptual.lin0.model[1].weight, torch.load(path)["lin0.model.1.weight"])
+    assert "lpips" not in sys.modules
+
+
+def test_without_the_package_a_sentence_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EnvironmentFailure, match=r"needs the package lpips .* pip install 'gear-harness\[gear\]'"):
+        packaged_heads()
+
+
+def test_without_vgg16_a_sentence_names_the_setting():
+    with pytest.raises(MissingAsset, match=r"needs torchvision's VGG16: .* perceptual\.vgg_weights=PATH"):
+        build_loss_head(RunConfig.from_dict({**tiny.VALUES, **lpips_loss(None)}))
+
+
+def lpips_loss(vgg_weights):
+    """The sections of a configuration with a perceptual loss."""
+    weights = None if vgg_weights is None else str(vgg_weights)
+    return {
+        "perceptual": {"name": "lpips", "vgg_weights": weights},
+        "loss": {**tiny.VALUES.get("loss", {}), "perceptual_weight": 1.0},
+    }
 
 
 def test_nothing_in_it_is_trained(lpips):

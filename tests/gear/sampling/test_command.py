@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import field, fields, make_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
 
 from gear.ar.t2i import TextToImageAR
 from gear.cli import main
+from gear.cli.sample import protocol_options
+from harness.contract.fields import field_types
+from harness.contract.requests import Protocol
 from harness.contract.samples import SampleSet
 from tests.gear import tiny, tiny_text
 from tests.gear.sampling.conftest import run, sample_command, toy_requests
@@ -47,6 +53,36 @@ def test_what_would_be_passed_over_is_refused(options: tuple[object, ...], words
     code, said = sample(*where, *options)
     assert code == 2 and words in said, said
     assert not (tmp_path / "out").exists()
+
+
+def test_the_protocol_has_one_option_per_field_and_a_new_field_gets_its_own(monkeypatch) -> None:
+    """Name, type, default and help come from the dataclass: adding a field there is all there is to do."""
+    extended = make_dataclass(
+        "Extended",
+        [("min_p", float, field(default=0.25, metadata={"help": "Likelihood at least."}))],
+        bases=(Protocol,),
+        kw_only=True,
+        frozen=True,
+    )
+    module = import_module("gear.cli.sample")  # the package has a command of this name
+    for protocol in (Protocol, extended):
+        monkeypatch.setattr(module, "Protocol", protocol)
+        command = click.command(protocol_options(lambda **options: None))
+        options = {str(option.name): option for option in command.params}
+        assert list(options) == [entry.name for entry in fields(protocol)]
+        for entry in fields(protocol):
+            option = options[entry.name]
+            assert isinstance(option, click.Option) and str(option.help).endswith(entry.metadata["help"])
+            assert option.opts == [f"--{entry.name.replace('_', '-')}"]
+            assert option.default == (None if entry.name == "image_size" else entry.default)
+            assert option.type.name == {"int": "integer", "float": "float"}[field_types(protocol)[entry.name].__name__]
+    shown = {str(option.name) for option in main.commands["sample"].params}
+    assert shown >= {entry.name for entry in fields(Protocol)}
+
+
+def test_a_size_that_no_image_has_is_refused(model_file, tmp_path) -> None:
+    code, said = sample("--ckpt", model_file, "--count", 4, "--image-size", 0, "--out", tmp_path / "out")
+    assert code == 2 and "image_size 0 is not within" in said
 
 
 def test_two_ways_to_say_how_many_are_refused(model_file, tmp_path) -> None:

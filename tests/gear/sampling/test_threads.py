@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gear.ar.packed import PackedLinear
-from gear.numerics import a_power_of_two_of_threads, cpu_threads
+from gear.numerics import cpu_threads, power_of_two_threads
 from gear.tokenizers import IBQConfig, LFQConfig, VQConfig, build_tokenizer
 from gear.tokenizers.blocks import Conv1x1
 from gear.tokenizers.fused import silu_in_place
@@ -68,7 +68,7 @@ def test_what_conditions_leave_behind_is_computed_by_a_power_of_two_of_threads()
     used = []
 
     def gelu():
-        with a_power_of_two_of_threads():
+        with power_of_two_threads():
             used.append(torch.get_num_threads())
             return F.gelu(features, approximate="tanh")
 

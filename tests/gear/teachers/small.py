@@ -8,7 +8,8 @@ import torch
 
 from gear.teachers import FAMILIES
 from gear.teachers.layers import FINAL_LAYER
-from gear.teachers.vit import ViTTeacher
+from gear.teachers.preprocess import preprocess
+from gear.teachers.vit import ViTFamily, ViTTeacher
 
 WIDTH, HEADS = 48, 2
 
@@ -19,6 +20,7 @@ def shallow(family: str, *, depth: int, layer: int = FINAL_LAYER, size: str | No
     size: whose architecture is shrunk; b, or L for CLIP, if not given.
     """
     whole, size = FAMILIES[family], size or ("L" if family == "clip" else "b")
+    assert isinstance(whole, ViTFamily)
     variant = whole.variants[size]
     if family == "jepa21":
         changes = {"dim": WIDTH, "depth": depth, "num_heads": HEADS, "ffn_dim": 4 * WIDTH}
@@ -31,3 +33,10 @@ def shallow(family: str, *, depth: int, layer: int = FINAL_LAYER, size: str | No
         for parameter in teacher.parameters():  # initial values hide mistakes: layer scales of 1e-5, empty biases
             parameter.normal_(std=0.2)
     return teacher
+
+
+def as_seen_by(family: str, images_u8: torch.Tensor) -> torch.Tensor:
+    """The network's input, as a family of vision transformers wants it."""
+    chosen = FAMILIES[family]
+    assert isinstance(chosen, ViTFamily)
+    return preprocess(images_u8, chosen.input)

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gear.teachers.jepa import Encoder, rotary_table, rotate
-from gear.teachers.preprocess import preprocess
 from harness.contract.errors import UserError
-from tests.gear.teachers.small import HEADS, WIDTH, shallow
+from tests.gear.teachers.small import HEADS, WIDTH, as_seen_by, shallow
 
 HEAD = WIDTH // HEADS
 IMAGE = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -97,7 +96,7 @@ def plain_forward(network: Encoder, pixels: Tensor) -> Tensor:
 @torch.no_grad()
 def test_the_encoder_computes_what_its_description_says() -> None:
     teacher = shallow("jepa21", depth=2)
-    want = plain_forward(teacher.network, preprocess(IMAGE, "jepa21"))
+    want = plain_forward(teacher.network, as_seen_by("jepa21", IMAGE))
     torch.testing.assert_close(teacher.features(IMAGE)[0], want, rtol=1e-4, atol=1e-4)
 
 

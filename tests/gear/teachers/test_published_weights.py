@@ -15,10 +15,9 @@ import transformers
 from torch import Tensor, nn
 
 from gear.teachers.layers import resample_position_table
-from gear.teachers.preprocess import preprocess
 from gear.teachers.vit import ViTTeacher
 from harness.contract.errors import UserError
-from tests.gear.teachers.small import HEADS, WIDTH, shallow
+from tests.gear.teachers.small import HEADS, WIDTH, as_seen_by, shallow
 
 State = dict[str, Tensor]
 
@@ -101,7 +100,7 @@ def test_dinov2_as_its_authors_publish_it(registers: int, gated: bool, tmp_path:
     table = 0.2 * torch.randn(1, 1 + 37 * 37, WIDTH, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         model.get_parameter("embeddings.position_embeddings").copy_(resample_position_table(table, 16))
-        want = model(preprocess(IMAGE, "dinov2")).last_hidden_state[:, 1 + registers :]
+        want = model(as_seen_by("dinov2", IMAGE)).last_hidden_state[:, 1 + registers :]
     family = "dinov2_reg" if registers else "dinov2"
     teacher = shallow(family, depth=2, size="g" if gated else "b")
     same(loaded(teacher, dinov2_file(model, table, gated), tmp_path / "dinov2.pth"), want)
@@ -112,7 +111,7 @@ def test_dinov2_as_its_authors_publish_it(registers: int, gated: bool, tmp_path:
 def test_dinov2_as_the_hub_has_it(registers: int, gated: bool, tmp_path: Path) -> None:
     model = dinov2_model(registers, gated)
     with torch.no_grad():
-        want = model(preprocess(IMAGE, "dinov2")).last_hidden_state[:, 1 + registers :]
+        want = model(as_seen_by("dinov2", IMAGE)).last_hidden_state[:, 1 + registers :]
     model.save_pretrained(tmp_path)
     assert "encoder.layer.0.attention.attention.query.weight" in hub_file(tmp_path), "the names of the hub's files"
     teacher = shallow("dinov2_reg" if registers else "dinov2", depth=2, size="g" if gated else "b")
@@ -180,7 +179,7 @@ def dinov3_file(model: nn.Module, gated: bool) -> State:
 def test_dinov3_as_it_is_published(layout: str, gated: bool, tmp_path: Path) -> None:
     model = dinov3_model(gated)
     with torch.no_grad():
-        want = model(preprocess(IMAGE, "dinov3")).last_hidden_state[:, 5:]
+        want = model(as_seen_by("dinov3", IMAGE)).last_hidden_state[:, 5:]
     teacher = shallow("dinov3", depth=2, size="hplus" if gated else "b")
     if layout == "authors":
         same(loaded(teacher, dinov3_file(model, gated), tmp_path / "dinov3.pth"), want)
@@ -217,7 +216,7 @@ def test_siglip2_as_it_is_published(tmp_path: Path) -> None:
     )
     model = randomized(transformers.SiglipVisionModel(config))
     with torch.no_grad():
-        want = model(preprocess(IMAGE, "siglip2")).last_hidden_state
+        want = model(as_seen_by("siglip2", IMAGE)).last_hidden_state
     teacher = shallow("siglip2", depth=2)
     teacher.load(save_beside_text(model, tmp_path, logit_bias=torch.zeros(1)))
     same(teacher, want)
@@ -266,7 +265,7 @@ def clip_file(hub: State) -> State:
 def test_clip_as_it_is_published(layout: str, tmp_path: Path) -> None:
     model = clip_model()
     with torch.no_grad():  # the last block's output: nothing after it
-        want = model(preprocess(IMAGE, "clip")).last_hidden_state[:, 1:]
+        want = model(as_seen_by("clip", IMAGE)).last_hidden_state[:, 1:]
     teacher = shallow("clip", depth=2)
     file = save_beside_text(model, tmp_path)
     if layout == "hub":

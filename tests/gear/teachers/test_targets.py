@@ -29,14 +29,14 @@ class MeanColours(Teacher):
 
 
 def test_several_teachers_have_a_target_each_in_their_order() -> None:
-    targets = Targets([MeanColours(3), MeanColours(1)], TeacherConfig(name="lite0,lite0"), remember=False)
+    targets = Targets([MeanColours(3), MeanColours(1)], TeacherConfig(name="lite0,lite0"), cached=False)
     first, second = targets(IMAGES, IDS)
     assert (targets.dims, first.shape, second.shape) == ([3, 1], (6, 16, 3), (6, 16, 1))
     assert torch.equal(first[..., :1], second)
 
 
 def test_the_loss_of_two_teachers_is_the_mean_of_their_losses() -> None:
-    targets = Targets([MeanColours(3), MeanColours(2)], TeacherConfig(name="lite0,lite0"), remember=False)(IMAGES, IDS)
+    targets = Targets([MeanColours(3), MeanColours(2)], TeacherConfig(name="lite0,lite0"), cached=False)(IMAGES, IDS)
     predictions = Projectors(8, 16, [3, 2])(torch.randn(6, 16, 8))
     each = [alignment_loss([p], [z]) for p, z in zip(predictions, targets, strict=True)]
     torch.testing.assert_close(alignment_loss(predictions, targets), torch.stack(each).mean())
@@ -46,17 +46,17 @@ def test_the_loss_of_two_teachers_is_the_mean_of_their_losses() -> None:
 def test_remembered_targets_are_the_fresh_ones_and_no_image_is_looked_at_twice(norm: str) -> None:
     config = TeacherConfig(spatial_norm=norm)  # type: ignore[arg-type]
     teacher = MeanColours(3)
-    (want,) = Targets([MeanColours(3)], config, remember=False)(IMAGES, IDS)
-    remembered = Targets([teacher], config, remember=True)
+    (want,) = Targets([MeanColours(3)], config, cached=False)(IMAGES, IDS)
+    remembered = Targets([teacher], config, cached=True)
     remembered(IMAGES[:4], IDS[:4])
     (got,) = remembered(IMAGES[2:], IDS[2:])
     torch.testing.assert_close(got, want[2:], rtol=2e-3, atol=2e-3)
     assert teacher.calls == 6
 
 
-@pytest.mark.parametrize("remember", [False, True])
-def test_targets_can_be_used_in_a_graph(remember: bool) -> None:
-    (target,) = Targets([MeanColours(3)], TeacherConfig(), remember=remember)(IMAGES, IDS)
+@pytest.mark.parametrize("cached", [False, True])
+def test_targets_can_be_used_in_a_graph(cached: bool) -> None:
+    (target,) = Targets([MeanColours(3)], TeacherConfig(), cached=cached)(IMAGES, IDS)
     prediction = torch.randn(6, 16, 3, requires_grad=True)
     alignment_loss([prediction], [target]).backward()
     assert prediction.grad is not None

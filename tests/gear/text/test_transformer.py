@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gear.text import RememberingEncoder, TextConfig, build_text_encoder
+from gear.text import CachingEncoder, TextConfig, build_text_encoder
 from gear.text.base import MAX_CHARACTERS
 from harness.contract.errors import MissingAsset, UserError
 from tests.gear import tiny_text
@@ -101,7 +101,7 @@ def test_minilm_comes_from_its_package() -> None:
 
 
 def test_a_remembered_caption_is_what_it_is_by_itself_to_the_last_bit() -> None:
-    plain, remembering = tiny_text.encoder(), RememberingEncoder(tiny_text.encoder())
+    plain, remembering = tiny_text.encoder(), CachingEncoder(tiny_text.encoder())
     first = remembering.encode(["abc", "de", "abc"])
     alone = plain.encode(["abc"])
     assert torch.equal(first.features[0], alone.features[0]) and torch.equal(first.features[2], alone.features[0])
@@ -110,7 +110,7 @@ def test_a_remembered_caption_is_what_it_is_by_itself_to_the_last_bit() -> None:
 
 def test_captions_longest_unused_are_forgotten() -> None:
     row_bytes = 6 * 16 * 4
-    remembering = RememberingEncoder(tiny_text.encoder(), max_bytes=2 * row_bytes)
+    remembering = CachingEncoder(tiny_text.encoder(), max_bytes=2 * row_bytes)
     for caption in ("a", "b", "a", "c"):
         remembering.encode([caption])
     assert list(remembering._known) == ["a", "c"]
@@ -118,7 +118,7 @@ def test_captions_longest_unused_are_forgotten() -> None:
 
 def test_the_empty_caption_of_a_run_takes_the_place_of_the_encoders() -> None:
     stored = tiny_text.encoder().encode(["x"])
-    assert RememberingEncoder(tiny_text.encoder(), null=stored).null() is stored
+    assert CachingEncoder(tiny_text.encoder(), null=stored).null() is stored
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from gear.tokenizers.checkpoints import from_lightning
+from gear.tokenizers.checkpoints import with_averages
 from gear.weights import load_tokenizer
 from harness.contract.errors import UserError
 
@@ -85,7 +85,7 @@ def test_a_live_key_without_shadow_keeps_its_value():
         "encoder.b.weight": torch.zeros(1),
         "model_ema.encoderaweight": torch.ones(1),
     }
-    selected = from_lightning(state_dict, ema=True)
+    selected = with_averages(state_dict)
     assert {key: value.item() for key, value in selected.items()} == {"encoder.a.weight": 1, "encoder.b.weight": 0}
 
 

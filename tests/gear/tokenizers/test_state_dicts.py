@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gear.features.inception import InceptionV3
+from harness.scoring.networks.inception import InceptionV3
 from tests.gear.published import DIGESTS, build, digest, shapes_of, spec
 
 SPEC_NAMES = {"c2i-LlamaGen-3B": "c2i-original-GPT-3B"}

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.demo.digit_classifier import DigitClassifier
 from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.data.digits import COLOURS, NUM_CLASSES, caption, is_unseen, load_digits
 from gear.sampling.draws import PerImageDraw
@@ -18,6 +17,7 @@ from gear.sampling.rollout import SamplingOptions, roll_out
 from gear.training.stages.build import build_stage
 from gear.training.stages.t2i import TextToImageStage
 from gear.weights import open_model
+from harness.scoring.digit_classifier import DigitClassifier
 
 _INK = 0.5
 """Pixels with at least this share of the image's darkest ink tell the colour."""

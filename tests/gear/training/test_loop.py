@@ -15,8 +15,7 @@ from gear.data.base import BadSample, Sample
 from gear.training.checkpoint import load_tensors
 from gear.training.loop import fit
 from gear.training.stages.stage import Stage
-from gear.training.stopping import EXIT_INTERRUPTED
-from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
+from harness.contract.errors import EXIT_STOPPED, BadSamples, EnvironmentFailure, UserError
 from tests.gear import tiny
 from tests.gear.same_bits import assert_same_bits
 
@@ -43,7 +42,7 @@ def test_a_stopped_run_continues_to_the_same_bits(phase: str, tmp_path: Path) ->
     stage.finish_update = stop_after_three  # type: ignore[method-assign]
     with pytest.raises(SystemExit) as stopped:
         fit(stage, tiny.Noise(), tmp_path / "stopped", {})
-    assert stopped.value.code == EXIT_INTERRUPTED
+    assert stopped.value.code == EXIT_STOPPED
 
     torch.manual_seed(12345)  # whatever the new process's random state is, it must not matter
     continued = fit(tiny.stage(phase), tiny.Noise(), tmp_path / "stopped", {})

@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from gear.training.stopping import EXIT_INTERRUPTED
+from harness.contract.errors import EXIT_STOPPED
 from tests.gear import tiny
 
 SCRIPT = Path(__file__).parents[3] / "scripts/train/slurm/train.sh"
@@ -72,7 +72,7 @@ def test_a_job_that_runs_out_of_time_saves_and_queues_itself_again(cluster: dict
         assert time.monotonic() < deadline
         time.sleep(0.1)
     job.send_signal(signal.SIGUSR1)
-    assert job.wait(timeout=240) == EXIT_INTERRUPTED
+    assert job.wait(timeout=240) == EXIT_STOPPED
     assert (tmp_path / "asked").read_text() == "requeue 42\n"
     assert not (tmp_path / "out/model.pt").exists()
 

@@ -25,7 +25,7 @@ from gear.training.processes.distributed import mean_over_processes, process_gro
 from gear.training.processes.reducer import GradientReducer
 from gear.training.processes.sync_norm import synchronise_batch_norms
 from gear.training.stages.stage import Stage
-from gear.training.stopping import EXIT_INTERRUPTED
+from harness.contract.errors import EXIT_STOPPED
 from tests.gear import tiny
 
 
@@ -60,7 +60,7 @@ def run(job: dict[str, Any]) -> None:
     try:
         fit(stage, tiny.Noise(), Path(job["out"]), {})
     except SystemExit as stopped:
-        if stopped.code != EXIT_INTERRUPTED:
+        if stopped.code != EXIT_STOPPED:
             raise
         (Path(job["out"]) / f"stopped.{world().rank}").write_text(str(stage.step))
 

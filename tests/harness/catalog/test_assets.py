@@ -178,11 +178,24 @@ def test_two_lists_that_mean_different_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["- {name: w}", "- {name: w, file: ../w}", "just text", "- {name: w, file: a, extra: 1}"]
+    ("text", "sentence"),
+    [
+        ("- {name: w}", r"assets\.yaml, asset w: the field 'file' is missing"),
+        ("- {file: w}", r"assets\.yaml: the field 'name' is missing"),
+        ("- {name: w, file: ../w}", "the path 'w/../w' has an empty, '.' or '..' part"),
+        ("just text", r"assets\.yaml: holds no list of assets"),
+        ("- just text", r"assets\.yaml: 'just text' is no asset"),
+        ("- {name: w, file: a, extra: 1}", r"assets\.yaml, asset w has no field 'extra'"),
+        ("- {name: w, file: a, sha256: abc}", "asset w: sha256 must be text that is a sha256"),
+        ("- {name: w, file: a, size: -1}", "asset w: size must be a whole number of at least 0"),
+        ("- {name: w, file: a, urls: [3]}", r"asset w: urls\.0 must be text"),
+        ("- {name: w, file: a, hub: ''}", "asset w: hub must be text that is not empty"),
+        ("- {name: w, file: a, gated: [1]}", "asset w: gated must be true or false or text"),
+    ],
 )
-def test_a_broken_list_is_an_error_that_names_the_file(tmp_path, text: str):
+def test_a_broken_list_is_an_error_that_names_the_file(tmp_path, text: str, sentence: str):
     write_list(tmp_path, "a", text)
-    with pytest.raises(UserError, match=r"assets\.yaml|path"):
+    with pytest.raises(UserError, match=sentence):
         read_assets(sorted(tmp_path.glob("*/assets.yaml")))
 
 

@@ -111,19 +111,32 @@ def test_items_that_fail_in_the_middle_leave_no_score(tmp_path):
         ScoreRecord.read(tmp_path)
 
 
+METRIC = {"name": "a", "value": 1, "higher_is_better": True, "n": 1}
 DAMAGED = {
     "another kind of file": ({"format": "sample-set"}, "another kind of file"),
     "a version from the future": ({"schema_version": 2}, "schema_version 2"),
     "no benchmark": ({"benchmark": None}, "benchmark"),
     "metrics that are no list": ({"metrics": {}}, "metrics"),
-    "a metric without a direction": ({"metrics": [{"name": "a", "value": 1, "n": 1}]}, "metric 0: .*higher_is_better"),
-    "a metric of text": ({"metrics": [{"name": "a", "value": "1"}]}, "metric 0: 'value'"),
-    "a metric that is no object": ({"metrics": [3.5]}, "metric 0: holds a float"),
-    "an interval of one": ({"metrics": [{"name": "a", "value": 1, "interval": [1]}]}, "metric 0: 'interval'"),
-    "digests of numbers": ({"digests": {"samples": 3}}, "'digests' and 'notes' hold text only"),
-    "timings of text": ({"timings_s": {"total": "1 s"}}, "'timings_s' holds numbers only"),
-    "an unscored item without a reason": ({"unscored": [{"id": "a", "reason_class": "b"}]}, "unscored 0: .*reason"),
-    "an unknown field": ({"extra": 1}, "unknown field 'extra'"),
+    "a metric without a direction": (
+        {"metrics": [{"name": "a", "value": 1, "n": 1}]},
+        r"score\.json: the field 'metrics\.0\.higher_is_better' is missing",
+    ),
+    "a metric of text": ({"metrics": [{"name": "a", "value": "1"}]}, r"metrics\.0\.value must be a number, not '1'"),
+    "a metric that is no object": ({"metrics": [3.5]}, r"metrics\.0 must be a section with fields, not 3\.5"),
+    "an interval of one": (
+        {"metrics": [{"name": "a", "value": 1, "interval": [1]}]},
+        r"metrics\.0\.interval must be a list of 2",
+    ),
+    "digests of numbers": ({"digests": {"samples": 3}}, r"digests\.samples must be text, not 3"),
+    "timings of text": ({"timings_s": {"total": "1 s"}}, r"timings_s\.total must be a number, not '1 s'"),
+    "an unscored item without a reason": (
+        {"unscored": [{"id": "a", "reason_class": "b"}]},
+        r"the field 'unscored\.0\.reason' is missing",
+    ),
+    "an unknown field": ({"extra": 1}, r"score\.json has no field 'extra'"),
+    "notes of numbers": ({"notes": ["a", 3]}, r"notes\.1 must be text, not 3"),
+    "a metric twice": ({"metrics": [METRIC, METRIC]}, r"score\.json: the metric 'a' .* stands twice"),
+    "a metric beyond all floats": ({"metrics": [{**METRIC, "value": 10**400}]}, r"metrics\.0\.value must be a finite"),
     "no items": ({"items": None}, "items"),
     "other items": ({"items": {"count": 1, "sha256": "0" * 64}}, r"items\.jsonl: is not the file"),
 }

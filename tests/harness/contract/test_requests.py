@@ -242,12 +242,13 @@ DAMAGED_HEADS = {
     "too many announced": ({"count": 11}, "holds 10 requests where requests.json says 11"),
     "a count that is true": ({"count": True}, "count"),
     "no digest": ({"digest": "abc"}, "digest"),
-    "an unknown field": ({"extra": 1}, "unknown field 'extra'"),
+    "an unknown field": ({"extra": 1}, "has no field 'extra'"),
     "a protocol that is no object": ({"protocol": [1]}, "protocol"),
     "a protocol without a size": ({"protocol": {}}, "image_size"),
-    "a protocol with an unknown field": ({"protocol": {"image_size": 8, "cfg": 1}}, "unknown field 'cfg'"),
+    "a protocol with an unknown field": ({"protocol": {"image_size": 8, "cfg": 1}}, r"has no field 'protocol\.cfg'"),
     "a protocol out of range": ({"protocol": {"image_size": 8, "top_p": 2}}, "top_p"),
     "a flag for a number": ({"protocol": {"image_size": 8, "top_k": False}}, "top_k"),
+    "a number as text": ({"protocol": {"image_size": 8, "cfg_scale": "2"}}, "cfg_scale must be a number, not '2'"),
     "a number beyond all floats": ({"protocol": {"image_size": 8, "cfg_scale": 10**400}}, "cfg_scale"),
 }
 
@@ -273,7 +274,7 @@ DAMAGED_LINES = {
     "an absolute path": ({"path": "/etc/x.png"}, "absolute"),
     "a backslash": ({"path": "a\\x.png"}, "backslash"),
     "meta that is no object": ({"meta": "x"}, "meta"),
-    "an unknown field": ({"lable": 3}, "unknown field 'lable'"),
+    "an unknown field": ({"lable": 3}, "has no field 'lable'; did you mean 'label'"),
 }
 
 

@@ -116,8 +116,8 @@ def replace_pixels(folder, array, labels=None):
 DAMAGED_MANIFESTS = {
     "another kind of file": ({"format": "request-set"}, "another kind of file"),
     "a version from the future": ({"schema_version": 9}, "schema_version 9 is not the 1"),
-    "an unknown form": ({"form": "jpg"}, "'npz' or 'png'"),
-    "a form that is a list": ({"form": ["npz"]}, "'npz' or 'png'"),
+    "an unknown form": ({"form": "jpg"}, "choose one of npz, png"),
+    "a form that is a list": ({"form": ["npz"]}, "choose one of npz, png"),
     "no images": ({"count": 0}, "count"),
     "too many images": ({"count": 11}, "lists 10 images where samples.json says 11"),
     "another size": ({"image_size": 16}, r"not plain \(10, 16, 16, 3\)"),
@@ -126,7 +126,7 @@ DAMAGED_MANIFESTS = {
     "no digest": ({"digest": None}, "digest"),
     "another index": ({"index_sha256": "0" * 64}, "not the index that samples.json vouches for"),
     "other requests": ({"request_digest": "0" * 64}, "not the request set the samples answer"),
-    "an unknown field": ({"sizes": 1}, "unknown field 'sizes'"),
+    "an unknown field": ({"sizes": 1}, "has no field 'sizes'"),
 }
 
 
@@ -151,10 +151,13 @@ DAMAGED_INDICES = {
     "an absolute path": ({"path": "/x.png"}, "line 5: the path .* is absolute"),
     "a backslash": ({"path": "a\\x.png"}, "backslash"),
     "no hash": ({"sha256": ...}, "line 5: the field 'sha256' is missing"),
-    "half a hash": ({"sha256": "abc"}, "line 5: 'sha256'"),
+    "half a hash": (
+        {"sha256": "abc"},
+        r"line 5: sha256 must be text that is a sha256 \(64 lower-case hexadecimal digits\)",
+    ),
     "no label": ({"label": ...}, "some images have a label and some have none"),
     "a label that is text": ({"label": "x"}, "label"),
-    "an unknown field": ({"row": 1}, "unknown field 'row'"),
+    "an unknown field": ({"row": 1}, "line 5 has no field 'row'"),
     "another hash": ({"sha256": "0" * 64}, "not the index"),
     "another id": ({"id": "mine"}, "not the index"),
 }

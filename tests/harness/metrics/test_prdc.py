@@ -186,6 +186,23 @@ def test_exact_precision_and_recall_are_those_of_distances_by_subtraction() -> N
     assert inside.recall == (between <= radii[1][None]).any(axis=1).mean()
 
 
+def test_exact_precision_and_recall_do_not_depend_on_what_all_features_have_in_common() -> None:
+    reference, sample = normal(150, 20, 0).astype(np.float32), normal(130, 20, 1, scale=1.1).astype(np.float32)
+    whole = exact_precision_recall(reference, sample)
+    moved = exact_precision_recall(reference + np.float32(64), sample + np.float32(64))
+    assert (moved.precision, moved.recall) == pytest.approx((whole.precision, whole.recall), abs=1 / 130)
+    with pytest.raises(ValueError, match="at least 4 images, got 3"):
+        exact_precision_recall(reference, sample[:3])
+
+
+def test_exact_balls_are_closed() -> None:
+    same = np.full((40, 24), 3.0, dtype=np.float32)
+    inside = exact_precision_recall(same, same[:30])
+    assert (inside.precision, inside.recall) == (1.0, 1.0)
+    apart = exact_precision_recall(same, same[:30] + np.float32(1.0))
+    assert (apart.precision, apart.recall) == (0.0, 0.0)
+
+
 def test_a_reference_whose_radii_are_known_is_not_computed_again() -> None:
     reference, sample = normal(150, 20, 0), normal(130, 20, 1)
     kept = adm_precision_recall(reference, sample, reference_radii=adm_radii(reference))

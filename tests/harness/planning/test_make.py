@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from gear.bench.generators import TokenizerGenerator
-from harness.catalog.benchmarks import Catalog, StageSpec
+from harness.catalog.benchmarks import Catalog, FeatureStage
 from harness.contract.errors import UserError
+from harness.contract.interface import ScorerOptions
 from harness.planning.generators import existing_samples
 from harness.planning.make import RunSpec, make_plan
 from harness.planning.steps import AssetInput, Document, Environment, FileInput, OutputOf, Plan, Step
@@ -73,7 +74,9 @@ def test_changes_to_protocol_options_and_limit_reach_the_documents(toy):
         ({"benchmarks": ("toyy",)}, "did you mean toy"),
         ({"benchmarks": (), "suite": "c2i"}, "no suite 'c2i'"),
         ({"benchmarks": ()}, "Nothing to run"),
-        ({"options": {"toy": {"scael": 1}}}, "no such option; it has: scale, refuse"),
+        ({"options": {"toy": {"scael": 1}}}, r"--set toy\.scael=1: toy has no option 'scael'; it has: scale, refuse"),
+        ({"options": {"toy": {"scale": "32x"}}}, r"--set toy\.scale=32x: scale must be a number, not '32x'"),
+        ({"options": {"toy": {"refuse": -1}}}, r"--set toy\.refuse=-1: refuse must be a whole number of at least 0"),
         ({"options": {"adm": {"x": 1}}}, "not part of this run"),
     ],
 )
@@ -137,10 +140,10 @@ def test_a_name_that_cannot_be_a_folder_is_refused():
             Plan(name="p", steps=(step(name=name, inputs={}),))
 
 
-def staged(toy, *more: StageSpec, **stage) -> Catalog:
+def staged(toy, *more: FeatureStage, **stage) -> Catalog:
     """The toy with one feature stage, and `more`."""
     benchmark = toy.catalog.benchmark("toy")
-    specs = (StageSpec(name="reference", assets=("toy-reference",), options=("scale",), **stage), *more)
+    specs = (FeatureStage(name="reference", assets=("toy-reference",), options=("scale",), **stage), *more)
     return Catalog([dataclasses.replace(benchmark, scorer=dataclasses.replace(benchmark.scorer, stages=specs))], {})
 
 
@@ -162,7 +165,7 @@ def test_a_stage_that_reads_samples_waits_for_them(toy):
 
 def test_work_on_the_reference_comes_after_the_stage_that_checks_the_samples_and_keeps_its_key(toy):
     request = RunSpec(benchmarks=("toy",), generator=toy.command())
-    plan = make_plan(request, staged(toy, StageSpec(name="samples", samples=True)))
+    plan = make_plan(request, staged(toy, FeatureStage(name="samples", samples=True)))
     names = [row.name for row in plan.steps]
     assert names[2:] == ["features-toy-samples", "features-toy-reference", "score-toy"]
     reference, alone = (other.step("features-toy-reference") for other in (plan, make_plan(request, staged(toy))))
@@ -188,7 +191,14 @@ def test_other_samples_and_other_options_do_not_change_the_key_of_a_stage(toy):
 def pairs_benchmark(toy) -> Catalog:
     benchmark = toy.catalog.benchmark("toy")
     changes = {"form": "pairs", "requests": {"kind": "pairs", "images": "toy-reference"}}
-    return Catalog([dataclasses.replace(benchmark, options={"resize": "bicubic", "ema": True}, **changes)], {})
+    options = {"options_type": PairOptions, "options": PairOptions().as_mapping()}
+    return Catalog([dataclasses.replace(benchmark, **options, **changes)], {})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairOptions(ScorerOptions):
+    resize: str = "bicubic"
+    ema: bool = True
 
 
 def tokenizer(toy, **changes) -> TokenizerGenerator:
@@ -228,7 +238,8 @@ def test_generators_and_tokenizers_are_not_mixed_up(toy):
 
 def test_an_option_that_is_also_said_of_the_requests_changes_both(toy):
     """How many prompts of a pool, and which: the scorer looks for those that were drawn."""
-    toy.edit("benchmarks/toy/benchmark.yaml", "{scale: 1.0, refuse: 0}", "{scale: 1.0, refuse: 0, count: 12}")
+    toy.edit("benchmarks/toy/interface.py", "scale: float = 1.0", "scale: float = 1.0\n    count: int = 12")
+    toy.edit("benchmarks/toy/benchmark.yaml", "count: 12", "options: [count]")
     plan = toy.plan(options={"toy": {"count": 5, "scale": 2.0}})
     spec, options = plan.step("requests-toy").inputs["spec.json"], plan.step("score-toy").inputs["options.json"]
     wanted = {"kind": "classes", "count": 5, "num_classes": 3, "labels": "balanced"}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.contract.record import Metric, ScoreRecord
-from harness.report.compare import Outcome, judge, metric_rows, summary
+from harness.report.compare import ComparisonResult, judge, metric_rows, summary
 
 MakeMetric = Callable[..., Metric]
 MakeRecord = Callable[..., ScoreRecord]
@@ -21,7 +21,7 @@ def test_the_higher_score_wins(metric: MakeMetric) -> None:
 
 def test_equal_values_are_a_tie(metric: MakeMetric) -> None:
     verdict = judge([metric("is", 4.0, True), metric("is", 4.0, True)])
-    assert (verdict.outcome, verdict.winner) == (Outcome.TIE, None)
+    assert (verdict.result, verdict.winner) == (ComparisonResult.TIE, None)
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
@@ -29,7 +29,7 @@ def test_overlapping_intervals_have_no_winner(metric: MakeMetric, higher_is_bett
     one = metric("acc", 0.80, higher_is_better, interval=(0.78, 0.82))
     other = metric("acc", 0.83, higher_is_better, interval=(0.81, 0.85))
     verdict = judge([one, other])
-    assert (verdict.outcome, verdict.winner) == (Outcome.WITHIN_INTERVAL, None)
+    assert (verdict.result, verdict.winner) == (ComparisonResult.WITHIN_INTERVAL, None)
     assert verdict.leader == int(higher_is_better)
 
 
@@ -40,33 +40,33 @@ def test_separate_intervals_have_a_winner(metric: MakeMetric) -> None:
 
 def test_touching_intervals_overlap(metric: MakeMetric) -> None:
     one, other = metric("acc", 0.8, True, interval=(0.78, 0.82)), metric("acc", 0.84, True, interval=(0.82, 0.86))
-    assert judge([one, other]).outcome is Outcome.WITHIN_INTERVAL
+    assert judge([one, other]).result is ComparisonResult.WITHIN_INTERVAL
 
 
 def test_a_bare_value_inside_the_others_interval_does_not_lose(metric: MakeMetric) -> None:
     one, other = metric("acc", 0.8, True), metric("acc", 0.82, True, interval=(0.79, 0.85))
-    assert judge([one, other]).outcome is Outcome.WITHIN_INTERVAL
+    assert judge([one, other]).result is ComparisonResult.WITHIN_INTERVAL
 
 
 def test_the_best_of_three_must_beat_the_second(metric: MakeMetric) -> None:
     low, mid = metric("acc", 0.5, True, interval=(0.4, 0.6)), metric("acc", 0.8, True, interval=(0.7, 0.9))
     top = metric("acc", 0.85, True, interval=(0.75, 0.95))
-    assert judge([low, mid, top]).outcome is Outcome.WITHIN_INTERVAL
+    assert judge([low, mid, top]).result is ComparisonResult.WITHIN_INTERVAL
 
 
 def test_a_value_that_is_not_a_number_neither_wins_nor_loses(metric: MakeMetric) -> None:
     verdict = judge([metric("is", None, True), metric("is", 3.0, True)])
-    assert verdict.outcome is Outcome.NOT_COMPARABLE
+    assert verdict.result is ComparisonResult.NOT_COMPARABLE
     assert "not a number" in verdict.reason
 
 
 def test_a_metric_that_one_model_lacks_is_not_compared(metric: MakeMetric) -> None:
-    assert judge([metric("is", 3.0, True), None]).outcome is Outcome.NOT_COMPARABLE
+    assert judge([metric("is", 3.0, True), None]).result is ComparisonResult.NOT_COMPARABLE
 
 
 def test_different_units_are_not_compared(metric: MakeMetric) -> None:
     verdict = judge([metric("acc", 0.9, True), metric("acc", 90.0, True, unit="%")])
-    assert verdict.outcome is Outcome.NOT_COMPARABLE
+    assert verdict.result is ComparisonResult.NOT_COMPARABLE
 
 
 def test_very_different_counts_are_not_compared(metric: MakeMetric) -> None:
@@ -80,7 +80,7 @@ def test_a_few_unscored_items_do_not_prevent_a_comparison(metric: MakeMetric) ->
 
 def test_versions_of_a_benchmark_are_not_compared(make_record: MakeRecord) -> None:
     rows = metric_rows([make_record(("is", 3.0, True)), make_record(("is", 4.0, True), version=2)])
-    assert rows[0].verdict.outcome is Outcome.NOT_COMPARABLE
+    assert rows[0].verdict.result is ComparisonResult.NOT_COMPARABLE
     assert "version 1 and demo version 2" in rows[0].verdict.reason
 
 
@@ -90,9 +90,9 @@ REFERENCE = "asset:adm-imagenet256-reference"
 def test_other_assets_are_not_compared_and_are_named(make_record: MakeRecord) -> None:
     one, other = (make_record(("gfid", v, False), digests={REFERENCE: d * 64}) for v, d in ((3.0, "a"), (9.0, "b")))
     (row,) = metric_rows([one, other])
-    assert row.verdict.outcome is Outcome.NOT_COMPARABLE
+    assert row.verdict.result is ComparisonResult.NOT_COMPARABLE
     assert row.verdict.reason == f"measured with different {REFERENCE}"
-    assert metric_rows([one, one])[0].verdict.outcome is Outcome.TIE
+    assert metric_rows([one, one])[0].verdict.result is ComparisonResult.TIE
     assert REFERENCE in metric_rows([one, make_record(("gfid", 4.0, False))])[0].verdict.reason
 
 
@@ -108,7 +108,7 @@ def test_other_options_are_not_compared_and_are_named_with_their_values(make_rec
     one = make_record(("gfid", 3.0, False), options={"manifold_k": 3, "distances": "float16", "batch_size": 64})
     other = make_record(("gfid", 9.0, False), options={"manifold_k": 30, "distances": "tensorflow", "batch_size": 8})
     (row,) = metric_rows([one, other])
-    assert row.verdict.outcome is Outcome.NOT_COMPARABLE
+    assert row.verdict.result is ComparisonResult.NOT_COMPARABLE
     assert row.verdict.reason == "measured with different distances (float16 and tensorflow) and manifold_k (3 and 30)"
 
 
@@ -139,7 +139,7 @@ def test_rows_keep_the_order_and_categories_apart(make_record: MakeRecord, metri
 
 def test_one_model_alone_is_not_judged(make_record: MakeRecord) -> None:
     rows = metric_rows([make_record(("is", 3.0, True))])
-    assert rows[0].verdict.outcome is Outcome.SINGLE
+    assert rows[0].verdict.result is ComparisonResult.SINGLE
     assert summary(["a"], rows) == []
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.catalog.benchmarks import Benchmark, Catalog, MetricSpec, ScorerSpec
+from harness.catalog.benchmarks import Benchmark, Catalog, ScorerSpec
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
-from harness.contract.record import ScoreRecord
+from harness.contract.record import Metric, ScoreRecord
 from harness.contract.requests import Prompt, Protocol, RequestSet, class_requests, prompt_requests
 from harness.contract.writer import SampleSetWriter
 from harness.report.run import report_for_run, rows_by_class
@@ -53,7 +53,8 @@ def run_dir(tmp_path: Path, make_record: MakeRecord) -> Path:
     )
     requests = class_requests("adm", 1, PROTOCOL, count=24, num_classes=3, labels="balanced")
     digest = write_samples(run_dir / "steps/02/output", requests)
-    record = make_record(("gfid", 3.94, False), benchmark="adm", digests={"samples": digest})
+    gfid = Metric(name="gfid", label="gFID", unit="points", value=3.94, higher_is_better=False, n=24)
+    record = make_record(gfid, benchmark="adm", digests={"samples": digest})
     record.write(run_dir / "steps/03/output")
     score = StepResult(
         name="score-adm",
@@ -82,7 +83,6 @@ def catalog(tmp_path: Path) -> Catalog:
         protocol=PROTOCOL,
         form="npz",
         scorer=ScorerSpec(script="scorer.py", image="adm"),
-        metrics=(MetricSpec(name="gfid", label="gFID", higher_is_better=False, unit="points"),),
         published=({"model": "ADM-G", "source": "README", "protocol": "cfg 1.0", "metrics": {"gfid": 4.59}},),
     )
     return Catalog([adm], {})
@@ -93,13 +93,13 @@ def test_a_finished_run_has_scores_samples_time_and_provenance(run_dir: Path, re
     assert path == run_dir / "report.html"
     page = read_page(path.read_text(encoding="utf-8"))
     digest = ScoreRecord.read(run_dir / "steps/03/output").digests["samples"]
-    for part in ("gear-adm", "gfid", "3.94", "Samples for adm", "1 min 00 s", "total of what ran", digest, "a" * 64):
+    for part in ("gear-adm", "gFID", "3.94", "Samples for adm", "1 min 00 s", "total of what ran", digest, "a" * 64):
         assert part in page.text
     assert "harness run --note 'two words'" in page.text
     assert page.tags.count("img") == 1
 
 
-def test_benchmark_yaml_gives_labels_units_and_published_values(
+def test_a_score_has_its_labels_and_units_and_benchmark_yaml_the_published_values(
     run_dir: Path, catalog: Catalog, read_page: ReadPage
 ) -> None:
     text = read_page(report_for_run(run_dir, catalog).read_text(encoding="utf-8")).text

@@ -222,7 +222,7 @@ def test_a_container_that_a_killed_harness_left_is_removed_by_the_next(toy, runt
     toy.edit(
         "benchmarks/toy/scorer.py",
         "    progress = ",
-        "    import time; time.sleep(30 if job.options['refuse'] else 0)\n    progress = ",
+        "    import time; time.sleep(30 if options.refuse else 0)\n    progress = ",
     )
     words = [*toy.run_words(), "--runtime", "docker", "--set", "toy.refuse=1"]
     harness = toy.harness(*words)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from harness.contract.adopt import sample_set_from_npz
-from harness.contract.errors import BadSamples, UserError
+from harness.contract.errors import BadSamples
 from harness.contract.samples import SampleSet
-from harness.scoring.screen import check_duplicates_option, flat_digests, screen_samples
+from harness.scoring.screen import flat_digests, screen_samples
 
 
 def adopted(folder: Path, images_u8: np.ndarray) -> SampleSet:
@@ -62,9 +62,3 @@ def test_black_images_are_refused_when_they_are_many_and_noted_when_few(tmp_path
 
 def test_flat_images_are_known_by_256_digests() -> None:
     assert len(set(flat_digests(8))) == 256
-
-
-def test_the_option_takes_two_values() -> None:
-    check_duplicates_option("adm", "allow")
-    with pytest.raises(UserError, match="choose one of refuse, allow"):
-        check_duplicates_option("adm", "yes")

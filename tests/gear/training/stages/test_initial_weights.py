@@ -13,7 +13,12 @@ from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossHead
 from gear.tokenizers import Tokenizer, build_tokenizer
 from gear.training.stages.build import build_stage
-from gear.training.stages.initial_weights import frozen_tokenizer, published_start, require_critic, start_tokenizer
+from gear.training.stages.initial_weights import (
+    frozen_tokenizer,
+    init_tokenizer,
+    published_initial_weights,
+    require_discriminator,
+)
 from gear.weights import open_model
 from harness.contract.errors import MissingAsset, UserError
 from tests.gear import tiny
@@ -50,7 +55,7 @@ def published(layout: str) -> dict[str, Any]:
 def started(content: dict[str, Any], path: Path) -> tuple[Tokenizer, LossHead]:
     torch.save(content, path)
     fresh, head = tokenizer(3), losses(3)
-    start_tokenizer(fresh, head, open_model(path), tiny.config())
+    init_tokenizer(fresh, head, open_model(path), tiny.config())
     return fresh, head
 
 
@@ -96,7 +101,7 @@ def test_gear_does_not_begin_with_an_untrained_critic(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tokenizer\.pt holds none; warm it up first"):
         build_stage("e2e", tiny.config(), torch.device("cpu"), init=init)
     without = {**tiny.VALUES, "loss": {**tiny.VALUES.get("loss", {}), "discriminator_weight": 0.0}}
-    require_critic(init, RunConfig.from_dict(without))
+    require_discriminator(init, RunConfig.from_dict(without))
 
 
 def test_another_tokenizer_is_refused_with_the_field_that_differs(tmp_path: Path) -> None:
@@ -115,9 +120,9 @@ def test_the_file_that_a_preset_names_is_opened_and_when_missing_explained(tmp_p
     path = tmp_path / "vq_ds16_c2i.pt"
     config = tiny.config(init=str(path))
     with pytest.raises(MissingAsset, match=r"stage tokenizer without --init needs .*; correct stages\.tokenizer\.init"):
-        published_start("tokenizer", config)
+        published_initial_weights("tokenizer", config)
     torch.save(published("LlamaGen"), path)
-    start = published_start("tokenizer", config)
+    start = published_initial_weights("tokenizer", config)
     assert start is not None
     assert start.has("tokenizer")
-    assert published_start("tokenizer", tiny.config()) is None
+    assert published_initial_weights("tokenizer", tiny.config()) is None

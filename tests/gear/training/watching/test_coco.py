@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from gear.presets import read_preset
-from gear.required_files import needed_files
+from gear.required_files import required_files
 from gear.sampling.engine import Engine
-from gear.sampling.pixels import Storing
+from gear.sampling.pixels import OutputPixels
 from gear.sampling.rollout import SamplingOptions
 from gear.training.loop import fit
 from gear.training.watching.coco import CocoMonitor
-from gear.training.watching.drawing import Images01, ImagesU8, models_of, to_01
+from gear.training.watching.drawing import Images01, ImagesU8, evaluation_models, to_01
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.requests import Prompt, Protocol, prompt_requests
 from tests.gear import tiny, tiny_text
@@ -95,8 +95,8 @@ def drawn_plainly(stage: Any, captions: list[str], scale: float) -> ImagesU8:
     prompts = [Prompt(item=f"{number:06d}", text=text) for number, text in enumerate(captions)]
     protocol = Protocol(image_size=tiny.IMAGE_SIZE, cfg_scale=scale, top_k=5)
     requests = list(prompt_requests("coco", 1, protocol, prompts=prompts))
-    storing = Storing(image_size=tiny.IMAGE_SIZE, rounding="nearest")
-    with models_of(stage, "ema") as models:
+    storing = OutputPixels(image_size=tiny.IMAGE_SIZE, rounding="nearest")
+    with evaluation_models(stage, "ema") as models:
         options = SamplingOptions(cfg_scale=scale, top_k=5)
         engine = Engine(models.ar, models.tokenizer, options=options, storing=storing, encoder=models.encoder)  # type: ignore[arg-type]
         small = np.concatenate([engine.images_u8(engine.tokens(requests[i : i + 8])) for i in (0, 8)])
@@ -180,8 +180,8 @@ def test_what_is_missing_is_said_before_the_first_step(clip: Path) -> None:
 
 
 def test_the_files_of_the_monitor_are_listed_where_it_is_on(clip: Path) -> None:
-    assert str(clip) in [need.source for need in needed_files(tiny_text.config(config(clip)))]
-    assert str(clip) not in [need.source for need in needed_files(config(clip, coco_every=0))]
+    assert str(clip) in [need.source for need in required_files(tiny_text.config(config(clip)))]
+    assert str(clip) not in [need.source for need in required_files(config(clip, coco_every=0))]
 
 
 def test_the_published_recipe_draws_a_thousand_captions_at_its_own_scale() -> None:

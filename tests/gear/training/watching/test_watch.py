@@ -19,15 +19,13 @@ from PIL import Image
 from gear.data.base import Sample
 from gear.training.checkpoint import load_tensors
 from gear.training.loop import fit
-from gear.training.stopping import EXIT_INTERRUPTED
-from gear.training.watching import grids
-from gear.training.watching import schedule as album
-from gear.training.watching.drawing import Images01, chosen, images_of, models_of, requests_for, to_01
+from gear.training.watching import grids, schedule
+from gear.training.watching.drawing import Images01, evaluation_models, fixed_choice, images_of, requests_for, to_01
 from gear.training.watching.flops import flops_per_image, tokenizer_flops
+from gear.training.watching.metric_queue import MetricQueue, mean_metrics
 from gear.training.watching.monitors import Extractor, GenerationMonitor, ReconstructionMonitor, read_reference
-from gear.training.watching.recorder import Recorder, mean_figures
 from gear.training.watching.throughput import Throughput, peak_tflops
-from harness.contract.errors import UserError
+from harness.contract.errors import EXIT_STOPPED, UserError
 from harness.contract.requests import Protocol
 from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.image import l1, psnr, ssim
@@ -86,7 +84,7 @@ def extract_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Extractor], None]
     """Another network than the configured one, in runs."""
 
     def use(extract: Extractor) -> None:
-        monkeypatch.setattr(album, "build_extractor", lambda config, device: extract)
+        monkeypatch.setattr(schedule, "build_extractor", lambda config, device: extract)
 
     return use
 
@@ -134,7 +132,7 @@ def test_flops_of_a_known_model() -> None:
 
 
 def test_figures_are_read_one_update_late_and_none_is_lost() -> None:
-    recorder = Recorder(torch.device("cpu"))
+    recorder = MetricQueue(torch.device("cpu"))
     for step in (1, 2, 3):
         recorder.put(step, {"loss": torch.tensor(float(step)), "lr": 0.1}, [step], logged=True, stop=step == 2)
         assert [row.step for row in recorder.rows(keep=1)] == ([step - 1] if step > 1 else [])
@@ -144,7 +142,7 @@ def test_figures_are_read_one_update_late_and_none_is_lost() -> None:
 
 def test_micro_batches_are_averaged_where_all_have_the_figure() -> None:
     parts = [{"loss": torch.tensor(1.0)}, {"loss": torch.tensor(3.0), "usage": torch.tensor(0.5), "lr": 0.1}]
-    assert mean_figures(parts) == {"loss": 2.0, "usage": 0.5, "lr": 0.1}  # type: ignore[arg-type]
+    assert mean_metrics(parts) == {"loss": 2.0, "usage": 0.5, "lr": 0.1}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("phase", ["tokenizer", "e2e", "ar"])
@@ -174,7 +172,7 @@ def test_a_grid_reads_like_a_page() -> None:
 def test_drawing_leaves_the_modes_of_the_models_alone() -> None:
     stage = tiny.stage("e2e")
     stage.ar.train()
-    with models_of(stage, "live") as models:
+    with evaluation_models(stage, "live") as models:
         assert models.ar is stage.ar
         assert not stage.ar.training
     assert stage.ar.training
@@ -216,11 +214,11 @@ def test_reconstructions_and_grids_begin_at_step_1_and_drawing_many_images_does_
 
 def test_the_images_that_are_shown_are_a_fixed_choice_from_all_classes() -> None:
     source = ByClass(3000)
-    choice = chosen(source, 30)
-    assert len(set(choice)) == 30 and choice == chosen(source, 30) == sorted(choice)
+    choice = fixed_choice(source, 30)
+    assert len(set(choice)) == 30 and choice == fixed_choice(source, 30) == sorted(choice)
     per_class = np.bincount([source.item(index, np.random.default_rng()).label for index in choice])
     assert per_class.min() >= 4
-    assert chosen(source, 3000) == chosen(source, 9999) == list(range(3000))
+    assert fixed_choice(source, 3000) == fixed_choice(source, 9999) == list(range(3000))
 
     source, config = ByClass(), watched(grid_images=9, reconstruction_images=9, generation_images=9)
     tokenizer, t2i = tiny.stage("tokenizer", config), tiny.stage("t2i", config)
@@ -233,7 +231,7 @@ def test_the_images_that_are_shown_are_a_fixed_choice_from_all_classes() -> None
     ):
         source.asked = []
         look()
-        assert set(source.asked) == set(chosen(source, 9)) != set(range(9))
+        assert set(source.asked) == set(fixed_choice(source, 9)) != set(range(9))
 
 
 def test_reconstruction_figures_are_those_of_the_whole_set_without_rounding() -> None:
@@ -248,7 +246,7 @@ def test_reconstruction_figures_are_those_of_the_whole_set_without_rounding() ->
     assert originals is not None
     truth = to_01(originals)
     for weights, prefix in (("live", "vq_val"), ("ema", "vq_val_ema")):
-        with models_of(stage, weights) as models:  # type: ignore[arg-type]
+        with evaluation_models(stage, weights) as models:  # type: ignore[arg-type]
             recon = np.concatenate([models.reconstruct(originals[start : start + 4]) for start in range(0, 30, 4)])
         for name, metric in (("l1", l1), ("psnr", psnr), ("ssim", ssim)):
             assert figures[f"{prefix}/{name}"] == pytest.approx(metric(truth, recon).mean(), rel=1e-12)
@@ -326,7 +324,7 @@ def test_a_monitor_leaves_between_batches_and_its_figures_are_made_when_the_run_
     extract_with(interrupting)
     with pytest.raises(SystemExit) as stopped:
         fit(tiny.stage("e2e", config), tiny.Noise(), tmp_path / "run", {})
-    assert stopped.value.code == EXIT_INTERRUPTED
+    assert stopped.value.code == EXIT_STOPPED
     assert interrupting.calls == of_generation + 6, "the first batch of three; two of its features followed"
     assert load_tensors(tmp_path / "run/checkpoints" / f"{step:07d}.pt")["steps"] == step
     assert not (tmp_path / "run/model.pt").exists()

@@ -1,1 +1,0 @@
-"""Frozen networks whose features are measured, not trained."""
