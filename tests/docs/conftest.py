@@ -35,7 +35,7 @@ scorer: {{script: scorer.py}}
 INTERFACE = """
 from dataclasses import dataclass
 
-from harness.scoring.interface import MetricSpec, ScorerOptions
+from harness.contract.interface import MetricSpec, ScorerOptions
 
 METRICS = (MetricSpec("{metric}", "Brightness", higher_is_better=True),)
 
@@ -48,7 +48,7 @@ class Options(ScorerOptions):
 SCORER = """
 from benchmarks.{name}.interface import METRICS, Options
 from harness.contract import ScoreRecord
-from harness.scoring.interface import Metrics
+from harness.contract.interface import Metrics
 from harness.scoring.scorer import run_scorer
 
 
