@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import re
 import shlex
@@ -18,7 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -313,11 +314,22 @@ class _Run:
             yield
             return
 
-        def stop(number: int, frame: Any) -> None:
-            self._stop.set()
-            # Not from the handler itself: the main thread may hold the very lock that waking needs.
-            threading.Thread(target=self.scheduler.wake, daemon=True).start()
+        # A handler may take no lock: a second signal can interrupt it, or the main thread may hold that very lock. So
+        # it only writes a byte, and a thread does what the signal asks for.
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
 
+        def stop(number: int, frame: Any) -> None:
+            with suppress(BlockingIOError):  # the pipe is full of signals already
+                os.write(writing, b".")
+
+        def watch() -> None:
+            while os.read(reading, 1):
+                self._stop.set()
+                self.scheduler.wake()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, stop) for number in numbers}
         try:
@@ -325,6 +337,9 @@ class _Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            os.close(writing)
+            watcher.join()
+            os.close(reading)
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------

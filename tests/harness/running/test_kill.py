@@ -92,6 +92,16 @@ def test_a_run_that_is_asked_to_stop_says_so_and_can_go_on(toy):
     assert again.returncode == 0 and the_run(toy.runs_dir).step("sample-toy").status == "resumed"
 
 
+def test_signals_in_quick_succession_stop_a_run_all_the_same(toy):
+    """As `timeout` and batch systems send them: a second one may come while the first is being handled."""
+    harness = toy.harness(*toy.run_words("--nap", 0.4))
+    wait_for(lambda: finished_shards(toy.runs_dir) >= 1)
+    for _ in range(200):
+        harness.send_signal(signal.SIGTERM)
+    output, _ = harness.communicate(timeout=30)
+    assert harness.returncode == 130, output
+
+
 def test_two_harnesses_on_the_same_work_do_it_once(toy):
     words = toy.run_words("--nap", 0.2)
     both = [toy.harness(*words, "--name", name) for name in ("a", "b")]
