@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from gear.tokenizers import build_tokenizer
+from gear.tokenizers import VQConfig, build_tokenizer
 from harness.contract import Protocol, class_requests
 from tests.docs.pages import ROOT
 from tests.gear import tiny
@@ -137,7 +137,16 @@ def write_models(root: Path) -> None:
         torch.save(run, root / "exps" / name / "model.pt")
     for name in ("gear-t2i-gpic-1b.pt", "gear-vq.pt"):
         torch.save(run, root / name)
-    torch.save({"model": vq}, root / "vq_ds16_c2i.pt")
+    narrow = VQConfig(
+        ch=32,
+        num_res_blocks=1,
+        encoder_ch_mult=(1, 1, 1, 1, 1),
+        decoder_ch_mult=(1, 1, 1, 1, 1),
+        z_channels=16,
+        codebook_size=64,
+        codebook_embed_dim=8,
+    )
+    torch.save({"model": build_tokenizer(narrow).state_dict()}, root / "vq_ds16_c2i.pt")
 
 
 def write_data(root: Path) -> None:

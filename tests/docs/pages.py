@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
 from dataclasses import dataclass
@@ -46,14 +47,12 @@ def files(path: Path) -> list[tuple[str, str, int]]:
 
 
 def docstring_examples(text: str) -> list[str]:
-    """The blocks of code in a docstring: indented by four more than the text around, with an import or a call."""
+    """The blocks of code in a docstring that call the API: paragraphs indented by four."""
     found: list[list[str]] = [[]]
-    for line in textwrap.dedent(text).splitlines():
-        if line.startswith("    "):
+    for line in inspect.cleandoc(text).splitlines():
+        if line.startswith("    ") or not line:
             found[-1].append(line)
-        elif line.strip() or not found[-1]:
-            found.append([])
         else:
-            found[-1].append(line)
+            found.append([])
     examples = (textwrap.dedent("\n".join(lines)).strip() for lines in found)
-    return [example for example in examples if "harness." in example and "\n" in example]
+    return [example for example in examples if re.search(r"\bharness\.(plan|run|score)\(", example)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,9 @@ def test_the_examples_of_a_page_run(page: str, capsys: pytest.CaptureFixture[str
     found = blocks(ROOT / page, "python")
     assert found
     for block in found:
-        execute(block.text, page)
+        names = execute(block.text, page)
+        if "code" in names:
+            assert tuple(names["code"].code_ids.shape) == (256,)  # as the page says
 
 
 @pytest.mark.parametrize("what", [harness, api, api.plan, api.run, api.score], ids=lambda what: what.__name__)
@@ -36,7 +39,9 @@ def test_the_examples_of_the_docstrings_run(what: object, capsys: pytest.Capture
         execute(example if "import harness" in example else f"import harness\n{example}", str(what))
 
 
-def execute(code: str, where: str) -> None:
-    """Run an example as a script of its own; `python` in it is the one that runs the tests."""
+def execute(code: str, where: str) -> dict[str, Any]:
+    """Run an example as a script of its own, and return its names; its `python` is the one that runs the tests."""
     code = small_names(code).replace('"python my_model.py"', f'"{sys.executable} my_model.py"')
-    exec(compile(code, where, "exec"), {"__name__": "__main__"})
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(code, where, "exec"), names)
+    return names
