@@ -216,7 +216,7 @@ def test_a_card_that_points_out_of_its_folder_is_refused(name, content, tmp_path
     card = json.loads((folder / "config.json").read_text())
     card["parts"]["vq"]["file"] = name
     (folder / "config.json").write_text(json.dumps(card))
-    with pytest.raises(UserError, match=r"is damaged .* is no safetensors file of this folder"):
+    with pytest.raises(UserError, match=r"is damaged .* is not a safetensors file of this folder"):
         open_model(folder)
 
 

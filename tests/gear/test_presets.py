@@ -203,7 +203,7 @@ def test_the_defaults_may_be_left_out_of_a_name() -> None:
         ("imagenet-xl", r"TOKENIZER is missing \(vq, lfq, ibq\)"),
         ("imagenet-xxl-vq", "did you mean xl"),
         ("imagenet-xl-vq-dino2", "did you mean dinov2"),
-        ("imagenet-xl-vq-256px-dinov2", "'dinov2' stands in the wrong place"),
+        ("imagenet-xl-vq-256px-dinov2", "'dinov2' is in the wrong place"),
         ("imagent-xl-vq", "did you mean imagenet-xl-vq"),
         ("something", "there are: demo, "),
     ],

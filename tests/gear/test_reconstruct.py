@@ -63,7 +63,7 @@ def test_the_command_takes_foreign_files(wrapper, photos, tmp_path):
 
 
 def test_a_size_that_cannot_be_cut_into_tokens_is_refused(photos, tmp_path):
-    with pytest.raises(UserError, match="7 px cannot be cut into tokens of 2 px; use a multiple with --image-size"):
+    with pytest.raises(UserError, match="7 px do not divide into tokens of 2 px; use a multiple with --image-size"):
         reconstruct(build_tokenizer(TOKENIZERS["vq"]), str(photos), tmp_path / "out", 7)
 
 

@@ -67,7 +67,7 @@ def test_going_back_twice_is_refused_in_words() -> None:
     hidden, weight, targets = problem()
     loss = linear_cross_entropy(hidden, weight, targets)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="back-propagated once"):
+    with pytest.raises(RuntimeError, match="back-propagated only once"):
         loss.backward()
 
 

@@ -39,7 +39,7 @@ def test_looking_shows_kind_number_and_captions(tmp_path: Path) -> None:
 
 def test_a_place_without_data_is_one_sentence(tmp_path: Path) -> None:
     result = CliRunner().invoke(data, ["look", str(tmp_path)])
-    assert result.exit_code == 2 and "holds no training data known here" in result.output
+    assert result.exit_code == 2 and "holds no known kind of training data" in result.output
 
 
 def test_the_digits_are_written_with_their_captions(tmp_path: Path) -> None:

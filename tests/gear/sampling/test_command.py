@@ -38,13 +38,13 @@ def generator(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--cfg-scale", 3), "the request set says what --cfg-scale says, too"),
-        (("--labels", "balanced"), "the request set says what --labels says, too"),
-        (("--seed", 5), "the request set says what --seed says, too"),
+        (("--cfg-scale", 3), "the request set already decides --cfg-scale"),
+        (("--labels", "balanced"), "the request set already decides --labels"),
+        (("--seed", 5), "the request set already decides --seed"),
         (("--parity", "--processes", 2), "--parity runs in one process"),
         (("--parity", "--parity-ranks", 0), "0 is not in the range"),
-        (("--device", "mps"), "there is no device 'mps' for gear"),
-        (("--count", 4, "--per-class", 2), "the request set says"),
+        (("--device", "mps"), "no device named 'mps'"),
+        (("--count", 4, "--per-class", 2), "the request set already decides"),
     ],
 )
 def test_what_would_be_passed_over_is_refused(options: tuple[object, ...], words: str, model_file, tmp_path) -> None:

@@ -109,7 +109,7 @@ def test_a_diverging_run_may_go_on_with_another_clipping_norm(tmp_path: Path, ca
         fit(tiny.stage("tokenizer", tighter), tiny.Noise(), tmp_path, {})
     finished.unlink()  # as if it had stopped there
     fit(tiny.stage("tokenizer", tighter), tiny.Noise(), tmp_path, {})
-    assert "going on with a changed stage.max_grad_norm: 1.0 there, 0.5 now." in caplog.messages
+    assert "continuing with a changed stage.max_grad_norm: 1.0 there, 0.5 now." in caplog.messages
     assert json.loads((tmp_path / "config.json").read_text())["config"]["stage"]["max_grad_norm"] == 0.5
 
 

@@ -82,7 +82,7 @@ def test_several_files_are_not_guessed_between(cache):
 def test_what_is_not_in_the_cache_names_the_command_that_fetches_it(cache):
     with pytest.raises(MissingAsset) as refusal:
         open_model("org/absent")
-    assert "org/absent is no path here, and the hub does not give it" in str(refusal.value)
+    assert "org/absent is not a path here, and the hub did not provide it" in str(refusal.value)
     assert str(refusal.value).endswith("hf download org/absent")
 
 

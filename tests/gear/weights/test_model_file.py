@@ -75,7 +75,7 @@ def test_half_precision_files_become_float32_models(tmp_path):
 def test_an_unregistered_size_needs_its_configuration(tmp_path):
     path = save(weights(ARS["c2i"], 1), tmp_path / "ar.pt")
     message = refusal_of(load_ar, path, image_size=64)
-    assert "3 blocks of width 16 are no registered size" in message and "--preset" in message
+    assert "3 blocks of width 16 are not a registered size" in message and "--preset" in message
     assert load_ar(path, config=ARS["c2i"]).config == ARS["c2i"]
 
 
@@ -91,13 +91,13 @@ def test_a_rotary_table_tells_heads_and_image_size(tmp_path):
 def test_a_wrapper_of_something_else_says_what_was_found(tmp_path):
     path = save({"model": {"backbone.weight": torch.ones(2)}, "steps": 3}, tmp_path / "other.pt")
     message = refusal_of(load_tokenizer, path)
-    assert "other.pt is no model in a known layout: the tensors under 'model' are those of neither" in message
+    assert "other.pt is not a model in a known layout: the tensors under 'model' belong to neither" in message
     assert "backbone.weight" in message and "give a GEAR, LlamaGen" in message
 
 
 def test_a_wrapper_in_a_wrapper_says_so(tmp_path):
     path = save({"model": {"model": weights(TOKENIZERS["vq"], 1)}}, tmp_path / "other.pt")
-    assert "'model' in it is no state dict (found: model)" in refusal_of(load_tokenizer, path)
+    assert "'model' in it is not a state dict (found: model)" in refusal_of(load_tokenizer, path)
 
 
 def test_live_weights_are_not_taken_from_a_file_of_averages(content, tmp_path):
@@ -132,7 +132,7 @@ def test_a_preset_of_another_image_size_is_refused(content, tmp_path):
 def test_an_image_size_that_nobody_tells_is_assumed_aloud(tmp_path, caplog):
     path = save({"ar": weightless(shapes_of(build("c2i-LlamaGen-S")))}, tmp_path / "ar.pt")
     assert load_ar(path).config.block_size == 256
-    assert "does not say its image size; 256 px is assumed" in caplog.text
+    assert "does not record its image size; 256 px is assumed" in caplog.text
 
 
 def test_an_ar_file_is_no_tokenizer_and_the_other_way_round(content, tmp_path):
@@ -174,7 +174,7 @@ def test_tensors_of_impossible_shapes_are_no_known_tokenizer(family, key, value,
 
 def test_another_kind_of_model_with_an_encoder_is_no_known_tokenizer(tmp_path):
     path = save({"encoder.layer.0.weight": torch.ones(2)}, tmp_path / "bert.pt")
-    assert "of no known tokenizer family (known: vq, lfq, glfq, ibq)" in refusal_of(load_tokenizer, path)
+    assert "belong to no known tokenizer family (known: vq, lfq, glfq, ibq)" in refusal_of(load_tokenizer, path)
 
 
 def test_a_part_that_is_no_state_dict_is_named(tmp_path):

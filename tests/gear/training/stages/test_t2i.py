@@ -71,7 +71,7 @@ def test_captions_are_dropped_by_the_samples_own_draws() -> None:
 
 
 def test_data_without_captions_is_refused() -> None:
-    with pytest.raises(UserError, match="needs captions, and these images have none"):
+    with pytest.raises(UserError, match="needs captions, but these images have none"):
         tiny_text.stage().condition(dataclasses.replace(tiny.batch(), captions=(None,) * 4))
 
 
