@@ -19,7 +19,8 @@ import click
 # Read by OpenMP when torch is imported: waiting threads sleep instead of spinning, as in the commands themselves.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_SHARED = {"measure", "plain_step"}
+_NOT_BENCHES = {"contract_files", "measure", "plain_step"}
+"""Modules without a command here: shared code, and a program of its own."""
 
 
 class Benches(click.Group):
@@ -27,7 +28,7 @@ class Benches(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         names = (module.name for module in pkgutil.iter_modules(benches.__path__))
-        return sorted(name.replace("_", "-") for name in names if name not in _SHARED)
+        return sorted(name.replace("_", "-") for name in names if name not in _NOT_BENCHES)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self.list_commands(ctx):

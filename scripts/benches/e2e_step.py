@@ -43,8 +43,9 @@ def bench(device: str, repeats: int, **shape: Any) -> None:
     """One end-to-end step: speed and peak memory, ours and plain.
 
     Both forms train tokenizer, discriminator, AR model and projectors with AdamW and averages on the same weights and
-    images; the teacher's features are given. The default is for a CPU: LlamaGen-B, 256 pixels and 16,384 codes as published,
-    around a narrow tokenizer without LPIPS, so that the step is not all convolutions. On a GPU both run in bfloat16.
+    images; the teacher's features are given. The default is for a CPU: LlamaGen-B, 256 pixels and 16,384 codes as
+    published, around a narrow tokenizer without LPIPS, so that the step is not all convolutions. On a GPU both run in
+    bfloat16.
 
     \b
     python scripts/bench.py e2e-step

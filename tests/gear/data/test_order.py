@@ -72,7 +72,7 @@ class HalfBroken(tiny.Noise):
         return super().item(index, rng)
 
 
-def test_a_bad_sample_is_named_and_another_one_stands_in() -> None:
+def test_a_bad_sample_is_named_and_replaced_by_another() -> None:
     (batch,) = batches(HalfBroken(), BatchOrder(10, 10), start=0, stop=1)
     assert not (batch.ids % 2).any()
     assert sorted(batch.bad) == [f"sample {index} is torn" for index in (1, 3, 5, 7, 9)]

@@ -90,7 +90,7 @@ def test_images_are_enlarged_to_the_size_that_a_benchmark_wants(models, tmp_path
     assert draw(models, tmp_path / "out", asked(protocol=large)).images(range(2)).shape == (2, 32, 32, 3)
 
 
-def test_what_a_text_to_image_model_cannot_draw_is_refused_in_a_sentence(models, tmp_path):
+def test_what_a_text_to_image_model_cannot_draw_is_refused_in_one_sentence(models, tmp_path):
     with pytest.raises(UserError, match="has an empty prompt"):
         draw(models, tmp_path / "out", asked(("a cat", " ")))
     with pytest.raises(UserError, match="draws prompts"):

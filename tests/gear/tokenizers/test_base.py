@@ -114,7 +114,7 @@ def test_an_unknown_family_is_named_with_the_known_ones():
         (IBQConfig, {"entropy_loss_temperature": 0.0}, "entropy_loss_temperature must be positive"),
     ],
 )
-def test_a_configuration_without_sense_is_refused_in_the_users_words(family, fields, message):
+def test_a_configuration_that_makes_no_sense_is_refused_in_the_users_words(family, fields, message):
     with pytest.raises(ValueError, match=message):
         family(**fields)
 

@@ -19,7 +19,7 @@ StateDict = dict[str, torch.Tensor]
 
 
 def shifted(weights: StateDict) -> StateDict:
-    """Stands for the averaged weights: every value one larger."""
+    """Fake averaged weights: every value is one larger."""
     return {key: value + 1 for key, value in weights.items()}
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer and an AR model that do not belong together are told apart before anything is drawn."""
+"""A tokenizer and an AR model that do not match are refused before anything is drawn."""
 
 from __future__ import annotations
 
