@@ -95,9 +95,9 @@ def _settings(model: ModelFile) -> dict[str, Any]:
         if plain.image_size == model.image_size and plain.ar_config() == model.ar_config():
             return settings
     ar = model.ar_config()
-    told = {"image_size": model.image_size, "downsample_ratio": model.downsample, "n_head": ar.n_head}
-    told |= {name: getattr(ar, name) for name in ("cls_token_num", "text_attn", "num_classes") if hasattr(ar, name)}
-    return {**{name: value for name, value in told.items() if value is not None}, **settings}
+    recorded = {"image_size": model.image_size, "downsample_ratio": model.downsample, "n_head": ar.n_head}
+    recorded |= {name: getattr(ar, name) for name in ("cls_token_num", "text_attn", "num_classes") if hasattr(ar, name)}
+    return {**{name: value for name, value in recorded.items() if value is not None}, **settings}
 
 
 def _chosen(model: ModelFile, parts: Sequence[str]) -> list[str]:

@@ -28,7 +28,7 @@ _ELSEWHERE = {
     "text": ("source", "revision"),
 }
 _MAY_CHANGE = {"steps", "accumulation", "checkpoint_every", "keep_checkpoints", "keep_every", "log_every", "init"}
-_MENDABLE = (
+_CHANGEABLE = (
     "max_grad_norm",
     *(f"{name}.{field}" for name in ("tokenizer", "discriminator", "ar") for field in ("lr", "warmup_steps")),
 )
@@ -44,9 +44,9 @@ def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], s
     path = out_dir / "config.json"
     if path.exists():
         differences = dict(_differences({**read_json(path), "name": None}, identity))
-        mendable = () if (out_dir / RUN_FILE).exists() else _MENDABLE
+        changeable = () if (out_dir / RUN_FILE).exists() else _CHANGEABLE
         for where, change in differences.items():
-            if where.removeprefix("config.stage.") not in mendable:
+            if where.removeprefix("config.stage.") not in changeable:
                 raise UserError(
                     f"{out_dir} holds another run (it differs in {where}: {change}); "
                     "give another --out, or delete that folder."

@@ -58,8 +58,8 @@ def _children() -> list[int]:
 
 def _status(codes: list[int]) -> int:
     """The status of processes that ended differently: an exit status comes before a signal that ended another one."""
-    said = [code for code in codes if code > 0]
-    return said[0] if said else 128 - codes[0]
+    exited = [code for code in codes if code > 0]
+    return exited[0] if exited else 128 - codes[0]
 
 
 if __name__ == "__main__":

@@ -57,10 +57,10 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
         watch.run_missed_monitors()
         for micro_batches in _updates(stage, source, out_dir, watch):
             _train_one(stage, micro_batches, metrics, watch, stop=bool(stop_requests))
-            stopping = _look(metrics.rows(keep=1), watch, out_dir)
+            stopping = _check_and_show(metrics.rows(keep=1), watch, out_dir)
             if stopping or _has_checkpoint(stage, stage.step) or watch.measures():
                 # All updates so far are checked first, so that nothing unchecked is saved.
-                stopping |= _look(metrics.rows(), watch, out_dir)
+                stopping |= _check_and_show(metrics.rows(), watch, out_dir)
                 with watch.throughput.away():
                     _save(stage, store)
             if stopping and stage.step < settings.steps:
@@ -107,7 +107,7 @@ def _has_checkpoint(stage: Stage, step: int) -> bool:
     return step == stage.settings.steps or step % stage.settings.checkpoint_every == 0
 
 
-def _look(rows: list[UpdateMetrics], watch: Watch, out_dir: Path) -> bool:
+def _check_and_show(rows: list[UpdateMetrics], watch: Watch, out_dir: Path) -> bool:
     """Check and show finished updates; returns whether any process was asked to stop."""
     for row in rows:
         refuse_nonfinite(row, out_dir)

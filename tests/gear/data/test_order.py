@@ -113,5 +113,5 @@ def test_too_few_images_are_refused() -> None:
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     with pytest.raises(UserError, match="cannot be split into 3 equal pieces"):
         BatchOrder(30, 4).indices(0, 0, 3)
-    with pytest.raises(UserError, match="cannot be cut into 3 equal pieces"):
+    with pytest.raises(UserError, match="cannot be split into 3 equal pieces"):
         next(batches(Broken(), BatchOrder(30, 4), start=0, stop=1, split=BatchSplit(world_size=3), num_workers=1))

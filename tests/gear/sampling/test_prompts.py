@@ -75,7 +75,7 @@ def test_each_distinct_prompt_is_encoded_once_and_long_ones_are_counted(models, 
         samples = draw(models, tmp_path / "out", asked(repeats=5), encoder)
     samples.validate()
     assert sorted(encoder.seen) == sorted(["", *TEXTS])
-    assert "1 prompts were longer than 6 tokens, and were cut" in caplog.text
+    assert "1 prompts were longer than 6 tokens and were cut" in caplog.text
 
 
 def test_an_image_does_not_depend_on_the_other_prompts(models, tmp_path):

@@ -16,7 +16,7 @@ def test_the_first_part_of_a_teachers_name_is_its_family() -> None:
 
 
 def test_a_name_can_be_registered_once() -> None:
-    with pytest.raises(ValueError, match="there is a teacher family 'lite0' already"):
+    with pytest.raises(ValueError, match="a teacher family named 'lite0' already exists"):
         register(FAMILIES["lite0"])
 
 

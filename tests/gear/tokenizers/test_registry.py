@@ -33,7 +33,7 @@ def test_a_family_drops_what_its_own_checkpoints_hold_and_nothing_of_others() ->
 
 
 def test_a_name_can_be_registered_once() -> None:
-    with pytest.raises(ValueError, match="there is a tokenizer family 'vq' already"):
+    with pytest.raises(ValueError, match="a tokenizer family named 'vq' already exists"):
         register(FAMILIES["vq"])
 
 

@@ -27,7 +27,7 @@ def test_what_belongs_together_passes():
 @pytest.mark.parametrize(
     ("tokenizer", "options", "words"),
     [
-        (dataclasses.replace(VQ, codebook_size=1024), {}, "knows 16384 codes and the tokenizer 1024; give"),
+        (dataclasses.replace(VQ, codebook_size=1024), {}, "has 16384 codes but the tokenizer has 1024; give"),
         (TOKENIZERS["IBQ-16"], {"trained_with": VQ}, "a tokenizer of family vq, but this one has ibq"),
         (dataclasses.replace(VQ, codebook_embed_dim=32), {"trained_with": VQ}, "code dimension 8, but this one has 32"),
         (

@@ -165,7 +165,7 @@ def test_of_a_repository_only_what_is_used_is_fetched_and_then_kept(hub, tmp_pat
     assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
     missing = gear_with(unreachable, tmp_path / "home", "info", "org/absent")
     assert missing.returncode == MissingAsset.exit_code
-    assert "the hub does not give it" in missing.stderr and "Traceback" not in missing.stderr
+    assert "the hub did not provide it" in missing.stderr and "Traceback" not in missing.stderr
 
 
 def test_a_name_beside_a_folders_others_is_a_path(cache, tmp_path, monkeypatch):
