@@ -162,7 +162,7 @@ class TextToImageAR(Trunk):
         if null is None:
             raise ValueError("guidance needs the features of the empty caption; give them as the condition's null")
         rows = len(condition)
-        # The mask is used only where both halves have one; a half without one has no meaning to give to it.
+        # Both halves need a mask, or none is used: a missing mask does not say which slots are padding.
         masks = (condition.mask, null.mask)
         return TextCondition(
             features=_stacked(condition.features, null.features, rows),

@@ -56,7 +56,7 @@ def index(place: str, workers: int | None) -> None:
 def look(place: str, kind: str, count: int) -> None:
     """Show the kind and size of training data, and some samples.
 
-    Samples at PLACE are shown by their labels and captions.
+    PLACE is anything that --data-dir takes. Samples are shown by their labels and captions.
     """
     import dataclasses
 

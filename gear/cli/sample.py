@@ -119,7 +119,7 @@ def sample(
     Several processes share the work through the output folder: if one is slow or dies, the others draw its share. To
     resume, run the same command again. Prompts longer than the text encoder's slots are cut, and a warning counts them.
 
-    --parity draws labels and tokens as the reference does, from one stream per process (seeded --seed + rank), so that
+    --parity draws labels and tokens as the reference does, from streams per process (seeded --seed + rank), so that
     --batch-size (of one process; 32 as published) and --parity-ranks decide every image. A single process goes through
     the streams of all of them, and an unfinished run repeats all iterations.
 
