@@ -143,9 +143,7 @@ class TokenizerConfig(ABC):
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> TokenizerConfig:
         """The configuration of the family that `values` names; an unknown family or field is a ValueError."""
-        from gear.tokenizers import (
-            FAMILIES,
-        )  # imported here, since the registry imports the families, which import this module
+        from gear.tokenizers import FAMILIES  # here, since the registry imports the families, and they this module
 
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         family = str(given.pop("family", None))

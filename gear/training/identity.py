@@ -74,9 +74,7 @@ def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
             (plain.get(section) or {}).pop(name, None)
     may_change = set(_MAY_CHANGE)
     if any(settings[name]["schedule"] != "constant" for name in ("tokenizer", "discriminator", "ar")):
-        may_change.remove(
-            "steps"
-        )  # a learning rate that decays until the end depends on the run's length from the start
+        may_change.remove("steps")  # a rate that decays until the end depends on the run's length from the start
     plain["stage"] = {name: value for name, value in settings.items() if name not in may_change}
     return plain
 
