@@ -1,4 +1,4 @@
-"""GEAR: one codebook read twice. Tokenizers, autoregressive models, training and sampling.
+"""GEAR: image tokenizers and autoregressive models, their joint training, and sampling.
 
 import gear
 tokenizer = gear.load_tokenizer("vq_ds16_c2i.pt")

@@ -39,7 +39,7 @@ class Projectors(nn.Module):
 def alignment_loss(preds: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
     """Mean over teachers, samples and tokens of minus the cosine similarity; a 0-d tensor in [-1, 1].
 
-    preds, targets: one (B, L, d_i) each per teacher. An all-zero target token counts 0 and pulls nowhere.
+    preds, targets: one (B, L, d_i) each per teacher. An all-zero target token adds 0 and no gradient.
     Raises ValueError when their number or shapes differ, which usually means that the teacher's patch grid is not the
     tokenizer's token grid.
     """
@@ -56,7 +56,7 @@ def _cosine(p: Tensor, z: Tensor) -> Tensor:
 
 
 def spatial_norm(z: Tensor, mode: SpatialNorm, alpha: float = 0.6) -> Tensor:
-    """Normalise teacher patches z (B, L, d) over the L tokens of each sample, every channel by itself.
+    """Normalise teacher patches z (B, L, d) over the L tokens of each sample, each channel separately.
 
     none: z; demean: z - alpha * mean; zscore: that divided by (its unbiased standard deviation + 1e-6).
     """

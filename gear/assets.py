@@ -1,11 +1,11 @@
-"""Files from outside that a configuration names: where they are looked for, and how a person fetches them.
+"""External files that a configuration names: where they are looked for, and the command that fetches them.
 
-    DIR/vgg.pth                            a path, taken as it is
+    DIR/vgg.pth                            a path, used as it is
     hf://owner/name/model.safetensors      a file of the Hugging Face hub, from the hub client's cache (HF_HOME)
     hf://owner/name/                       a whole repository with a config.json, likewise
     https://host/.../vgg16-397923af.pth    under its last component in PyTorch's download cache (TORCH_HOME)
 
-Nothing is downloaded here: a run on a node without internet finds out at its start, in one sentence, what to copy.
+Nothing is downloaded here: a run on a node without internet fails at its start, with a sentence that says what to copy.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def find_asset(source: str, *, purpose: str, setting: str) -> Path:
     """The local path of a named file or folder.
 
     Args:
-        source: as in the module's text.
+        source: one of the forms above.
         purpose: what needs it, for the message: "the teacher dinov2-vit-b".
         setting: the configuration field that can name a copy: "teacher.weights".
     Raises:
-        MissingAsset: it is not on this machine; the sentence holds the command that fetches it.
+        MissingAsset: it is not on this machine; the message contains the command that fetches it.
         UserError: `source` is a malformed hub address.
     """
     path = _local_path(source)
@@ -51,7 +51,7 @@ def find_folder(source: str, names: Sequence[str], *, purpose: str, setting: str
     """The local folder with the files `names` of a model: `source` itself, or a hub repository's in the cache.
 
     Raises:
-        MissingAsset: one of them is not on this machine; the sentence holds the command that fetches all.
+        MissingAsset: one of them is not on this machine; the message contains the command that fetches all.
     """
     try:
         found = [find_asset(file, purpose=purpose, setting=setting) for file in files_of(source, names)]
@@ -66,9 +66,9 @@ def find_folder(source: str, names: Sequence[str], *, purpose: str, setting: str
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of the names and bytes of a folder's files that make a model.
+    """SHA-256 of a file's bytes, or of the names and bytes of a folder's model files.
 
-    Model cards, and what download tools keep in hidden folders, are none of them: the same model fetched twice is one.
+    Model cards and the hidden folders of download tools do not count: a model fetched twice has one digest.
     """
     if path.is_file():
         return sha256_file(path)
@@ -81,7 +81,7 @@ _OF_A_MODEL = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model"}
 
 
 def state_of(source: str) -> str:
-    """For people: `found`, or what to do about it."""
+    """A text for the user: `found`, or how to fetch it."""
     if _local_path(source).exists():
         return "found"
     public = source.startswith((_HUB, _WEB))
@@ -89,7 +89,7 @@ def state_of(source: str) -> str:
 
 
 def fetch_command(source: str) -> str:
-    """What to type, on a machine with internet, so that `find_asset` finds a public `source` from then on."""
+    """The command that fetches a public `source`, on a machine with internet, to where `find_asset` looks for it."""
     if source.startswith(_HUB):
         repository, file = _hub_parts(source)
         return f"hf download {repository} {file}".rstrip()
@@ -109,7 +109,7 @@ def _hub_parts(source: str) -> tuple[str, str]:
     owner, _, rest = source.removeprefix(_HUB).partition("/")
     name, _, file = rest.partition("/")
     if not (owner and name and (file or source.endswith("/"))):
-        raise UserError(f"{source!r} is no hub address; write hf://owner/name/file.")
+        raise UserError(f"{source!r} is not a hub address; write hf://owner/name/file.")
     return f"{owner}/{name}", file
 
 

@@ -2,7 +2,7 @@
 
 Its values come from a preset (`gear.presets`), and `--set a.b=c` overrides a single field. Nothing is read leniently:
 an unknown field or a value of the wrong type is refused with the nearest known name (`harness.contract.fields`).
-Checkpoints carry the configuration, so nobody repeats it.
+Checkpoints carry the configuration, so it need not be given again.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class StageConfig:
     batch_size: int = 256
     """Images of one update, over all processes and micro-batches."""
     accumulation: int = 1
-    """Micro-batches an update is made of."""
+    """Micro-batches per update."""
     tokenizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     discriminator: OptimizerConfig = field(default_factory=OptimizerConfig)
     ar: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -113,11 +113,11 @@ class StageConfig:
     ema_decay: float = 0.9999
     """Decay of the averaged weights, per update."""
     checkpoint_every: int = 25_000
-    """Updates between checkpoints; the last update always has one, and so has one at which a monitor measures."""
+    """Updates between checkpoints; the last update, and those at which a monitor measures, always have one."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept; older ones are deleted."""
     keep_every: int = 0
-    """Checkpoints at multiples of this many updates are never deleted; 0 spares none."""
+    """Checkpoints at multiples of this many updates are never deleted; 0 = no such exception."""
     log_every: int = 1
     """Updates between lines of the log."""
 
@@ -126,7 +126,9 @@ class StageConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulation} equal micro-batches")
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be split into {self.accumulation} equal micro-batches"
+            )
         if self.epochs < 1 or self.samples_per_epoch < 0:
             raise ValueError(
                 f"epochs is {self.epochs} and samples_per_epoch {self.samples_per_epoch}; at least 1, and not negative"
@@ -168,7 +170,7 @@ class RunConfig:
     def stage(self, phase: str) -> StageConfig:
         if phase not in self.stages:
             raise UserError(
-                f"the configuration {self.name!r} says nothing about the stage {phase!r} (stages.{phase}); it is for "
+                f"the configuration {self.name!r} has no stage {phase!r} (stages.{phase}); it has "
                 f"{', '.join(self.stages) or 'no stage at all'}. `gear presets` lists others."
             )
         return self.stages[phase]
@@ -207,10 +209,10 @@ class RunConfig:
 
 
 def derived(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in what follows from other fields, so that no number is asked for twice.
+    """Fill in what follows from other fields, so that no number has to be given twice.
 
-    The AR model's vocabulary is the codebook, its sequence the token grid, its classes those of the data, or its
-    prefix the captions of the text encoder.
+    The AR model's vocabulary is the codebook, its sequence the token grid, and its classes those of the data (or its
+    prefix the captions of the text encoder).
     `ar.size: LlamaGen-B` stands for the published dimensions.
     """
     values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}

@@ -1,6 +1,6 @@
-"""Models into the hub layout (a folder of safetensors with a model card), and back into the reference's `.pt`.
+"""Convert models to the hub layout (a folder of safetensors with a model card), and back to the reference's `.pt`.
 
-Values, types and names go through unchanged: `to_reference(to_hub(x))` holds the tensors of x, bit for bit.
+Values, types and names do not change: `to_reference(to_hub(x))` holds the tensors of x, bit for bit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from harness.contract.files import explain_disk_errors, partial_path, write_atom
 
 README = "README.md"
 _UNFINISHED = ".gear-convert"
-"""Stands in a folder while a conversion is written into it: what lies beside it is ours."""
+"""Marks a folder while a conversion is written into it: the model files in it are ours, and may be removed."""
 
 
 def to_hub(
@@ -48,10 +48,10 @@ def to_hub(
 
     parts: only these of the model's parts (all by default). image_size: of an AR model whose file does not say it.
     repo_id: what the card calls the repository.
-    config.json is written last, so an interrupted conversion is no model. Raises UserError when `out_dir` holds
-    something else or the model itself, or a part is not there; EnvironmentFailure when the disk is full.
+    config.json is written last, so an interrupted conversion is not taken for a model. Raises UserError when `out_dir`
+    holds something else or the model itself, or a part is missing; EnvironmentFailure when the disk is full.
     """
-    card = _card(model, _chosen(model, parts), image_size)  # all that can be refused is, before anything is written
+    card = _card(model, _chosen(model, parts), image_size)  # refuses whatever it must before anything is written
     if model.path.resolve().parent == out_dir.resolve():
         raise UserError(f"{out_dir} holds {model.path.name}, which is being converted; give a new folder with --out.")
     with explain_disk_errors(out_dir / CARD_FILE):
@@ -71,7 +71,7 @@ def to_hub(
 def to_reference(model: ModelFile, path: Path, *, parts: Sequence[str] = ()) -> Path:
     """Write `model` as one `.pt` with the reference's keys (vq, vq_ema, ar, ema, ..., args, steps); returns the file.
 
-    `config` and `phase`, which the reference passes over, are written where `gear train` trained the model.
+    `config` and `phase`, which the reference ignores, are added if `gear train` trained the model.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; the reference layout is one file: --out {path}/model.pt")
@@ -86,7 +86,7 @@ def to_reference(model: ModelFile, path: Path, *, parts: Sequence[str] = ()) -> 
 
 
 def _settings(model: ModelFile) -> dict[str, Any]:
-    """The settings of the original training, and those that a file name or a model card tells in their place."""
+    """The settings of the original training, or those that a file name or a model card gives instead."""
     settings = dict(model.settings)
     if model.run is not None or not model.has("ar"):
         return settings
@@ -95,9 +95,9 @@ def _settings(model: ModelFile) -> dict[str, Any]:
         if plain.image_size == model.image_size and plain.ar_config() == model.ar_config():
             return settings
     ar = model.ar_config()
-    told = {"image_size": model.image_size, "downsample_ratio": model.downsample, "n_head": ar.n_head}
-    told |= {name: getattr(ar, name) for name in ("cls_token_num", "text_attn", "num_classes") if hasattr(ar, name)}
-    return {**{name: value for name, value in told.items() if value is not None}, **settings}
+    recorded = {"image_size": model.image_size, "downsample_ratio": model.downsample, "n_head": ar.n_head}
+    recorded |= {name: getattr(ar, name) for name in ("cls_token_num", "text_attn", "num_classes") if hasattr(ar, name)}
+    return {**{name: value for name, value in recorded.items() if value is not None}, **settings}
 
 
 def _chosen(model: ModelFile, parts: Sequence[str]) -> list[str]:
@@ -108,8 +108,8 @@ def _chosen(model: ModelFile, parts: Sequence[str]) -> list[str]:
 
 
 def _make_room(out_dir: Path) -> None:
-    """An empty folder (a fresh clone has only dot files), or an earlier conversion, cut off or not, whose parts are
-    removed."""
+    """Prepare the folder: empty apart from dot files (a fresh clone has those), or an earlier conversion, finished or
+    not, whose parts are removed. Raises UserError for any other."""
     out_dir.mkdir(parents=True, exist_ok=True)
     if (out_dir / CARD_FILE).exists():
         card = Card.read(out_dir / CARD_FILE)
@@ -128,7 +128,7 @@ def _save(state_dict: StateDict, path: Path) -> None:
     unfinished = partial_path(path)
     try:
         unfinished.touch()
-        rights = unfinished.stat().st_mode  # those of new files here; safetensors would let nobody else read it
+        rights = unfinished.stat().st_mode  # those of new files here; safetensors' own would let no other user read it
         safetensors.torch.save_file({key: value.contiguous() for key, value in state_dict.items()}, unfinished)
         unfinished.chmod(rights)
         unfinished.replace(path)
@@ -140,7 +140,7 @@ def _save(state_dict: StateDict, path: Path) -> None:
 
 
 def _card(model: ModelFile, parts: Sequence[str], image_size: int | None) -> Card:
-    """Of the model with these parts, whose files are still to be written."""
+    """The card of a model with these parts, whose files are not written yet."""
     ar = model.ar_config(image_size) if {"ar", "ema"} & set(parts) else None
     tokenizer = model.tokenizer_config if model.has("tokenizer") else model.trained_with
     return Card(
@@ -157,7 +157,7 @@ def _card(model: ModelFile, parts: Sequence[str], image_size: int | None) -> Car
 
 
 def _without_local_paths(value: Any) -> Any:
-    """The same with None for every absolute path: where somebody's data lay is nothing to publish."""
+    """The same with None for every absolute path: where somebody's data are stored should not be published."""
     if isinstance(value, dict):
         return {key: _without_local_paths(item) for key, item in value.items()}
     return None if isinstance(value, str) and value.startswith(("/", "~")) else value
@@ -195,8 +195,8 @@ _MEANING = {
     "vq_ema": "tokenizer, averaged weights",
     "ar": "AR model, live weights",
     "ema": "AR model, averaged weights",
-    "projectors": "projectors of the alignment loss, to go on training",
-    "discriminator": "discriminator, to go on training",
+    "projectors": "projectors of the alignment loss, for further training",
+    "discriminator": "discriminator, for further training",
     "null_caption": "text features of the empty caption, for guidance",
 }
 

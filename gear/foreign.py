@@ -1,7 +1,7 @@
 """Third-party weights files are read without running code from them, and loaded key for key.
 
 The content decides how a file is read, never its name. What unpickling would call (functions, classes outside PyTorch's
-own list) is replaced by an empty placeholder or refused; nothing is imported and nothing is unpacked to the disk.
+own list) is replaced by an empty placeholder or refused; nothing is imported, and nothing is unpacked to the disk.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ def read_weights(path: Path, *, plain_only: bool = False, mapped: bool = True) -
     """The content of a safetensors or PyTorch file, on the CPU: nested dictionaries of tensors and plain values.
 
     Objects of other classes, as Lightning and older training scripts store beside the weights, become placeholders
-    that hold at most their plain fields. plain_only: refuse a file that has any, as one of our own never does.
-    mapped: tensors stay in the file until they are used; not for what outlives the file, such as an optimizer's state.
+    that hold at most their plain fields. plain_only: refuse a file that has any, since our own files never do.
+    mapped: tensors stay in the file until they are used; not for tensors that outlive the file, such as an optimizer's
+    state.
 
-    Raises UserError: missing, empty, truncated or damaged; a web page or a Git LFS pointer in the place of weights; a
-    pickle that reaches for code.
+    Raises UserError: missing, empty, truncated or damaged; a web page or a Git LFS pointer instead of weights; a pickle
+    that calls code.
     """
     match _kind(path):
         case "safetensors":
@@ -51,7 +52,7 @@ def read_weights(path: Path, *, plain_only: bool = False, mapped: bool = True) -
 
 
 def _kind(path: Path) -> Literal["safetensors", "zip", "pickle"]:
-    """What the first bytes say; raises UserError when they are of no weights file."""
+    """The format, from the first bytes; raises UserError when they are not of a weights file."""
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the path of a weights file")
     try:
@@ -89,7 +90,7 @@ def _read_safetensors(path: Path) -> StateDict:
 
 
 def _foreign_classes(path: Path) -> list[str]:
-    """Functions and classes that a zipped file asks for and that are none of PyTorch's own; nothing is imported."""
+    """Functions and classes that a zipped file needs and that are not PyTorch's own; nothing is imported."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except _MALFORMED as error:
@@ -97,7 +98,7 @@ def _foreign_classes(path: Path) -> list[str]:
 
 
 def _read_pickled(path: Path, foreign: list[str], *, mapped: bool) -> Any:
-    mapped = mapped and path.suffix != ".safetensors"  # by a path, torch.load goes by its name
+    mapped = mapped and path.suffix != ".safetensors"  # given a path, torch.load decides by its name
     try:
         with path.open("rb") as stream, torch.serialization.safe_globals([(_Placeholder, name) for name in foreign]):
             return torch.load(path if mapped else stream, map_location="cpu", weights_only=True, mmap=mapped)
@@ -123,7 +124,7 @@ _MALFORMED = (
     OSError,
     pickle.UnpicklingError,
 )
-"""As what the readers of a damaged stream give up."""
+"""The errors that readers raise for a damaged stream."""
 
 
 class _Placeholder(dict):
@@ -136,7 +137,7 @@ class _Placeholder(dict):
         super().__init__()
 
     def __setstate__(self, state: Any) -> None:
-        # The settings of a training script (argparse.Namespace) are worth knowing: they name the architecture.
+        # The settings of a training script (argparse.Namespace) are kept: they name the architecture.
         if isinstance(state, dict):
             self.update({key: value for key, value in state.items() if isinstance(value, _PLAIN)})
 
@@ -149,7 +150,7 @@ def read_state_dict(path: Path) -> StateDict:
     content = read_weights(path)
     if not is_state_dict(content):
         raise UserError(
-            f"{path} is no plain state dict (found: {outline(content)}); check that it is the file you meant"
+            f"{path} is not a plain state dict (found: {outline(content)}); check that it is the file you meant"
         )
     return content
 
@@ -164,14 +165,14 @@ def is_state_dict(value: Any) -> bool:
 
 
 def outline(content: Any) -> str:
-    """The first keys of a file's content, or its type: what an error says was found."""
+    """The first keys of a file's content, or its type, for error messages."""
     return _some(list(map(str, content)), limit=8) if isinstance(content, Mapping) else type(content).__name__
 
 
 def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, assign: bool = False) -> None:
-    """Load every key or nothing: missing keys, left-over keys and other shapes are refused, and named.
+    """Load every key or nothing: missing keys, left-over keys and wrong shapes are refused, and the message names them.
 
-    `source` says in the message where the weights came from. assign: copies of the tensors become the parameters, for a
+    source: where the weights came from, for the message. assign: copies of the tensors become the parameters, for a
     module that was built on the meta device and has no memory yet; types are converted to the module's.
     """
     own = module.state_dict()
@@ -186,10 +187,10 @@ def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source:
         if key in state_dict and state_dict[key].shape != own[key].shape
     ]
     if shapes:
-        problems.append(f"{len(shapes)} of another shape ({_some(shapes)})")
+        problems.append(f"{len(shapes)} of the wrong shape ({_some(shapes)})")
     if problems:
         raise UserError(
-            f"{source} does not fit the {type(module).__name__} it should fill: {'; '.join(problems)}; "
+            f"{source} does not fit the {type(module).__name__}: {'; '.join(problems)}; "
             "check that the configuration names the architecture these weights were trained with"
         )
     if assign:

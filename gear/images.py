@@ -1,4 +1,4 @@
-"""Single images in and out, for use from Python: `gear.load_image`, `gear.save_image`."""
+"""Read and write single images, for use from Python: `gear.load_image`, `gear.save_image`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.contract.files import write_atomically
 def load_image(path: str | Path, image_size: int) -> Tensor:
     """An image file as pixels (1, 3, image_size, image_size), float32 in [-1, 1]: resized (bicubic), centre-cropped.
 
-    Raises UserError when the file is missing or no image.
+    Raises UserError when the file is missing or not an image.
     """
     try:
         image = center_crop(short_side_resize(open_rgb(Path(path)), image_size), image_size)

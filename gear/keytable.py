@@ -32,12 +32,12 @@ Match = tuple[tuple[str, ...], int, tuple[Target, ...], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class KeyTable:
-    """Rules in order, the first match counts.
+    """Rules in order; the first match counts.
 
-    In a key `*` stands for one part between dots (a block's number), at its end for all the rest; each stands for the
-    same on both sides. Several keys on the left are joined along the first axis, several on the right are equal parts
-    of it, as where one side keeps q, k and v apart. A key that no rule names is kept as it is, so that the strict load
-    after it says what is unknown.
+    Inside a key `*` matches one part between dots (a block's number), at the end of a key all the rest; it stands for
+    the same text on both sides. Several keys on the left are concatenated along the first axis; several on the right
+    split it into equal parts, as where one side stores q, k and v separately. A key that no rule matches is kept as it
+    is, so that the strict load afterwards reports it.
     """
 
     rules: Rules
@@ -45,7 +45,7 @@ class KeyTable:
     def rename(self, state_dict: Mapping[str, Tensor]) -> tuple[StateDict, dict[str, str]]:
         """The renamed state dict, and what was dropped: rule -> "n tensors: why".
 
-        What should be joined but is not all there yields no key.
+        Keys to be concatenated of which some are missing give no key.
         """
         renamed: StateDict = {}
         dropped: dict[str, tuple[int, str]] = {}
@@ -64,7 +64,7 @@ class KeyTable:
         return renamed, {rule: f"{count} tensors: {reason}" for rule, (count, reason) in dropped.items()}
 
     def _match(self, key: str) -> Match | None:
-        """The first rule that names `key`: its left side, the position there, its right side, what `*` stood for."""
+        """The first rule that matches `key`: its left side, the position there, its right side, what `*` matched."""
         for left, right in self.rules.items():
             names = left if isinstance(left, tuple) else (left,)
             for part, name in enumerate(names):
@@ -75,7 +75,7 @@ class KeyTable:
 
 @cache
 def _pattern(name: str) -> re.Pattern[str]:
-    """A key with `*` as an expression with a group for each."""
+    """A key with `*` as a regular expression, with a group for each `*`."""
     body, end = (name[:-1], "(.*)") if name.endswith("*") else (name, "")
     return re.compile(re.escape(body).replace(r"\*", r"([^.]+)") + end)
 
@@ -87,7 +87,7 @@ def _filled(target: str, rest: tuple[str, ...]) -> str:
 
 
 def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without what DDP, FSDP and torch.compile put into the keys."""
+    """The same without the parts that DDP, FSDP and torch.compile add to the keys."""
     cleaned = {}
     for key, value in state_dict.items():
         for wrapper in _WRAPPERS:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
-"""Numbers of a (rows, codes) matrix that exist at a time: 8 MB in a CPU's cache, 256 MB to keep a GPU busy (float32).
+"""Elements of a (rows, codes) matrix held at a time: 8 MB for a CPU's cache, 256 MB to keep a GPU busy (float32).
 
 Results do not depend on it beyond rounding.
 """
@@ -24,8 +24,8 @@ def in_layout(maps: Tensor, layout: torch.memory_format | None) -> Tensor:
     """Maps (B, channels, height, width) in a memory layout; None chooses it: channels last on a GPU.
 
     Tensor cores read channels last without a transposition. On a CPU the backward pass was slower that way (1.6 times,
-    VQ-16 at 256 pixels). What a convolution gives has the layout of what it gets, so that one call in front of a
-    network is enough; weights, and with them optimizers and checkpoints, keep theirs.
+    VQ-16 at 256 pixels). A convolution's output has the layout of its input, so one call in front of a network is
+    enough; weights, and with them optimizers and checkpoints, keep their own.
     """
     if layout is None:
         layout = torch.channels_last if maps.is_cuda else torch.contiguous_format
@@ -33,7 +33,7 @@ def in_layout(maps: Tensor, layout: torch.memory_format | None) -> Tensor:
 
 
 def row_chunks(num_rows: int, row_elements: int, device: torch.device, *, multiple: int = 1) -> Iterator[slice]:
-    """Consecutive slices that cover `num_rows` rows of a matrix too large to hold; each but the last is as long.
+    """Consecutive slices that cover `num_rows` rows of a matrix too large to hold; all but the last have one length.
 
     multiple: rows that belong together (the code groups of a token) stay in one slice.
     """
@@ -47,8 +47,9 @@ def row_chunks(num_rows: int, row_elements: int, device: torch.device, *, multip
 def exact_products(device: torch.device) -> Iterator[None]:
     """Inside the block matrix products keep the precision of their operands: no autocast, no TF32.
 
-    A soft read-out divides distances by temperatures down to 0.005: a product rounded to 10 bits would move its logits
-    by several tenths, and in bfloat16 several per cent of the tokens have two codes at exactly the same distance.
+    A soft read-out divides distances by temperatures down to 0.005: a product rounded to 10 bits would change its
+    logits by several tenths, and in bfloat16 several per cent of the tokens have two codes at exactly the same
+    distance.
     """
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_tf32
@@ -64,8 +65,8 @@ def exact_products(device: torch.device) -> Iterator[None]:
 def power_of_two_threads() -> Iterator[None]:
     """Inside the block this thread computes with the largest power of two of CPU threads that it may use.
 
-    What PyTorch computes element by element, a GELU say, it computes in another way at the end of each thread's share
-    where the shares are not multiples of eight numbers. With a power of two they are, and 1, 2 and 4 threads agree.
+    In element-wise operations such as GELU, PyTorch computes the last numbers of a thread's share differently if the
+    share is not a multiple of eight numbers. With a power of two it is, and 1, 2 and 4 threads agree.
     """
     with cpu_threads(1 << (torch.get_num_threads().bit_length() - 1)):
         yield

@@ -1,13 +1,13 @@
-"""Presets: configurations with a name, as plain values. What the values mean is `gear.config`'s business.
+"""Presets: configurations with a name, as plain values. `gear.config` defines what the values mean.
 
 A preset is a YAML file in `gear/configs` (or anywhere). It may name another one it `extends`, and then holds only what
-differs. A file with `axes` stands for a family of presets, one per combination of choices:
+differs. A file with `axes` defines a family of presets, one per combination of choices:
 
     axes:
-      size: {values: {b: {...}, xl: {...}}}                    # has to be named: imagenet-xl-...
-      teacher: {default: dinov2, values: {dinov2: {...}, ...}}   # need not
+      size: {values: {b: {...}, xl: {...}}}                    # required in the name: imagenet-xl-...
+      teacher: {default: dinov2, values: {dinov2: {...}, ...}}   # optional
 
-so that imagenet-xl-vq and imagenet-xl-vq-dinov3 are two names out of one file. A choice's values are merged over the
+so that imagenet-xl-vq and imagenet-xl-vq-dinov3 both come from one file. A choice's values are merged over the
 file's own, in the order of the axes.
 """
 
@@ -31,7 +31,7 @@ Values = dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, which PyYAML reads, takes 1e-4 for a text; people mean a number."""
+    """PyYAML reads YAML 1.1, in which 1e-4 is a string; here it is a number."""
 
 
 _Loader.add_implicit_resolver(
@@ -47,9 +47,9 @@ class Axis:
 
     name: str
     values: Mapping[str, Values]
-    """What a choice changes; its `about` is for people."""
+    """The fields that a choice changes; `about` describes it to the user."""
     default: str | None = None
-    """Taken when the name does not choose; None: the name has to."""
+    """The choice if the name has none; None: the name must have one."""
 
     @property
     def placeholder(self) -> str:
@@ -72,7 +72,8 @@ class Family:
         return self.stem + "".join(axis.placeholder for axis in self.axes)
 
     def names(self) -> Iterator[str]:
-        """All combinations of what has to be named; with the first of them also every other choice, one at a time."""
+        """All combinations of the required axes; with the first of these, also every optional choice, one at a time."""
+
         required = [axis.values for axis in self.axes if axis.default is None]
         for index, chosen in enumerate(itertools.product(*required)):
             name = "-".join([self.stem, *chosen])
@@ -104,7 +105,7 @@ class Family:
         return values
 
     def _unknown(self, name: str, rest: str, axis: Axis | None = None) -> UserError:
-        """What is wrong with a name from `rest` on; axis: the one that it should have chosen there."""
+        """The error for a name that is wrong from `rest` on. axis: the one whose choice was expected there."""
         part = rest.removeprefix("-")
         axes = (axis,) if axis else self.axes
         values = [value for axis in axes for value in axis.values]
@@ -112,12 +113,12 @@ class Family:
         if not part:
             problem = f"{axes[0].name.upper()} is missing ({', '.join(values)})"
         elif any(f"{part}-".startswith(f"{value}-") for axis in self.axes for value in axis.values):
-            problem = f"{part!r} stands in the wrong place"
+            problem = f"{part!r} is in the wrong place"
         elif near:
             problem = f"{part!r} is none of them; did you mean {near[0]}?"
         else:
             problem = f"{part!r} is none of them; choose from {', '.join(values)}"
-        return UserError(f"there is no preset {name!r}: names are {self.pattern}, and {problem}")
+        return UserError(f"no preset named {name!r}: names are {self.pattern}, and {problem}")
 
 
 def read_preset(source: str | Path) -> Values:
@@ -144,13 +145,13 @@ def families() -> list[Family]:
 
 
 def single_presets() -> dict[str, str]:
-    """Name -> what it is for, of the shipped presets that are no family."""
+    """Name -> what it is for, of the shipped presets without axes."""
     read = {path.stem: _read_yaml(path) for path in _shipped()}
     return {name: str(values.get("about", "")) for name, values in read.items() if "axes" not in values}
 
 
 def preset_names() -> list[str]:
-    """Names that show everything there is; a family has more combinations than are listed."""
+    """Names that together show every choice; a family has more combinations than are listed."""
     return sorted([*single_presets(), *(name for family in families() for name in family.names())])
 
 
@@ -204,7 +205,7 @@ def _family_of(name: str) -> Family:
             return family
     near = difflib.get_close_matches(name, preset_names(), n=1)
     known = ", ".join([*single_presets(), *(family.pattern for family in families())])
-    raise UserError(f"there is no preset {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are: {known}."))
+    raise UserError(f"no preset named {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are: {known}."))
 
 
 def _read_yaml(path: Path) -> Values:

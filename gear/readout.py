@@ -1,4 +1,4 @@
-"""One codebook, read twice.
+"""The two read-outs of a codebook: hard code ids, and soft codes with a gradient.
 
 Quantisation is an arg-min over codes, and an arg-min has no gradient. GEAR therefore reads the same distances d
 twice: *hard*, as the index of the nearest code, which is what the AR model learns to predict; and *soft*, as the
@@ -6,7 +6,7 @@ posterior softmax(-d / tau), through which an alignment loss measured inside the
 encoder and the codebook.
 
 The soft read-out is an attention over the codebook: a token's encoder output is the query, the codes are the keys and
-the AR model's token embeddings the values. Its weights, (B, L, K) numbers, are never held.
+the AR model's token embeddings the values. Its weights, (B, L, K) numbers, are never stored.
 
 Shapes: B images, L tokens of an image in raster order, N = B L, K codes, D width of the AR model.
 """
@@ -42,7 +42,7 @@ class SoftCodes:
     """(B, n) ids: value of the one-hot code, gradient of the posterior (`straight_through`)."""
 
     def __getitem__(self, key: tuple[slice, slice]) -> SoftCodes:
-        """Some of the tokens, as one cuts a (B, L) tensor: soft[:, :-1]."""
+        """Some of the tokens, indexed like a (B, L) tensor: soft[:, :-1]."""
         queries = self.distances.queries.unflatten(0, (self.batch_size, -1))[key]  # (b, n, C)
         return replace(
             self,
@@ -81,14 +81,14 @@ def soft_codes(distances: Distances, batch_size: int, temperature: float) -> Sof
 def straight_through(soft: SoftCodes, hard: Tensor) -> SoftCodes:
     """Value of the one-hot code (B, L), gradient of the posterior.
 
-    The ablation of the paper that collapses; here so that it can be repeated.
+    This is the ablation that collapses in the paper, kept so that it can be reproduced.
     """
     return replace(soft, hard=hard)
 
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Inside the block no parameter of `modules` asks for a gradient; gradients still flow through to their input."""
+    """Inside the block no parameter of `modules` gets a gradient; gradients still flow through to their input."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     before = [parameter.requires_grad for parameter in parameters]
     try:

@@ -1,4 +1,4 @@
-"""Images through a tokenizer and back, with the plain reconstruction metrics and a sheet to look at."""
+"""Encode and decode images with a tokenizer; simple reconstruction metrics, and a sheet of pairs to look at."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NamedImages:
 
 @dataclass
 class Tally:
-    """What is kept of all batches: per-image metrics, the codes that occurred, the first pairs."""
+    """Results over all batches: per-image metrics, the codes that occurred, the first pairs."""
 
     values: dict[str, list[float]] = field(default_factory=lambda: {"l1": [], "psnr": [], "ssim": []})
     code_ids: set[int] = field(default_factory=set)
@@ -76,7 +76,7 @@ def reconstruct(
     """Reconstruct images (a folder, a file, or `digits`: the demo's held-out ones) and write them to `out_dir`.
 
     Returns the sample means of L1 (range [0, 1]), PSNR (dB) and SSIM over all images, taken before rounding to uint8,
-    and how many codes occurred. Batches are read, written and forgotten; limit 0 takes all images there are.
+    and how many codes occurred. One batch is held at a time; limit 0 takes all images.
     """
     check_image_size(tokenizer, image_size)
     pictures = open_images(images, image_size, limit)
@@ -98,14 +98,14 @@ def reconstruct(
 
 
 def check_image_size(tokenizer: Tokenizer, image_size: int) -> None:
-    """Raise UserError unless images of this side can be cut into tokens."""
+    """Raise UserError unless images of this side divide into tokens."""
     if image_size % tokenizer.config.downsample:
         factor = tokenizer.config.downsample
-        raise UserError(f"{image_size} px cannot be cut into tokens of {factor} px; use a multiple with --image-size.")
+        raise UserError(f"{image_size} px do not divide into tokens of {factor} px; use a multiple with --image-size.")
 
 
 def open_images(images: str, image_size: int, limit: int, *, resample: Filter = "bicubic") -> NamedImages:
-    """The pictures that `images` means: `digits`, a folder or a file. limit 0: all of them."""
+    """The images of `digits`, a folder or a file. limit 0: all of them."""
     return _digits(limit) if images == "digits" else _files(Path(images), image_size, limit, resample)
 
 
@@ -142,7 +142,7 @@ def _files(root: Path, image_size: int, limit: int, resample: Filter) -> NamedIm
 
 
 def _names(paths: list[Path], root: Path) -> list[str]:
-    """One flat name per image; the suffix stays where two files differ by it alone."""
+    """One flat name per image; the suffix is kept where two files differ only in it."""
     relative = [path.relative_to(root if root.is_dir() else root.parent) for path in paths]
     flat = ["__".join(path.with_suffix("").parts) for path in relative]
     twice = {name for name in flat if flat.count(name) > 1} if len(set(flat)) < len(flat) else set()

@@ -1,4 +1,4 @@
-"""The files from outside that a configuration asks for, so that a person can fetch them all before the first step."""
+"""The external files that a configuration needs, so that the user can fetch them all before the first step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gear.text import weights_digest, weights_source
 
 @dataclass(frozen=True, kw_only=True)
 class RequiredFile:
-    """One file and who asks for it."""
+    """One file and what needs it."""
 
     purpose: str
     source: str
@@ -23,12 +23,12 @@ class RequiredFile:
 
     @property
     def state(self) -> str:
-        """One line for people: found, or what to type."""
+        """One line for the user: found, or the command that fetches it."""
         return f"{self.purpose}: {state_of(self.source)}"
 
 
 def required_files(config: RunConfig) -> list[RequiredFile]:
-    """What losses, teachers and stages ask for; files given on the command line are not in it."""
+    """The files that losses, teachers and stages need, without those given on the command line."""
     needs = [*_perceptual(config), *_teachers(config)]
     if config.text is not None and (source := weights_source(config.text)) is not None:
         needs.append(RequiredFile(purpose="text encoder", source=source, setting="text.source"))
@@ -52,9 +52,9 @@ def required_files(config: RunConfig) -> list[RequiredFile]:
 
 
 def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
-    """SHA-256 of the frozen weights behind the losses of a stage, by purpose: what they are, wherever they lie.
+    """SHA-256 of the frozen weights that a stage's losses use, by purpose; independent of where the files are.
 
-    Raises MissingAsset when one is not on this machine; EnvironmentFailure when the package that carries it is not.
+    Raises MissingAsset when one is not on this machine; EnvironmentFailure when its package is not installed.
     """
     needs = [*_perceptual(config)] if phase in ("tokenizer", "e2e") else []
     if phase != "tokenizer":

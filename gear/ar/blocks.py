@@ -92,7 +92,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, this: Pass, cache: LayerCache | None = None) -> Tensor:
         """x (B, S, D) -> (B, S, D). With a cache the keys and values of earlier slots are attended to as well.
 
-        A cache of a multiple of B rows repeats x: each copy then has a past of its own.
+        Where the cache has a multiple of B rows, x is repeated to fill them: each copy has its own past.
         """
         qkv = self.project_in(x, this).unflatten(-1, (-1, self.head_dim))  # (B, S, H + 2 Hkv, h)
         return self.resid_dropout(self.project_out(self.attend(qkv, this, cache), this))
@@ -113,7 +113,7 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         if cache is not None:
             assert this.slots is not None
-            # The halves of guidance are fed the same token: up to here, in the first block, one of them is enough.
+            # Both halves of guidance are fed the same token, so up to here the first block computes only one of them.
             q, k, v = (repeated(part, cache.keys.shape[0]) for part in (q, k, v))
             k, v = cache.append(this.slots, k, v, this.length)
             if q.shape[2] == 1:
@@ -131,7 +131,7 @@ class Attention(nn.Module):
 
 
 def repeated(x: Tensor, rows: int) -> Tensor:
-    """x (B, ...) as often as it takes to fill `rows` rows; itself when it does."""
+    """x (B, ...) repeated to fill `rows` rows; x itself where it already does."""
     return x if x.shape[0] == rows else x.repeat(rows // x.shape[0], *[1] * (x.ndim - 1))
 
 

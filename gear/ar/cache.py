@@ -24,7 +24,7 @@ class LayerCache:
     def append(self, slots: slice | Tensor, keys: Tensor, values: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Store `keys` and `values` (B, kv heads, q, h) at `slots`, q of them; returns the first `length` slots.
 
-        slots: a slice, or int64 (q,) on the device where a recorded step is to be played for other slots again.
+        slots: a slice, or int64 (q,) on the device, so that a recorded step can be replayed for other slots.
         """
         for stored, new in ((self.keys, keys), (self.values, values)):
             if isinstance(slots, slice):
@@ -36,7 +36,7 @@ class LayerCache:
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
-    """What the conditioning of one image leaves behind: its part of the cache, and what image token 0 is drawn from."""
+    """The state after the conditioning slots of one image: their keys and values, and the input of the output head."""
 
     keys: Tensor
     """(layers, kv heads, T, h)."""
@@ -48,7 +48,7 @@ class Prefix:
 
     @property
     def num_bytes(self) -> int:
-        """Memory it holds."""
+        """Its memory, in bytes."""
         return sum(part.numel() * part.element_size() for part in (self.keys, self.values, self.normed))
 
 
@@ -89,7 +89,7 @@ class KVCache:
         return LayerCache(self.keys[index], self.values[index])
 
     def first(self, rows: int) -> KVCache:
-        """The first rows alone, sharing memory: what is left when guidance is switched off."""
+        """The first `rows` rows, sharing memory: what decoding uses once guidance is switched off."""
         return KVCache(
             self.keys[:, :rows], self.values[:, :rows], None if self.visible is None else self.visible[:rows]
         )

@@ -1,7 +1,7 @@
-"""Which AR model a state dict belongs to, and what LlamaGen's checkpoints hold beside its weights.
+"""Which AR model a state dict belongs to, and what LlamaGen's checkpoints hold besides its weights.
 
-Names and shapes of the tensors tell everything but three things: the number of heads (a registered size has one; the
-rotary table that old files carry tells it too), the image size, and the number of text slots.
+Names and shapes of the tensors determine everything except three things: the number of heads (known for a registered
+size, and from the rotary table that old files carry), the image size, and the number of text slots.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ AR_KEYS = KeyTable(
 
 _IMAGENET = 1000
 _TEXT_SLOTS = 300
-"""GEAR's; LlamaGen's files carry a null caption, which has their number."""
+"""GEAR's number of text slots; LlamaGen's files carry a null caption, which has as many rows as theirs."""
 
 
 def is_ar(state: Mapping[str, object]) -> bool:
@@ -49,7 +49,7 @@ def build_ar(config: TrunkConfig) -> ClassConditionalAR | TextToImageAR:
         return TextToImageAR(config)
     if isinstance(config, ARConfig):
         return ClassConditionalAR(config)
-    raise TypeError(f"no AR model is built from {type(config).__name__}; use ARConfig or TextARConfig")
+    raise TypeError(f"no AR model can be built from {type(config).__name__}; use ARConfig or TextARConfig")
 
 
 def is_text_to_image(model: Trunk | TrunkConfig) -> bool:
@@ -70,10 +70,10 @@ def table_length(state: State) -> int | None:
 
 
 def recognise_ar(state: State, *, num_tokens: int, **known: Any) -> ARConfig | TextARConfig:
-    """The configuration of the AR model that `state` fills.
+    """The configuration of the AR model that `state` belongs to.
 
-    num_tokens: image tokens L. known: further fields of the configuration that a file's own settings tell.
-    Raises ValueError when the number of heads of an unregistered size is in no tensor, or a tensor is missing.
+    num_tokens: image tokens L. known: further fields of the configuration, from the file's own settings.
+    Raises ValueError when the tensors do not determine the number of heads of an unregistered size, or one is missing.
     """
     vocabulary, dim = _shape(state, "tok_embeddings.weight")
     n_layer = len({key.split(".")[1] for key in state if key.startswith("layers.")})
@@ -86,7 +86,7 @@ def recognise_ar(state: State, *, num_tokens: int, **known: Any) -> ARConfig | T
         "block_size": num_tokens,
         "multiple_of": _multiple_of(dim, _shape(state, "layers.0.feed_forward.w1.weight")[0]),
     }
-    num_classes = known.pop("num_classes", None)  # of a text-to-image run: a setting that nothing reads
+    num_classes = known.pop("num_classes", None)  # text-to-image runs store one that nothing reads
     specific = _text_fields(state) if text else _class_fields(state, num_classes)
     return (TextARConfig if text else ARConfig)(**{**fields, **specific, **known})
 
@@ -98,7 +98,7 @@ def _heads(state: State, dim: int, n_layer: int, *, text: bool) -> int:
         if (size["dim"], size["n_layer"]) == (dim, n_layer):
             return size["n_head"]
     raise ValueError(
-        f"{n_layer} blocks of width {dim} are no registered size, and no tensor tells the number of heads; "
+        f"{n_layer} blocks of width {dim} are not a registered size, and no tensor gives the number of heads; "
         "give the configuration (config=, or --preset)"
     )
 
@@ -115,8 +115,8 @@ def _multiple_of(dim: int, ffn_dim: int) -> int:
 def _class_fields(state: State, num_classes: int | None) -> dict[str, Any]:
     """The last row of the label table is the null class, unless there are no more rows than classes.
 
-    num_classes: as the file says, believed where the table can be that of so many. Else: exactly ImageNet's number of
-    rows has no null class.
+    num_classes: as recorded in the file, used where it fits the table. Otherwise a table with exactly ImageNet's number
+    of rows is taken to have no null class.
     """
     rows = _shape(state, "cls_embedding.embedding_table.weight")[0]
     if rows == (num_classes if num_classes in (rows, rows - 1) else _IMAGENET):
@@ -135,5 +135,5 @@ def _text_fields(state: State) -> dict[str, Any]:
 
 def _shape(state: State, key: str) -> tuple[int, ...]:
     if key not in state:
-        raise ValueError(f"it is no known AR model: {key} is missing")
+        raise ValueError(f"it is not a known AR model: {key} is missing")
     return tuple(state[key].shape)

@@ -188,5 +188,5 @@ def _size(name: str, sizes: Mapping[str, Mapping[str, int]], kind: str) -> Mappi
     if name not in sizes:
         near = difflib.get_close_matches(name, sizes, n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"no {kind} AR model is called {name!r}{hint} (there are {', '.join(sizes)})")
+        raise ValueError(f"no {kind} AR model named {name!r}{hint} (there are {', '.join(sizes)})")
     return sizes[name]

@@ -1,8 +1,8 @@
-"""The cross-entropy of an output head without its logits.
+"""The cross-entropy of an output head, without ever holding all of its logits.
 
 With 16,384 codes the logits of a batch, and their gradient, are larger than everything else a head touches. Here they
-exist for a chunk of tokens at a time: each chunk's part of the gradient is worked out at once, so the logits need
-neither be kept nor be made again.
+exist for one chunk of tokens at a time: each chunk's part of the gradient is computed immediately, so the logits are
+neither kept nor recomputed.
 
 Shapes: R predicted tokens, K codes, D width.
 """
@@ -21,8 +21,8 @@ from gear.numerics import at_least_float32, row_chunks
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """cross_entropy(hidden @ weight.T, targets), the mean in nats over R tokens: a 0-d tensor, at least float32.
 
-    hidden (R, D), weight (K, D), targets (R,) int64. The product is made in autocast's type where autocast is on, and
-    the softmax in float32 in any case. The result can be back-propagated once.
+    hidden (R, D), weight (K, D), targets (R,) int64. The product is computed in autocast's type where autocast is on,
+    and the softmax in float32 in any case. The result can be back-propagated once.
     """
     device_type = hidden.device.type
     dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else hidden.dtype
@@ -31,7 +31,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The gradients are made with the loss, for an incoming gradient of 1, and scaled on the way back."""
+    """The gradients are computed with the loss, for an incoming gradient of 1, and scaled in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -56,7 +56,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         if ctx.gradients is None:
-            raise RuntimeError("a linear_cross_entropy is back-propagated once; compute it again for a second time")
+            raise RuntimeError(
+                "linear_cross_entropy can be back-propagated only once; compute it again for a second time"
+            )
         of_hidden, of_weight = ctx.gradients
         ctx.gradients = None
         scale = grad / ctx.num_rows
@@ -69,5 +71,5 @@ def _minus_one_at(picked: Tensor, probs: Tensor) -> Tensor:
 
 
 def _scaled(gradient: Tensor | None, scale: Tensor) -> Tensor | None:
-    """In place: a head's gradient is as large as the head, and nobody else holds it."""
+    """In place: a head's gradient is as large as the head, and nothing else refers to it."""
     return None if gradient is None else gradient.mul_(scale)

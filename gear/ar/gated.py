@@ -1,7 +1,7 @@
 """The second half of a SwiGLU, which keeps two hidden maps for the backward pass instead of four.
 
 Hidden maps are the widest of a transformer block. Written as separate steps, autograd keeps the gate, its SiLU, the
-other half and their product; the product costs next to nothing beside the matrix behind it, so it is made again.
+other half and their product; the product is cheap compared with the matrix product after it, so it is recomputed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ def gated_linear(gate: Tensor, up: Tensor, linear: nn.Module) -> Tensor:
     """linear(silu(gate) * up), a bias-free layer: gate and up (..., hidden) -> (..., D)."""
     trains = torch.is_grad_enabled() and isinstance(linear, nn.Linear)  # a decoder may hold its weights packed
     if not trains or torch.compiler.is_compiling():
-        return linear(F.silu(gate) * up)  # nothing is kept; and a compiler decides by itself
+        return linear(F.silu(gate) * up)  # nothing is kept; and a compiler decides for itself
     out: Tensor = _GatedLinear.apply(gate, up, linear.weight)
     return out
 
 
 class _GatedLinear(torch.autograd.Function):
-    """In the type of `gate`, which under autocast is autocast's."""
+    """Computed in the type of `gate`, which under autocast is autocast's."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ What is unlike the textbook decoder:
 - positions are rotary over the 2-D token grid, and conditioning slots have zeroed queries and keys (`rope.py`);
 - tokens come hard (ids) or soft (distributions over the codebook, differentiable): both read one embedding table;
 - the training loss is computed without the logits of a whole batch (`cross_entropy.py`);
-- in training a label is now and then replaced by the null class, for classifier-free guidance;
-- the residual stream can be tapped after any block; with the tap alone the forward stops there.
+- in training a label is randomly replaced by the null class, for classifier-free guidance;
+- the residual stream can be tapped after any block; `tap` runs the blocks only up to there.
 
 Shapes: B batch, T conditioning slots, L image tokens, S = T + (tokens fed), K codebook, D width. Slot T - 1 + k is the
 one that predicts image token k; it has seen the tokens before k.
@@ -31,20 +31,20 @@ from gear.ar.rope import rotary_table
 
 
 class SoftTokens(Protocol):
-    """Tokens (B, n) that are each a distribution over the codebook, however it is held."""
+    """Tokens (B, n) that are each a distribution over the codebook, in any representation."""
 
     def mix(self, table: Tensor, /) -> Tensor:
         """The mean of the rows of `table` (K, D) under each token's distribution, (B, n, D) with its gradient."""
 
 
 Tokens = Tensor | SoftTokens
-"""Ids (B, n), distributions (B, n, K), or soft tokens of n places."""
+"""Ids (B, n), distributions (B, n, K), or soft tokens of n positions."""
 
 
 class Trunk(nn.Module, ABC):
     """Everything but the conditioning: token embedding, blocks, final norm, output head.
 
-    A subclass says what a condition is (`embed_condition`), and may bring its own blocks and attention mask.
+    A subclass defines what a condition is (`embed_condition`), and may supply its own blocks and attention mask.
     """
 
     config: TrunkConfig
@@ -81,7 +81,7 @@ class Trunk(nn.Module, ABC):
                 nn.init.ones_(module.weight)
         nn.init.zeros_(self.output.weight)
 
-    # -- the rotary table: a plain attribute that follows the model's device, but never its dtype nor its state dict --
+    # -- the rotary table: a plain attribute that follows the model's device, not its dtype; not in the state dict --
 
     def _place_rotary_table(self) -> None:
         config = self.config
@@ -91,7 +91,7 @@ class Trunk(nn.Module, ABC):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         applied = super()._apply(fn, recurse)
         if self.rotary_table.device != self.output.weight.device:
-            # Made anew, not copied: the table of a model built on the meta device holds no numbers.
+            # Recomputed, not copied: the table of a model built on the meta device holds no numbers.
             self._place_rotary_table()
         return applied
 
@@ -138,7 +138,8 @@ class Trunk(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy of each image token of ids (B, L) given those before it, and the tap of `forward`.
 
-        In nats, 0-d, at least float32: what the logits of `forward` give, which are never held for more than a chunk.
+        In nats, 0-d, at least float32. The same as from the logits of `forward`, but only a chunk of them exists at a
+        time.
         """
         x, hidden = self._run(code_ids[:, :-1], condition, tap_layer, drop_ids)
         assert hidden is not None
@@ -148,7 +149,7 @@ class Trunk(nn.Module, ABC):
     def _run(
         self, tokens: Tokens, condition: Any, tap_layer: int | None, drop_ids: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """The residual stream (B, T + n, D) behind the last block, and behind block `tap_layer` if there is one."""
+        """The residual stream (B, T + n, D) after the last block, and after block `tap_layer` if one is given."""
         wanted = self._checked(tap_layer)
         hidden: Tensor | None = None
         x, this = self._enter(tokens, condition, drop_ids)
@@ -190,7 +191,7 @@ class Trunk(nn.Module, ABC):
         x = torch.cat([self.embed_condition(condition, drop_ids).to(embedded.dtype), embedded], dim=1)
         num_slots = x.shape[1]
         if num_slots > self.config.max_sequence:
-            raise ValueError(f"{embedded.shape[1]} tokens for a model of {self.config.block_size}")
+            raise ValueError(f"{embedded.shape[1]} tokens, but the model takes at most {self.config.block_size}")
         this = Pass(
             rotary=self.rotary_table[:num_slots],
             num_cond=self.num_cond,
@@ -209,7 +210,7 @@ class Trunk(nn.Module, ABC):
         return tap_layer
 
     def logits_of(self, normed: Tensor) -> Tensor:
-        """The output head: what the final norm gave (..., D) -> logits (..., K), at least float32. Linear, no bias."""
+        """The output head: output of the final norm (..., D) -> logits (..., K), at least float32. Linear, no bias."""
         logits = self.output(normed)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -223,9 +224,9 @@ class Trunk(nn.Module, ABC):
         return KVCache.allocate(self.config, batch_size, length, device=weight.device, dtype=weight.dtype)
 
     def prefill(self, condition: Any, cache: KVCache) -> Tensor:
-        """Fill the conditioning slots. Returns what `logits_of` makes the logits of image token 0 from, (B, D).
+        """Fill the conditioning slots. Returns the input of `logits_of` for image token 0, (B, D).
 
-        Eval mode only, and so is `decode`.
+        Eval mode only; the same holds for `decode`.
         """
         x = self.embed_condition(condition).to(self.tok_embeddings.weight.dtype)
         self._check_room(x.shape[0], slot=0, count=self.num_cond, cache=cache)
@@ -243,10 +244,10 @@ class Trunk(nn.Module, ABC):
         """Feed one image token per sample (B,) at `slot` (T + k for image token k).
 
         slot: a number: all slots up to it are attended to. Or an int64 tensor (1,) on the model's device, with
-            `length`, the number of slots that are read; those behind `slot` are then masked out, so that a step
-            recorded once can be played again for the next slot.
-        Returns what `logits_of` makes the logits of the token after it from, (B, D). A cache of 2B rows gives (2B, D):
-        both halves of guidance are fed the same tokens, and what they have in common is computed once.
+            `length`, the number of slots that are read; those after `slot` are then masked out, so that a step
+            recorded once can be replayed for the next slot.
+        Returns the input of `logits_of` for the next token, (B, D). A cache of 2B rows gives (2B, D): both halves of
+        guidance are fed the same tokens, and what they have in common is computed once.
         """
         slots: slice | Tensor
         if isinstance(slot, int):
@@ -256,7 +257,7 @@ class Trunk(nn.Module, ABC):
             rotary = self.rotary_table[slots]
         else:
             if length is None:
-                raise ValueError("a slot in a tensor needs the number of slots to read")
+                raise ValueError("a slot given as a tensor needs `length`, the number of slots to read")
             slots, mask = slot, (torch.arange(length, device=tokens.device) <= slot)[None, None, None]
             rotary = self.rotary_table.index_select(0, slot)
         if cache.visible is not None:

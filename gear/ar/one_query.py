@@ -1,8 +1,8 @@
 """Attention of one query per row over a cache: what a decoding step does in every block.
 
-A step reads all keys and values once and hardly computes, so the memory bus decides. The usual kernels are made for
-many queries: on a CPU they fetch the values at half of what the bus gives. A weighted sum of rows of a table is what an
-embedding bag is, and its kernel streams them: at 128 slots twice as fast, attention as a whole by a quarter.
+A step reads all keys and values once and computes little, so memory bandwidth limits it. The usual kernels are made for
+many queries: on a CPU they read the values at half of the available bandwidth. A weighted sum of table rows is an
+embedding bag, whose kernel streams them: at 128 slots it is twice as fast, and attention as a whole a quarter faster.
 
 Shapes: B rows, H query heads, Hkv key/value heads, n filled slots, h head width.
 """
@@ -22,7 +22,7 @@ def attend_one(q: Tensor, cache: LayerCache, length: int, mask: Tensor | None = 
     """softmax(q k / sqrt(h)) v over the first `length` slots: queries (B, H, 1, h) -> (B, H, 1, h).
 
     mask: bool, True = may attend, broadcastable to (B, H, 1, length); None = all. Every query may attend to some slot.
-    A row's result does not depend on the rows beside it.
+    A row's result does not depend on the other rows.
     """
     rows, heads, _, width = q.shape
     kv_heads, slots = cache.keys.shape[1:3]

@@ -1,12 +1,12 @@
-"""A copy of an AR model that only decodes: the same weights, held the way the device multiplies fastest.
+"""A copy of an AR model that only decodes: the same weights, in the layout that the device multiplies fastest.
 
 On a CPU a decoding step is a handful of products of 16 rows with hundreds of megabytes of weights. Weights are
-re-ordered once into the blocks that oneDNN's kernels read, and the rows of a product are taken as the pixels of one
-image: of oneDNN's kernels for so few rows, the 1x1 convolution's is a fifth faster than the inner product's. It also
-makes the result of a row independent of the rows beside it, which the usual product does not promise.
+re-ordered once into the blocks that oneDNN's kernels read, and the rows of a product are treated as the pixels of one
+image: for so few rows, oneDNN's 1x1 convolution is a fifth faster than its inner product. It also makes the result of
+a row independent of the other rows, which the usual product does not guarantee.
 
-Beside the products, what costs in a step is calls: parts that read the same rows are one product, a norm is one call,
-and dropout is none.
+Apart from the products, a step's time goes into the number of calls: layers that read the same rows become one product,
+a norm is one call, and dropout is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gear.ar.model import Trunk
 _GEOMETRY = ([0, 0], [1, 1], [1, 1], 1)
 """Of a 1x1 convolution: padding, stride, dilation, groups."""
 _PACKED_FOR = 16
-"""Rows that the blocks of a weight suit: 8 images under guidance."""
+"""Number of rows that the weight blocks are chosen for: 8 images with guidance."""
 _ROW_STEP = 8
 """Rows are filled up to a multiple of this: for some other counts oneDNN chooses a kernel with other blocks, and
 re-orders the weight in every call."""
@@ -67,7 +67,7 @@ class PackedSwiGLU(nn.Module):
 
 
 class FusedRMSNorm(nn.Module):
-    """RMSNorm in one call; it scales by the weight before it casts back, so for float32 alone the same."""
+    """RMSNorm in one call. It scales by the weight before casting back, so it equals RMSNorm only in float32."""
 
     def __init__(self, norm: RMSNorm) -> None:
         super().__init__()
@@ -88,14 +88,14 @@ def for_decoding(ar: Trunk, *, dtype: torch.dtype | None = None, compiled: bool 
     """
     weight = ar.tok_embeddings.weight
     wanted = weight.dtype if dtype is None else dtype
-    # What deepcopy finds in its memo it takes as it is: all tensors are shared, unless they are about to change.
+    # deepcopy reuses what its memo holds: all tensors are shared, unless they are about to change.
     shared = {id(tensor): tensor for tensor in ar.parameters()} if wanted == weight.dtype else {}
     decoder = copy.deepcopy(ar, shared).to(wanted).eval()
     if can_pack(weight.device, wanted):
         for part in ("layers", "norm", "output"):
             setattr(decoder, part, _packed(getattr(decoder, part)))
     if compiled:
-        # Attention over every length and both sizes of the batch is a variant of its own.
+        # Every attention length, with each of the two batch sizes, is compiled separately.
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         for block in decoder.layers:
             block.compile(fullgraph=True, dynamic=False)
@@ -103,12 +103,12 @@ def for_decoding(ar: Trunk, *, dtype: torch.dtype | None = None, compiled: bool 
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether weights of this kind can be held as oneDNN wants them."""
+    """Whether weights of this device and type can be re-ordered for oneDNN."""
     return device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def _packed(module: nn.Module) -> nn.Module:
-    """What decodes fastest in the place of a module in eval mode: another one, or itself with other parts."""
+    """The fastest equivalent of a module in eval mode: another module, or itself with parts replaced."""
     match module:
         case nn.Linear(bias=None):
             return PackedLinear(module.weight)

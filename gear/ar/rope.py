@@ -1,4 +1,4 @@
-"""Rotary position embedding over a 2-D token grid, with unplaced conditioning slots.
+"""Rotary position embedding over a 2-D token grid; conditioning slots have no position.
 
 Unlike the textbook: rows take the first half of a head's channels and columns the second; channels are paired with
 their neighbour (2i, 2i+1), not with the one half a head away; and the conditioning slots have cos = sin = 0, so that
@@ -37,8 +37,8 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))  # (B, S, heads, h/2, 2)
     table = table[:, None]  # (S, 1, h/2, 2)
     if not torch.compiler.is_compiling() and not torch.is_grad_enabled():
-        # One product of complex numbers is a fifth of the time, and the same but for a last bit. Training keeps to the
-        # reference's roundings; a compiler fuses real arithmetic, and leaves complex numbers alone.
+        # One complex product takes a fifth of the time and differs by a last bit at most. Training keeps the
+        # reference's rounding; and a compiler fuses real arithmetic, but not complex.
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table))
     else:
         (first, second), (cos, sin) = pairs.unbind(-1), table.unbind(-1)

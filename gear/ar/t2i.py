@@ -74,7 +74,7 @@ def by_stream(x: Tensor, num_text: int, text: Callable[[Tensor], Tensor], image:
 
 
 class DoubleStreamAttention(Attention):
-    """One attention over all slots, with projections of their own for text slots."""
+    """One attention over all slots, with separate projections for text slots."""
 
     def __init__(self, config: TextARConfig) -> None:
         super().__init__(config)
@@ -89,7 +89,7 @@ class DoubleStreamAttention(Attention):
 
 
 class DoubleStreamBlock(nn.Module):
-    """Like `Block`, with an attention norm and attention projections of their own for text slots."""
+    """Like `Block`, with a separate attention norm and separate attention projections for text slots."""
 
     def __init__(self, config: TextARConfig, layer: int) -> None:
         super().__init__()
@@ -141,7 +141,9 @@ class TextToImageAR(Trunk):
 
     def embed_condition(self, condition: TextCondition, drop_ids: Tensor | None = None) -> Tensor:
         if drop_ids is not None:
-            raise ValueError("captions are dropped where they are encoded: features and mask of the empty string")
+            raise ValueError(
+                "drop_ids is not for captions; to drop one, give the features and mask of the empty string"
+            )
         if condition.features.shape[1:] != (self.num_cond, self.config.caption_dim):
             raise ValueError(
                 f"caption features of shape {tuple(condition.features.shape)} do not fill {self.num_cond} slots "
@@ -150,7 +152,7 @@ class TextToImageAR(Trunk):
         return self.cls_embedding(condition.features)
 
     def rows(self, condition: TextCondition) -> Iterator[tuple[int, TextCondition]]:
-        """Captions are not compared with each other: every row has a key of its own."""
+        """Captions are not compared with each other: every row has its own key."""
         for row in range(len(condition)):
             mask = None if condition.mask is None else condition.mask[row : row + 1]
             yield row, TextCondition(features=condition.features[row : row + 1], mask=mask)
@@ -160,7 +162,7 @@ class TextToImageAR(Trunk):
         if null is None:
             raise ValueError("guidance needs the features of the empty caption; give them as the condition's null")
         rows = len(condition)
-        # A mask applies only where both halves have one, as there is no telling what the other would mean.
+        # Both halves need a mask, or none is used: a missing mask does not say which slots are padding.
         masks = (condition.mask, null.mask)
         return TextCondition(
             features=_stacked(condition.features, null.features, rows),

@@ -1,1 +1,1 @@
-"""What GEAR brings to the harness: its generators, and the demo."""
+"""What GEAR adds to the harness: its generators, and the demo."""

@@ -1,11 +1,11 @@
-"""`harness demo`: GEAR against its baseline on real handwritten digits, from nothing to a scored report, on a CPU.
+"""`harness demo`: GEAR against its baseline on real handwritten digits, from training to a scored report, on a CPU.
 
-The plan, all of it through the same steps, store and runtimes as any other run:
+The plan, which uses the same steps, store and runtimes as any other run:
 
     digits -> tokenizer (stage 0) -+-> GEAR end to end -> its AR model on the frozen tokenizer -> samples -> score
                                    +-> the same AR model on the stage-0 tokenizer, as many updates -> samples -> score
 
-The numbers are what this size gives; the report says so, also where GEAR does not win.
+The numbers hold for models of this size only; the report says so, and shows them whether or not GEAR wins.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ QUICK = Budget(tokenizer=60, e2e=30, ar=30, images=100)
 
 
 @click.command(cls=Command)
-@click.option("--quick", is_flag=True, help="A few minutes: every stage runs, little is learned.")
+@click.option("--quick", is_flag=True, help="Takes a few minutes: every stage runs, the models learn little.")
 @click.option("--name", help="Name of the run folder.  [default: from the plan]")
 @click.option("--force", is_flag=True, help="Compute finished steps again.")
 @setting_options
 def demo(quick: bool, name: str | None, force: bool, **options: Any) -> None:
-    """Train GEAR and its baseline on tinted digits, sample, score and report; needs no data and no GPU.
+    """Train GEAR and its baseline on digits, sample and score.
 
-    About twelve minutes on two idle cores (`--quick`: three). Stopped or killed, the same command goes on where it was.
-    Ends with a table, and runs/<name>/report.html.
+    Needs no data and no GPU; takes about twelve minutes on two idle cores (`--quick`: three). If it is stopped or
+    killed, the same command resumes it. Ends with a table, and runs/<name>/report.html.
     """
     project = find_project()
     catalog = Catalog.load(project)
@@ -162,8 +162,8 @@ class _Training:
     ) -> Step:
         """`gear ARGUMENTS --out ...`, with the model files of earlier steps as `--init` and `--tokenizer`.
 
-        A fixed number of threads: the two models train side by side, each on a core, which is faster than one after
-        the other on two; and the order of sums, so the result, does not depend on how many cores there are.
+        The number of threads is fixed: the two models train side by side, each on one core, which is faster than one
+        after the other on two; and the order of summation, and so the result, does not depend on the number of cores.
         """
         inputs: dict[str, Source] = {}
         for flag, step in (("init", init), ("tokenizer", tokenizer)):
@@ -200,8 +200,8 @@ class _Training:
         )
 
 
-class _Nobody:
-    """A generator that stands in while the benchmark's own steps are made; the demo puts its samples in their place."""
+class _Placeholder:
+    """A generator without steps, for planning the benchmark's own steps; the demo adds its sampling steps itself."""
 
     name = "demo"
     draws_nothing = False
@@ -219,7 +219,7 @@ def _benchmark_steps(benchmark: Benchmark, catalog: Catalog, budget: Budget) -> 
     """The benchmark's own steps: what to draw, and scoring it."""
     everything = benchmark.requests["count"]
     limit = budget.images if budget.images < everything else None
-    request = RunSpec(benchmarks=(benchmark.id,), generator=_Nobody(), limit=limit)
+    request = RunSpec(benchmarks=(benchmark.id,), generator=_Placeholder(), limit=limit)
     requests, score = make_plan(request, catalog).steps
     return requests, score
 
@@ -228,7 +228,7 @@ def _benchmark_steps(benchmark: Benchmark, catalog: Catalog, budget: Budget) -> 
 
 
 def write_report(record: RunRecord, run_dir: Path, catalog: Catalog) -> Path:
-    """`report.html` of a demo run; of an unfinished one, whatever there is, with a note on what is missing."""
+    """`report.html` of a demo run. An unfinished run gives a partial report, with a note on what is missing."""
     from harness.report.html import Report
     from harness.report.run import provenance, state_notes, timings
     from harness.report.sections import Prose, ScoreTable, Section
@@ -258,8 +258,8 @@ def _introduction(record: RunRecord) -> tuple[str, ...]:
         f"{GEAR} trained tokenizer and AR model end to end for {options['e2e']} steps and the AR model alone for "
         f"{options['ar']} more; {BASELINE} trained the same AR model for {options['e2e'] + options['ar']} steps on the "
         "frozen tokenizer. Same data order, batch size, teacher (EfficientNet-Lite0, ImageNet weights) and seed.",
-        "The models are tiny and the training takes minutes: this shows that every part works together, and what was "
-        "measured here. It says nothing about the method at the size of the paper.",
+        "The models are tiny and the training takes minutes: this report shows that all parts work together, and what "
+        "was measured. It says nothing about the method at the scale of the paper.",
     )
 
 
@@ -308,7 +308,7 @@ def _grids(record: RunRecord, run_dir: Path) -> Any:
         labels = np.asarray(samples.labels)
         first = [int(i) for label_id in np.unique(labels) for i in np.flatnonzero(labels == label_id)[:8]]
         models.append(class_grid(label, samples.images(first), labels[first], DIGIT_NAMES))
-    caption = "The first eight samples of every class, not chosen by looks. Both models draw from the same seeds."
+    caption = "The first eight samples of every class, not selected. Both models sample with the same seeds."
     return Grid(title="Samples by class", models=tuple(models), caption=caption)
 
 
@@ -323,7 +323,7 @@ def _pairs(record: RunRecord, run_dir: Path) -> Any:
         title="Reconstruction",
         originals=read_npz_array(next(iter(files.values())), "originals")[:PAIRS_SHOWN],
         reconstructions={label: read_npz_array(path, "reconstructions")[:PAIRS_SHOWN] for label, path in files.items()},
-        caption="Held-out digits, and what is left of them after 64 tokens. The baseline keeps the stage-0 tokenizer.",
+        caption="Held-out digits and their reconstructions from 64 tokens. The baseline keeps the stage-0 tokenizer.",
     )
 
 
@@ -343,8 +343,8 @@ def _curves(record: RunRecord, run_dir: Path) -> list[Any]:
             baseline=BASELINE,
             levels=frozen,
             title="Training",
-            caption=f"{GEAR}'s first part is end to end, the rest on its frozen tokenizer. Level lines: the frozen "
-            "stage-0 tokenizer of the baseline at the end of its own training.",
+            caption=f"{GEAR}'s first part is end to end, the rest on its frozen tokenizer. Horizontal lines: the "
+            "frozen stage-0 tokenizer of the baseline at the end of its own training.",
         ),
         training_curves(
             {"both": [log("tokenizer")]},

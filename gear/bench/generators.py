@@ -1,4 +1,4 @@
-"""GEAR as a generator of the harness: models that draw (`--ckpt`) and tokenizers that reconstruct (`--tokenizer`)."""
+"""GEAR as a generator of the harness: models that sample (`--ckpt`), tokenizers that reconstruct (`--tokenizer`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.planning.generators import DrawContext, DrawOption, sample_step
 from harness.planning.steps import AssetInput, Environment, FileInput, OutputOf, Resources, Source, Step
 
 CORE = Environment(name="core", image="core")
-"""Where GEAR trains and samples: the image `core`, or the very environment that the harness runs in."""
+"""Where GEAR trains and samples: the image `core`, or the environment that the harness itself runs in."""
 
 TRAINING_ONLY = (
     "gear/training",
@@ -25,33 +25,33 @@ TRAINING_ONLY = (
     "gear/cli",
     "gear/bench",
 )
-"""Code of gear that cannot change a sample; editing it must not throw samples away."""
+"""Code of gear that cannot change a sample; editing it must not invalidate samples."""
 
 
 DRAWING_OPTIONS = ("dtype", "ema", "rounding", "tile", "trained-size")
-"""Options of `gear sample` that decide the pixels and that no request set holds."""
+"""Options of `gear sample` that affect the pixels and are not part of a request set."""
 
 
 def gear_code_digest(project: Project, *, training: bool = False) -> str:
-    """Digest of the code of gear that decides a sample; with `training`, of all that decides a trained model too."""
+    """Digest of the code of gear that affects a sample; with `training`, also of the code that affects training."""
     files = project.code_files(["gear", "harness/contract"])
     return project.code_digest([name for name in files if training or not name.startswith(TRAINING_ONLY)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class GearGenerator:
-    """A GEAR model: the AR checkpoint, and the tokenizer's when it is another file."""
+    """A GEAR model: the AR checkpoint, and the tokenizer's if that is a separate file."""
 
     ckpt: Path
     vq_ckpt: Path | None = None
     text_encoder: Path | None = None
-    """Folder of a text-to-image model's encoder; None: it comes with a package. Steps see no cache of the hub's."""
+    """Folder of a text-to-image model's encoder; None: it comes with a package. Steps run without the hub's cache."""
     code_digest: str
-    """Of the code that samples: an edit there makes new samples."""
+    """Digest of the code that samples: after an edit there, images are sampled again."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of `gear sample` out of DRAWING_OPTIONS, such as {"dtype": "bf16", "ema": "false"}."""
     gpus: int = 1
-    """GPUs that draw side by side, a process on each; which images come out does not depend on it."""
+    """GPUs that sample in parallel, one process on each; the images do not depend on it."""
     name: str = "gear"
     draws_nothing: bool = False
     heeds: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ class GearGenerator:
 
     def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
         """`python -m gear sample --ckpt ... --requests ... --out ...`, which resumes by shard."""
-        # The model keeps its file's name: the image size of a published one stands nowhere else (c2i_B_384.pt).
+        # The model keeps its file name: for a published one, nothing else gives the image size (c2i_B_384.pt).
         files = {"ckpt": (self.ckpt, f"model-{self.ckpt.name}" if self.ckpt.is_dir() else self.ckpt.name)}
         if self.vq_ckpt is not None:
             files["vq-ckpt"] = (self.vq_ckpt, f"vq-ckpt{self.vq_ckpt.suffix}")
@@ -91,11 +91,11 @@ class TokenizerGenerator:
 
     source: Path
     code_digest: str
-    """Of the code that reconstructs."""
+    """Digest of the code that reconstructs."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Changes to the benchmarks' options, by benchmark: `resize` and `ema` are this step's."""
+    """Changes to the benchmarks' options, by benchmark; this step uses `resize` and `ema`."""
     limit: int | None = None
-    """The first so many images; None: all."""
+    """Only this many images, from the first; None: all."""
     gpus: int = 1
     name: str = "tokenizer"
     draws_nothing: bool = True
@@ -108,7 +108,9 @@ class TokenizerGenerator:
     def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
         """`python -m gear pairs IMAGES --tokenizer ... --out ...`."""
         if benchmark.form != "pairs":
-            raise UserError(f"--tokenizer reconstructs and cannot draw what {benchmark.id} asks for; give --ckpt FILE.")
+            raise UserError(
+                f"--tokenizer only reconstructs, but {benchmark.id} needs generated images; give --ckpt FILE."
+            )
         settings = {**benchmark.options, **self.options.get(benchmark.id, {})}
         step = Step(
             name=f"reconstruct-{benchmark.id}",
@@ -142,11 +144,11 @@ class TokenizerGenerator:
 
 
 class Checkpoint:
-    """`--ckpt`: draw with a GEAR model."""
+    """`--ckpt`: sample a GEAR model."""
 
     options = (
-        DrawOption("ckpt", "GEAR model to draw with: a file, a run folder, or a converted folder.", "path"),
-        DrawOption("vq_ckpt", "Its tokenizer, if it is in another file.", "path"),
+        DrawOption("ckpt", "GEAR model to sample: a file, a run folder, or a converted folder.", "path"),
+        DrawOption("vq_ckpt", "Its tokenizer, if that is in a separate file.", "path"),
         DrawOption("text_encoder", "Folder with the weights of its text encoder.", "path", metavar="DIR"),
         DrawOption(
             "draw",
@@ -159,13 +161,13 @@ class Checkpoint:
         """A generator for checkpoint files, the run folders they are in, or converted folders.
 
         Raises:
-            UserError: a checkpoint is not there, or `gear sample` has no such option.
+            UserError: a checkpoint does not exist, or `gear sample` has no such option.
         """
         options = {name: str(value) for name, value in (values.get("draw") or {}).items()}
         for name, value in options.items():
             if name not in DRAWING_OPTIONS:
                 known = ", ".join(DRAWING_OPTIONS)
-                raise UserError(f"--draw {name}={value}: there is no such option; there are: {known}.")
+                raise UserError(f"--draw {name}={value}: no option named {name!r}; choose from {known}.")
             if name == "ema" and value not in ("true", "false"):
                 raise UserError(f"--draw ema={value}: give true (averaged weights) or false (live ones).")
         vq_ckpt, text_encoder = values.get("vq_ckpt"), values.get("text_encoder")
@@ -188,7 +190,7 @@ class Reconstruct:
         """A generator of pairs for a model file, a folder of one, or a run folder.
 
         Raises:
-            UserError: nothing is there.
+            UserError: it does not exist.
         """
         return TokenizerGenerator(
             source=_model(Path(values["tokenizer"])),
@@ -204,10 +206,10 @@ TOKENIZER = Reconstruct()
 
 
 def _model(path: Path) -> Path:
-    """The model's file, or its folder where it takes several files: a path, a finished run's folder, a converted one.
+    """The model's file, or its folder if it has several files: a path, a finished run's folder, a converted one.
 
     Raises:
-        UserError: nothing is there, or it is not clear which of several files is the model.
+        UserError: it does not exist, or it is not clear which of several files is the model.
     """
     if not path.exists():
         raise UserError(

@@ -1,4 +1,4 @@
-"""Training logs of one or several models -> the `Curves` section: the panels one looks at first, and what they show."""
+"""Training logs of one or several models -> the `Curves` section: the most important panels, and what they show."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.report.sections import Curves, Level, Panel, Series
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A logged key and how to introduce it."""
+    """A logged key and how its panel is labelled."""
 
     key: str
     title: str
     unit: str
     note: str = ""
     is_race: bool = False
-    """Whether to say who gets down to the baseline's last value first."""
+    """Whether to state how much sooner a model reaches the baseline's last value."""
 
 
 QUANTITIES = (
@@ -27,7 +27,7 @@ QUANTITIES = (
         key="ce_loss",
         title="Next-token loss",
         unit="nats per token",
-        note="Different tokenizers make different codes: lower can also mean codes that are easier to guess.",
+        note="Different tokenizers make different codes: a lower loss can also mean codes that are easier to predict.",
         is_race=True,
     ),
     Quantity(key="proj_loss_ar", title="Alignment loss, AR model", unit="negative cosine", is_race=True),
@@ -55,11 +55,11 @@ def training_curves(
     """Panels for every quantity that at least one model logged.
 
     Args:
-        logs: model -> its training logs in order; the steps of a later stage go on where the earlier one stopped.
-        baseline: the model to race against, in sentences above the panels.
-        levels: key -> model -> constant, drawn as a level line, e.g. the codebook usage of a frozen tokenizer.
+        logs: model -> its training logs in order; the steps of a later stage continue those of the earlier one.
+        baseline: the model that the others are compared with, in sentences above the panels.
+        levels: key -> model -> constant, drawn as a horizontal line, e.g. the codebook usage of a frozen tokenizer.
         title: of the section.
-        caption: what to see.
+        caption: below the title.
         quantities: which keys to draw.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The command `gear`: train, sample, reconstruct, look inside a model file.
+"""The command `gear`: train, sample, reconstruct, inspect model files.
 
 Heavy imports happen inside the commands, so that `--help` answers at once.
 """
@@ -21,8 +21,8 @@ from gear.cli.sample import sample
 from gear.cli.train import train
 from harness.contract.errors import EXIT_OK, EXIT_STOPPED, EXPLAINED_STATUSES, describe_statuses
 
-# Read by OpenMP when torch is imported. Threads that wait for each other sleep instead of spinning: on a CPU that is
-# shared with anything else, a step is several times as fast for it.
+# Read by OpenMP when torch is imported. Waiting threads sleep instead of spinning: on a CPU that is shared with other
+# work, this makes a step several times as fast.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -40,7 +40,7 @@ def main(quiet: bool, threads: int | None) -> None:
       gear train ar        --preset demo --out exps/demo/ar  --init exps/demo/e2e
       gear sample --ckpt exps/demo/ar --per-class 8 --out exps/demo/samples
 
-    The same command again continues an interrupted one.
+    To resume an interrupted command, run it again.
     """
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported, which is later

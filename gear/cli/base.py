@@ -33,7 +33,7 @@ class Command(click.Command):
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # of torch
                 raise
-            problem = f"the memory is full ({str(error).partition('.')[0]}); make batches or tiles smaller"
+            problem = f"out of memory ({str(error).partition('.')[0]}); make batches or tiles smaller"
         except OSError as error:
             if error.filename is None:
                 raise
@@ -54,7 +54,7 @@ def torch_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UserError(f"there is no device {name!r} for gear; choose --device auto, cpu, cuda or cuda:N.")
+        raise UserError(f"no device named {name!r}; choose --device auto, cpu, cuda or cuda:N.")
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""`gear data`: look at training data before a run, and data sets that come with packages."""
+"""`gear data`: inspect training data before a run, and write the demo's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from gear.cli.base import FOLDER, Group
 
 @click.group(cls=Group)
 def data() -> None:
-    """Look at training data, and write the demo's."""
+    """Inspect training data, or write the demo's."""
 
 
 @data.command()
 @click.option("--out", "out_dir", type=FOLDER, required=True)
 def digits(out_dir: Path) -> None:
-    """Write the demo's tinted digits with labels, colours and captions: train.npz, held_out.npz, digits.json."""
+    """Write the demo's tinted digits to files.
+
+    The files are train.npz, held_out.npz and digits.json, with labels, colours and captions.
+    """
     from gear.data.digits import write_digits
 
     click.echo(f"{write_digits(out_dir)}")
@@ -28,9 +31,10 @@ def digits(out_dir: Path) -> None:
 @click.argument("place")
 @click.option("--workers", type=click.IntRange(min=0), help="Helper processes; default: up to 16, for many shards.")
 def index(place: str, workers: int | None) -> None:
-    """Index the tar shards at PLACE (a folder, a .tar, or a quoted pattern), as the first run on them would.
+    """Index tar shards ahead of the first run on them.
 
-    Prints what they hold. The index is kept in $GEAR_CACHE (default ~/.cache/gear) until a shard changes.
+    PLACE is a folder, a .tar, or a quoted pattern. Prints what the shards hold. The index is kept in $GEAR_CACHE
+    (default ~/.cache/gear) until a shard changes.
     """
     from gear.data.shard_index import Problem, build_indices, load_index
     from gear.data.shards import find_shards
@@ -47,10 +51,13 @@ def index(place: str, workers: int | None) -> None:
 
 @data.command()
 @click.argument("place")
-@click.option("--kind", default="auto", show_default=True, help="As data.kind; auto finds it out.")
+@click.option("--kind", default="auto", show_default=True, help="As data.kind; auto detects it.")
 @click.option("--count", default=3, show_default=True, help="Samples to show.")
 def look(place: str, kind: str, count: int) -> None:
-    """Say what kind of training data is at PLACE, how much, and show some labels and captions."""
+    """Show the kind and size of training data, and some samples.
+
+    PLACE is anything that --data-dir takes. Samples are shown by their labels and captions.
+    """
     import dataclasses
 
     import numpy as np

@@ -1,4 +1,4 @@
-"""Looking into model files, converting them, trying tokenizers out: `gear info`, `gear convert`, `gear reconstruct`.
+"""Inspect and convert model files, and try out tokenizers: `gear info`, `gear convert`, `gear reconstruct`.
 
 SOURCE is anything `gear.weights` opens: a file, a run folder, a folder of safetensors, or a hub id.
 """
@@ -17,7 +17,7 @@ from harness.contract.errors import UserError
 SOURCE = "FILE|DIR|HUB-ID"
 
 _DEFAULT_IMAGE_SIZE = 256
-"""What the published tokenizers were trained on; their files do not say so."""
+"""Image side that the published tokenizers were trained on; their files do not record it."""
 
 
 @click.command(cls=Command)
@@ -31,7 +31,9 @@ _DEFAULT_IMAGE_SIZE = 256
 def reconstruct(
     images: str, source: str, out_dir: Path, image_size: int | None, limit: int, ema: bool, device: str
 ) -> None:
-    """Encode and decode IMAGES (a folder, a file, or `digits` for the demo's held-out ones).
+    """Encode and decode images with a tokenizer.
+
+    IMAGES is a folder, a file, or `digits` for the demo's held-out ones.
 
     \b
       gear reconstruct photos/ --tokenizer vq_ds16_c2i.pt --out recon          # LlamaGen's
@@ -53,10 +55,12 @@ def reconstruct(
 
 @click.command(cls=Command)
 @click.argument("source", metavar=SOURCE)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--revision", help="Branch, tag or commit on the hub.")
 def info(source: str, as_json: bool, revision: str | None) -> None:
-    """What a model file holds: family, sizes, steps, averages, configuration, digest, and what loading leaves out.
+    """Show what a model file contains.
+
+    Prints family, sizes, steps, averages, configuration, digest, and the tensors that loading skips.
 
     \b
       gear info exps/ar                       gear info c2i_B_384.pt
@@ -73,9 +77,11 @@ def info(source: str, as_json: bool, revision: str | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder; a .pt file for --to reference.")
 @click.option("--to", type=click.Choice(["hub", "reference"]), default="hub", show_default=True)
 @click.option("--part", "parts", multiple=True, help="Only this part (vq_ema, ema, ...); may be repeated.")
-@click.option("--image-size", type=click.IntRange(min=1), help="For an AR model whose file does not say its own.")
-@click.option("--preset", metavar="NAME|FILE", help="For an AR model of no registered size whose file has no config.")
-@click.option("--repo-id", default="", metavar="ORG/NAME", help="What the model card calls the repository.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Of an AR model, if its file does not record it.")
+@click.option(
+    "--preset", metavar="NAME|FILE", help="For an AR model of an unregistered size, if its file has no config."
+)
+@click.option("--repo-id", default="", metavar="ORG/NAME", help="Name of the repository in the model card.")
 @click.option("--revision", help="Branch, tag or commit of SOURCE on the hub.")
 def convert(
     source: str,
@@ -87,7 +93,9 @@ def convert(
     repo_id: str,
     revision: str | None,
 ) -> None:
-    """Convert a model into safetensors + config.json + model card, or back into the reference's .pt layout.
+    """Convert a model to safetensors, or to the reference's .pt.
+
+    Safetensors come in a folder with config.json and a model card.
 
     \b
       gear convert vq_ds16_c2i.pt --out vq-16                         # any layout `gear info` knows
@@ -95,7 +103,7 @@ def convert(
       gear convert gear-b --to reference --out gear-b.pt
       hf upload ORG/NAME gear-b                                       # the folder is ready for the hub
 
-    Values and types go through unchanged, bit for bit. Optimizers and logs are left out, and named.
+    Values and types stay the same, bit for bit. Optimizers and logs are left out, and the command names them.
     """
     from gear.config import load_config
     from gear.convert import to_hub, to_reference

@@ -1,4 +1,4 @@
-"""`gear pairs`: what the benchmark `recon` judges a tokenizer by."""
+"""`gear pairs`: the images that the benchmark `recon` scores a tokenizer on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gear.cli.base import FOLDER, Command, torch_device
     type=click.Choice(["bicubic", "bilinear"]),
     default="bicubic",
     show_default=True,
-    help="Of the short side; bilinear is the protocol of Open-MAGVIT2 and IBQ.",
+    help="Filter for resizing; bilinear is the protocol of Open-MAGVIT2 and IBQ.",
 )
 @click.option("--limit", type=click.IntRange(min=0), default=0, show_default=True, help="First N images; 0 = all.")
 @click.option("--ema/--no-ema", default=True, show_default=True, help="Averaged or live weights.")
@@ -36,7 +36,9 @@ def pairs(
     ema: bool,
     device: str,
 ) -> None:
-    """Reconstruct IMAGES (a folder, or `digits`) and write them beside the originals, unrounded, for scoring.
+    """Write originals and reconstructions, unrounded, to score.
+
+    IMAGES is a folder, or `digits` for the demo's held-out ones.
 
     \b
       gear pairs val/ --tokenizer vq_ds16_c2i.pt --out pairs

@@ -1,4 +1,4 @@
-"""`gear presets`: the configurations that come with the package, and what they need from outside."""
+"""`gear presets`: the configurations that come with the package, and the external files they need."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.contract.errors import UserError
 
 @click.command(cls=Command)
 @click.argument("name", required=False)
-@click.option("--check", is_flag=True, help="Only whether NAME is a preset: print nothing, or end with status 2.")
+@click.option("--check", is_flag=True, help="Print nothing; exit with status 2 if NAME is not a preset.")
 def presets(name: str | None, check: bool) -> None:
-    """List the presets, or show one: everything it inherits, and the files it needs from outside.
+    """List the presets, or show one with the files it needs.
 
     \b
-      gear presets                           what there is, and how names are made
+      gear presets                           all presets, and how their names are built
       gear presets imagenet-l-ibq-dinov3     all its values; which weight files are here, and how to get the others
 
-    Any field is changed with --set, e.g. gear train e2e --preset imagenet-xl-vq --set gear.temperature=0.05 ...
+    Change any field with --set, e.g. gear train e2e --preset imagenet-xl-vq --set gear.temperature=0.05 ...
     """
     if check and name is not None:
         from gear.presets import read_preset
@@ -54,4 +54,4 @@ def _one(name: str) -> str:
     plain = json.loads(json.dumps(config.to_dict()))
     text: str = yaml.safe_dump(plain, sort_keys=False)
     needs = [f"# {need.state}" for need in required_files(config)]
-    return "\n".join([text.rstrip(), "# files from outside:" if needs else "# needs no file from outside", *needs])
+    return "\n".join([text.rstrip(), "# external files:" if needs else "# needs no external file", *needs])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from harness.contract.requests import RequestSet
     from harness.contract.samples import SampleSet
 
-T = TypeVar("T", "Models", "Asked")
+T = TypeVar("T", "Models", "Wanted")
 _ALONE = "Without --requests"
 
 
@@ -59,29 +59,31 @@ def protocol_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--out", "out_dir", type=FOLDER, required=True, help="Sample set; continued when it is unfinished.")
 @click.option("--form", type=click.Choice(["npz", "png"]), default="npz", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N requests.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images at once: memory, not pixels.  [default: 64]")
-@click.option("--tile", type=int, help="Images computed together: may move last bits.  [default: CPU 8, GPU 32]")
 @click.option(
-    "--dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Of the AR model."
+    "--batch-size", type=click.IntRange(min=1), help="Images at once; affects memory, not pixels.  [default: 64]"
+)
+@click.option("--tile", type=int, help="Images computed together; may change last bits.  [default: CPU 8, GPU 32]")
+@click.option(
+    "--dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Precision of the AR model."
 )
 @click.option("--compile/--no-compile", "compiled", default=True, show_default=True, help="GPU: fuse kernels.")
-@click.option("--processes", type=click.IntRange(min=1), help="Side by side.  [default: one per visible GPU]")
+@click.option("--processes", type=click.IntRange(min=1), help="Parallel processes.  [default: one per visible GPU]")
 @click.option("--ema/--no-ema", default=True, show_default=True, help="Averaged or live weights.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
-@click.option("--trained-size", type=int, help="Image size of the AR model, where its file does not tell.")
+@click.option("--trained-size", type=int, help="Image size of the AR model, if its file does not record it.")
 @click.option("--rounding", type=click.Choice(["truncate", "nearest"]), default="truncate", show_default=True)
 @click.option("--parity", is_flag=True, help="The reference's random streams, not one per image; see below.")
 @click.option(
     "--parity-ranks", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of the run to repeat."
 )
-@click.option("--count", type=click.IntRange(min=1), help=f"{_ALONE}, c2i: images, with --labels.")
+@click.option("--count", type=click.IntRange(min=1), help=f"{_ALONE}, c2i: number of images, labelled by --labels.")
 @click.option("--per-class", type=click.IntRange(min=1), help=f"{_ALONE}, c2i: images of each class.")
 @click.option(
     "--labels",
     type=click.Choice(["random", "balanced"]),
     default="random",
     show_default=True,
-    help=f"{_ALONE}, c2i: of --count.",
+    help=f"{_ALONE}, c2i: labels of the --count images.",
 )
 @click.option("--prompt", "prompts", multiple=True, help=f"{_ALONE}, t2i: a prompt; may be repeated.")
 @click.option("--prompts", "prompts_file", type=EXISTING, help=f"{_ALONE}, t2i: a prompt per line, or .jsonl.")
@@ -98,7 +100,9 @@ def sample(
     parity_ranks: int,
     **options: Any,
 ) -> None:
-    """Draw a sample set: from a request set, or some images of classes or prompts. KIND (c2i, t2i) may be left out.
+    """Draw a sample set from a request set, classes or prompts.
+
+    KIND (c2i, t2i) may be left out.
 
     \b
       gear sample --ckpt exps/demo/ar --requests REQUESTS --out SAMPLES
@@ -109,15 +113,15 @@ def sample(
     Every image has its own random stream, from its seed in the request set. On one type of device neither its tokens
     nor its pixels depend on the batch size, the number of processes or threads, the order, --limit, or interruptions:
     everything is computed in tiles of a fixed size (--tile), the last one filled up. CPU and GPU, different GPUs, and
-    bf16 and fp32, round differently, and a token may tip over on it; device, --tile and --dtype are recorded with the
+    bf16 and fp32, round differently, which can change a token; device, --tile and --dtype are recorded with the
     samples.
 
-    Several processes share the work through the output folder: one that is slow or dies has its share drawn by the
-    others. The same command again continues. Prompts longer than the text encoder's slots are cut, and counted.
+    Several processes share the work through the output folder: if one is slow or dies, the others draw its share. To
+    resume, run the same command again. Prompts longer than the text encoder's slots are cut, and a warning counts them.
 
-    --parity draws labels and tokens as the reference does, from streams of each process (seeds --seed + rank), so
-    that --batch-size (of one process; 32 as published) and --parity-ranks decide every image; one process walks through
-    the streams of all, and unfinished runs go through all iterations again.
+    --parity draws labels and tokens as the reference does, from streams per process (seeded --seed + rank), so that
+    --batch-size (of one process; 32 as published) and --parity-ranks decide every image. A single process goes through
+    the streams of all of them, and an unfinished run repeats all iterations.
 
     Finished shards are kept whatever the exit status.
     """
@@ -129,13 +133,13 @@ def sample(
     from gear.sampling.shards import SamplingProcess
 
     options["protocol"] = {entry.name: options.pop(entry.name) for entry in fields(Protocol)}
-    models, asked = _of(Models, options), _of(Asked, options)
+    models, wanted = _of(Models, options), _of(Wanted, options)
     speed = Speed(tile=options.pop("tile"), dtype=_dtype(options.pop("dtype")), compiled=options.pop("compiled"))
-    repeated = Parity(seed=asked.seed, num_ranks=parity_ranks, batch=batch_size or 32) if parity else None
+    repeated = Parity(seed=wanted.seed, num_ranks=parity_ranks, batch=batch_size or 32) if parity else None
     samples = _draw(
         kind,
         models,
-        asked,
+        wanted,
         torch_device(_local(device)),
         out_dir=out_dir,
         batch_size=batch_size or 64,
@@ -150,7 +154,7 @@ def sample(
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """What draws."""
+    """The options that choose the models."""
 
     ckpt: str
     vq_ckpt: str | None
@@ -160,8 +164,8 @@ class Models:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is drawn: a request set, or what stands for one."""
+class Wanted:
+    """The options that choose what to draw: a request set, or classes or prompts instead of one."""
 
     requests_dir: Path | None
     limit: int | None
@@ -177,28 +181,28 @@ class Asked:
 
 
 def _of(kind: type[T], options: dict[str, Any]) -> T:
-    """One of the two, of the options that are its fields, which are taken out."""
+    """A `Models` or `Wanted` of the options that are its fields; these are removed from `options`."""
     return kind(**{name: options.pop(name) for name in kind.__annotations__})
 
 
 def _refuse_ignored(ctx: click.Context) -> None:
-    """An option that would be passed over is a misunderstanding."""
+    """Refuse options that would be ignored: whoever gives one expects something else."""
     given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     alone = {str(option.name) for option in ctx.command.params if str(getattr(option, "help", "")).startswith(_ALONE)}
     if ctx.params["parity"]:
         alone.discard("seed")
     if "requests_dir" in given and (ignored := sorted(given & alone)):
         name = ignored[0].replace("_", "-")
-        raise UserError(f"the request set says what --{name} says, too; leave out --{name} or --requests.")
+        raise UserError(f"the request set already decides --{name}; leave out --{name} or --requests.")
     if {"count", "per_class"} <= given:
         raise UserError("--count and --per-class both say how many images; give one of them.")
     processes = max(ctx.params["processes"] or 1, int(os.environ.get("WORLD_SIZE", "1")))
     if ctx.params["parity"] and processes > 1:
-        raise UserError("--parity runs in one process, which walks through the streams of all --parity-ranks.")
+        raise UserError("--parity runs in one process, which goes through the streams of all --parity-ranks.")
 
 
 def _start_processes(count: int | None, device: str, out_dir: Path) -> bool:
-    """Start several where there are several GPUs or the user says so; false in one that was started itself."""
+    """Start several if there are several GPUs or the user asks for it; False in a process that was started so."""
     if "WORLD_SIZE" in os.environ or click.get_current_context().params["parity"]:
         return False
     if count is None and device in ("auto", "cuda"):
@@ -230,9 +234,9 @@ def _dtype(name: str) -> Any:
 
 
 def _draw(
-    kind: str | None, models: Models, asked: Asked, device: torch.device, *, parity: Parity | None, **how: Any
+    kind: str | None, models: Models, wanted: Wanted, device: torch.device, *, parity: Parity | None, **how: Any
 ) -> SampleSet | None:
-    """Load, see that everything fits, draw. how: further arguments of `gear.sampling.generate`."""
+    """Load, check that everything fits, draw. how: further arguments of `gear.sampling.generate`."""
     from gear.ar.checkpoints import is_text_to_image
     from gear.sampling.generate import generate
     from gear.weights import check_pair, open_model
@@ -254,37 +258,41 @@ def _draw(
         "tokenizer": source.digest,
         "ema": models.ema,
     }
-    if asked.requests_dir is None and found == "c2i":
-        identity["labels"] = asked.labels if asked.per_class is None else "balanced"
+    if wanted.requests_dir is None and found == "c2i":
+        identity["labels"] = wanted.labels if wanted.per_class is None else "balanced"
     encoder = None
     if found == "t2i":
         encoder, identity["text_encoder"] = _encoder(model, ar, models.text_encoder, device)
-    requests = _requests(ar, ar.config.grid_side * tokenizer.config.downsample, asked, parity, device)
-    requests = requests.limit(asked.limit) if asked.limit else requests
+    requests = _requests(ar, ar.config.grid_side * tokenizer.config.downsample, wanted, parity, device)
+    requests = requests.limit(wanted.limit) if wanted.limit else requests
     return generate(ar, tokenizer, requests, generator=identity, encoder=encoder, parity=parity, **how)
 
 
 def _requests(
-    ar: ClassConditionalAR | TextToImageAR, native_size: int, asked: Asked, parity: Parity | None, device: torch.device
+    ar: ClassConditionalAR | TextToImageAR,
+    native_size: int,
+    wanted: Wanted,
+    parity: Parity | None,
+    device: torch.device,
 ) -> RequestSet:
     """The request set that was given, or one from the other options."""
     from gear.ar.config import ARConfig
     from gear.sampling.command_requests import class_request_set, prompt_request_set
     from harness.contract.requests import RequestSet
 
-    if asked.requests_dir is not None:
-        return RequestSet.read(asked.requests_dir)
-    size = asked.protocol["image_size"]
-    how = Protocol(**{**asked.protocol, "image_size": native_size if size is None else size})
+    if wanted.requests_dir is not None:
+        return RequestSet.read(wanted.requests_dir)
+    size = wanted.protocol["image_size"]
+    how = Protocol(**{**wanted.protocol, "image_size": native_size if size is None else size})
     if not isinstance(ar.config, ARConfig):
         return prompt_request_set(
-            how, prompts=asked.prompts, file=asked.prompts_file, repeats=asked.repeats, seed=asked.seed
+            how, prompts=wanted.prompts, file=wanted.prompts_file, repeats=wanted.repeats, seed=wanted.seed
         )
     classes = ar.config.num_classes
-    if parity is not None and asked.count is not None:
-        return parity.requests(how, count=asked.count, num_classes=classes, device=device)
+    if parity is not None and wanted.count is not None:
+        return parity.requests(how, count=wanted.count, num_classes=classes, device=device)
     return class_request_set(
-        how, count=asked.count, per_class=asked.per_class, num_classes=classes, labels=asked.labels, seed=asked.seed
+        how, count=wanted.count, per_class=wanted.per_class, num_classes=classes, labels=wanted.labels, seed=wanted.seed
     )
 
 
@@ -304,7 +312,7 @@ def _encoder(
 
 
 def _text_settings(model: ModelFile, ar: ClassConditionalAR | TextToImageAR) -> tuple[TextConfig, str]:
-    """Encoder and precision: of the run, else of the reference's settings, whose silence means bfloat16."""
+    """Encoder and precision: from the run, else from the reference's settings, whose default is bfloat16."""
     from gear.ar.config import TextARConfig
     from gear.text import TextConfig
 

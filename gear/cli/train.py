@@ -21,46 +21,46 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def train() -> None:
-    """Train one stage: tokenizer, e2e (GEAR itself), ar, or t2i (text-to-image).
+    """Train one stage: tokenizer, e2e (GEAR itself), ar or t2i.
 
-    A stage writes OUT/model.pt when its last step is done, OUT/log.jsonl and OUT/images as it goes, and OUT/checkpoints
-    to continue from. `gear presets` lists the configurations; --set changes one field, e.g. stages.e2e.steps=300.
+    A stage writes OUT/log.jsonl, OUT/images and OUT/checkpoints (to resume from) during training, and OUT/model.pt when
+    its last step is done. `gear presets` lists the configurations; --set changes one field, e.g. stages.e2e.steps=300.
 
     --data-dir takes a folder of class folders, of images with captions (IMAGE.txt beside each, or metadata.jsonl), of
-    tar shards (GPIC, BLIP3o; also a .tar or a quoted pattern), or of IDX files (MNIST and its kin); several with
-    commas between, --set data.data_probs=0.7,0.3 for their shares. Samples that cannot be used are named in
+    tar shards (GPIC, BLIP3o; also a .tar or a quoted pattern), or of IDX files (MNIST and the like). Separate
+    several with commas; --set data.data_probs=0.7,0.3 sets their shares. Unusable samples are listed in
     OUT/bad_samples.jsonl.
 
     \b
-    On several GPUs, on one machine or many (a batch size is that of all processes together):
+    On several GPUs, on one machine or many (the batch size is the total over all processes):
       torchrun --nproc-per-node 8 -m gear train e2e --preset imagenet-xl-vq --init exps/vq16 --out exps/e2e
-      python -m gear.training.launch --nproc-per-node 8 train e2e ...  # the same, with the exit status said below
-      sbatch [--nodes=N] scripts/train/slurm/train.sh train e2e ...    # requeued until it is done
+      python -m gear.training.launch --nproc-per-node 8 train e2e ...  # the same, with the exit status described below
+      sbatch [--nodes=N] scripts/train/slurm/train.sh train e2e ...    # requeued until done
 
     \b
     Worth knowing for --set:
       engine.compile=true  engine.activation_checkpointing=true  engine.sharding=fsdp (for models that do not fit)
-      stages.e2e.accumulation=4          micro-batches of an update, when a batch does not fit
+      stages.e2e.accumulation=4          micro-batches per update, when a batch does not fit
       stages.e2e.checkpoint_every=1000   stages.e2e.keep_checkpoints=2   stages.e2e.keep_every=50000
       watch.grids_every=5000             sample and reconstruction grids in OUT/images
-      watch.generation_every=50000       Frechet distance of drawn images, live and averaged weights
+      watch.generation_every=50000       Frechet distance of samples, live and averaged weights
       watch.reconstruction_every=25000   L1, PSNR, SSIM and Frechet distance of reconstructions, live and averaged
       watch.coco_every=50000 watch.coco_dir=DIR   FID and CLIPScore of COCO captions (t2i), averaged weights
 
-    SIGTERM, SIGINT and SIGUSR1 save a checkpoint and exit with status 75. After that, or a kill, the same command goes
-    on; on a CPU with the same number of processes it ends with the same bits. A loss that is not finite ends the run
-    with status 6 before anything of it is saved; OUT/nonfinite.json names step, terms and samples.
+    SIGTERM, SIGINT and SIGUSR1 save a checkpoint and exit with status 75. After that, or a kill, the same command
+    resumes the run; on a CPU with the same number of processes the final bits are those of an uninterrupted run. A loss
+    that is not finite ends the run with status 6 and is never saved; OUT/nonfinite.json names step, terms and samples.
     """
 
 
 def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What all stages ask for."""
+    """Add the options that all stages share."""
 
     @click.option("--preset", metavar="NAME|FILE", help="Preset or YAML file; default: the one inside --init.")
     @click.option("--out", "out_dir", type=FOLDER, required=True, help="Run folder; continued when it exists.")
-    @click.option("--data-dir", metavar="DIR", help="Training data; what kind it is is found out by looking.")
+    @click.option("--data-dir", metavar="DIR", help="Training data; its kind is detected.")
     @click.option("--set", "overrides", multiple=True, metavar="A.B=C", help="Override one field; may be repeated.")
-    @click.option("--track", metavar="NAME", help="tensorboard, wandb, or both with a comma, beside log.jsonl.")
+    @click.option("--track", metavar="NAME", help="tensorboard, wandb, or both (tensorboard,wandb), besides log.jsonl.")
     @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -73,14 +73,16 @@ def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @stage_options
 @click.option("--init", metavar="SOURCE", help="Tokenizer to start from, and its critic if it has one.")
 def tokenizer(init: str | None, **options: Any) -> None:
-    """Warm up the tokenizer: reconstruction, perceptual and adversarial losses.
+    """Warm up the tokenizer before it is trained with the AR.
+
+    The losses are reconstruction, perceptual and adversarial.
 
     \b
       gear train tokenizer --preset imagenet-xl-vq --init vq_ds16_c2i.pt --data-dir imagenet/train --out exps/vq16
 
-    SOURCE: a run folder, or the file or hub id of a tokenizer, also a published one of another project; `gear info
-    SOURCE` says what it is. Without --init the stage starts from what the preset names, if it names something, else
-    from scratch.
+    SOURCE is a run folder, or the file or hub id of a tokenizer, including published ones of other projects; `gear info
+    SOURCE` shows what it is. Without --init the stage starts from the model that the preset names, or from scratch if
+    it names none.
     """
     _train("tokenizer", init=init, tokenizer=None, **options)
 
@@ -89,14 +91,16 @@ def tokenizer(init: str | None, **options: Any) -> None:
 @stage_options
 @click.option("--init", metavar="SOURCE", help="Model of stage `tokenizer`; default: what the preset names.")
 def e2e(init: str | None, **options: Any) -> None:
-    """GEAR: train the tokenizer and the AR model together, each with its own loss.
+    """GEAR: train the tokenizer and the AR model together.
+
+    Each has its own loss.
 
     \b
       gear train e2e --preset demo --init exps/demo/tokenizer --out exps/demo/e2e
       gear train e2e --preset imagenet-xl-vq --data-dir imagenet/train --out exps/stage1
       gear train e2e --preset imagenet-l-ibq-dinov3 --set gear.temperature=0.05 --init ibq-with-gan.pt ...
 
-    `gear presets NAME` lists the files from outside that a preset needs, and how to get them.
+    `gear presets NAME` lists the external files that a preset needs, and how to get them.
     """
     _train("e2e", init=init, tokenizer=None, **options)
 
@@ -108,8 +112,8 @@ def e2e(init: str | None, **options: Any) -> None:
 def ar(init: str | None, tokenizer_source: str | None, **options: Any) -> None:
     """Train the AR model on a frozen tokenizer.
 
-    With --init it continues GEAR; with only --tokenizer it starts fresh (the LlamaGen-REPA baseline when the
-    tokenizer comes from stage `tokenizer`).
+    With --init it continues GEAR's AR model; with only --tokenizer it starts from scratch (the LlamaGen-REPA baseline,
+    if the tokenizer comes from stage `tokenizer`).
     """
     _train("ar", init=init, tokenizer=tokenizer_source, **options)
 
@@ -119,13 +123,15 @@ def ar(init: str | None, tokenizer_source: str | None, **options: Any) -> None:
 @click.option("--init", metavar="SOURCE", help="Model of stage `t2i`, or of `e2e` or `ar`, to start from.")
 @click.option("--tokenizer", "tokenizer_source", metavar="SOURCE", help="Frozen tokenizer; default: --init's.")
 def t2i(init: str | None, tokenizer_source: str | None, **options: Any) -> None:
-    """Train a text-to-image AR model on a frozen tokenizer and a frozen text encoder.
+    """Train a text-to-image AR model on a frozen tokenizer.
+
+    The text encoder is frozen, too.
 
     \b
       gear train t2i --preset digits-t2i --tokenizer exps/e2e --out exps/t2i
       gear train t2i --preset t2i-gpic-gear-1b --tokenizer exps/e2e --data-dir SHARDS --out exps/t2i
 
-    From a class-conditional --init it takes the trunk; the text stream starts as a copy of the image stream.
+    A class-conditional --init gives the trunk; the text stream then starts as a copy of the image stream.
     """
     _train("t2i", init=init, tokenizer=tokenizer_source, **options)
 
@@ -157,7 +163,7 @@ def _train(
         starts["init"] = published
     with process_group(torch_device(device)) as own_device:
         if not world().is_main:
-            logging.getLogger().setLevel(logging.ERROR)  # one process speaks for all
+            logging.getLogger().setLevel(logging.ERROR)  # only one process logs
         stage, source = build_stage(phase, config, own_device, **starts)
         files = {name: start.digest for name, start in starts.items()}
         files |= decided_by_main(lambda: frozen_digests(phase, config))
@@ -169,7 +175,7 @@ def _train(
 def _configuration(
     preset: str | None, start: ModelFile | None, data_dir: str | None, overrides: tuple[str, ...]
 ) -> RunConfig:
-    """The configuration of a run: the preset's, or that of the model it starts from; with the changes asked for."""
+    """The configuration of a run: the preset's, or that of the model it starts from; with --set applied."""
     from gear.config import RunConfig
     from gear.presets import apply_override, read_preset
 
@@ -180,7 +186,7 @@ def _configuration(
     else:
         raise UserError("no configuration was given; name one with --preset (see `gear presets`).")
     if data_dir is not None:
-        # The folder is looked at, whatever the preset was made for; --set data.kind=... says it outright.
+        # The kind is detected from the folder, whatever the preset says; --set data.kind=... overrides that.
         values["data"] = {**values.get("data", {}), "data_dir": data_dir, "kind": "auto"}
     for override in overrides:
         apply_override(values, override)

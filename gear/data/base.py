@@ -1,4 +1,4 @@
-"""What training asks of a data set: any of its samples, by index. Batches and their order live elsewhere."""
+"""What training needs of a data set: any of its samples, by index. Batches and their order are defined elsewhere."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ class ImageSource(Protocol):
 
 
 class BadSample(Exception):
-    """A single sample cannot be used; the message says which and why. The run goes on without it, up to a limit."""
+    """A single sample cannot be used; the message says which and why. The run continues without it, up to a limit."""

@@ -37,7 +37,7 @@ class CaptionedFolderSource:
         captions = read_metadata(table) if table is not None else None
         names = sorted(captions) if captions is not None else image_names(root)
         if not names:
-            raise UserError(f"{table or root} names no image with a caption; check data_dir.")
+            raise UserError(f"{table or root} lists no image with a caption; check data_dir.")
         self._names = StringTable(names)
         self._captions = None if captions is None else StringTable(captions[name] for name in names)
 
@@ -92,4 +92,4 @@ def _name_and_caption(row: Mapping[str, object]) -> tuple[str, str]:
             caption = row.get(field)
             if isinstance(name, str) and isinstance(caption, str):
                 return name, caption
-    raise ValueError(f"every row needs {_NAME_FIELD} and {' or '.join(_CAPTION_FIELDS)}; this one has not: {row!r:.80}")
+    raise ValueError(f"every row needs {_NAME_FIELD} and {' or '.join(_CAPTION_FIELDS)}; this one has only {row!r:.80}")

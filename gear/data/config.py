@@ -20,9 +20,9 @@ class DataConfig:
     JSON or text members. `digits`: the demo's tinted digits, no files needed; `captioned-digits`: the same with
     captions in several phrasings, without the colour-digit pairs that are held out."""
     data_dir: str | None = None
-    """Folder of the training data; for shards also one .tar, a pattern, or several of these with commas between."""
+    """Folder of the training data; for shards also one .tar, a pattern, or several of these, comma-separated."""
     data_probs: str = ""
-    """Share of each of several sources in an epoch, `0.7,0.3`; empty = equal."""
+    """Share of each source in an epoch where there are several, e.g. `0.7,0.3`; empty = equal."""
     image_size: int = 256
     """Side of the square training image in pixels."""
     num_classes: int = 1000
@@ -30,7 +30,7 @@ class DataConfig:
     random_hflip: bool = True
     """Mirror half of the images. Never for digits, which change their meaning."""
     max_bad_samples: int = 100
-    """Unusable samples are replaced by others and named in bad_samples.jsonl; more than this many end the run."""
+    """Unusable samples are replaced by others and listed in bad_samples.jsonl; more than this many end the run."""
     num_workers: int = 4
     """Decoding processes; 0 decodes in the training process."""
 

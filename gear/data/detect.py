@@ -20,7 +20,7 @@ _LOOK_AT = 200
 def detect_kind(place: str) -> Kind:
     """The kind of `place` (a folder, a .tar or a pattern of them), from its files' names and one shard's members.
 
-    Raises UserError when it looks like nothing known here, or like several kinds at once.
+    Raises UserError when it looks like no known kind, or like several at once.
     """
     root = Path(place)
     if not root.is_dir():
@@ -41,8 +41,8 @@ def detect_kind(place: str) -> Kind:
         )
     if not candidates:
         raise UserError(
-            f"{place} holds no training data known here: images in class folders, images with captions, tar shards or "
-            "IDX files; check --data-dir."
+            f"{place} holds no known kind of training data: images in class folders, images with captions, tar shards "
+            "or IDX files; check --data-dir."
         )
     return next(iter(candidates))
 

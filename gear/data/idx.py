@@ -53,7 +53,7 @@ def idx_files(root: Path) -> list[Path]:
 
 
 def read_idx(path: Path, *, ndim: int) -> npt.NDArray[np.uint8]:
-    """The array of unsigned bytes in an IDX file with `ndim` axes; raises UserError when it is damaged or another."""
+    """The array of unsigned bytes in an IDX file with `ndim` axes; raises UserError for a damaged or another file."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             content = stream.read(_MAX_BYTES)
@@ -61,7 +61,9 @@ def read_idx(path: Path, *, ndim: int) -> npt.NDArray[np.uint8]:
         raise UserError(f"{path} cannot be read ({error}); download it again.") from None
     header = 4 + 4 * ndim
     if content[:4] != bytes([0, 0, _UNSIGNED_BYTES, ndim]) or len(content) < header:
-        raise UserError(f"{path} is no IDX file of unsigned bytes with {ndim} axes; check that it is the right file.")
+        raise UserError(
+            f"{path} is not an IDX file of unsigned bytes with {ndim} axes; check that it is the right file."
+        )
     shape = tuple(int(side) for side in np.frombuffer(content[4:header], dtype=">u4"))
     expected = int(np.prod(shape, dtype=object))
     if len(content) - header != expected:
@@ -75,5 +77,5 @@ def _find(root: Path, prefixes: tuple[str, ...], what: str) -> Path:
     found = sorted({path for prefix in prefixes for path in root.glob(f"*{prefix}-{named}*")})
     if len(found) != 1:
         problem = f"{len(found)} files" if found else "no file"
-        raise UserError(f"{root} holds {problem} called {prefixes[0]}-{what}[.gz]; data_dir must hold one data set.")
+        raise UserError(f"{root} holds {problem} named {prefixes[0]}-{what}[.gz]; data_dir must hold one data set.")
     return found[0]

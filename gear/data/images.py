@@ -18,7 +18,7 @@ from gear.data.transforms import center_crop, random_crop, short_side_resize, to
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
 
 MAX_PIXELS = 100_000_000
-"""More are refused before decoding, as are images so long and thin that resizing would make them larger than this."""
+"""Larger images are refused before decoding, as are long, thin ones that resizing would make larger than this."""
 
 Crop = Literal["random", "center"]
 
@@ -26,7 +26,7 @@ Crop = Literal["random", "center"]
 def open_rgb(content: Path | bytes, *, accept_truncated: bool = False) -> Image.Image:
     """Decode an image as RGB.
 
-    accept_truncated: take what is there of an image that ends early, as the published text-to-image training does.
+    accept_truncated: use what there is of an image that ends early, as the published text-to-image training does.
     Raises BadSample saying what is wrong with it.
     """
     try:
@@ -37,7 +37,7 @@ def open_rgb(content: Path | bytes, *, accept_truncated: bool = False) -> Image.
             if opened.width * opened.height > MAX_PIXELS:
                 raise BadSample(f"{opened.width} x {opened.height} pixels are more than the {MAX_PIXELS:,} allowed")
             return opened.convert("RGB")
-    except UnidentifiedImageError:  # whose own words hold a memory address: the same problem would look new each time
+    except UnidentifiedImageError:  # its text holds a memory address: the same problem would look new each time
         raise BadSample("it cannot be read as an image (its format is not known)") from None
     except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         raise BadSample(f"it cannot be read as an image ({error})") from None

@@ -16,7 +16,7 @@ from gear.data.order import BatchOrder
 from harness.contract.errors import BadSamples, UserError
 
 _MOST_IN_A_ROW = 100
-"""Unusable samples one after the other, beyond which the data set itself must be wrong."""
+"""Consecutive unusable samples beyond which the data set itself must be wrong."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Batch:
     """images_u8 (B, 3, H, W) uint8; labels (B,) int64; ids (B,) int64, the samples' indices in the data set.
 
     captions: one text per image, None where the data set has none.
-    null_draws: (B,) float32 uniform in [0, 1), the samples' own: a condition is dropped (for classifier-free guidance)
-        where the draw is below the dropout probability. None in a batch made by hand: the model draws by itself.
-    bad: why samples of the order are missing; others stand in for them.
+    null_draws: (B,) float32 uniform in [0, 1), one per sample: a condition is dropped (for classifier-free guidance)
+        where the draw is below the dropout probability. None in a batch made by hand: the model then draws itself.
+    bad: why samples of the order are missing; others replace them.
     """
 
     images_u8: Tensor
@@ -61,7 +61,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSplit:
-    """What one process works on: of each global batch, cut into `parts` micro-batches, the piece of `rank`."""
+    """What one process works on: each global batch is split into `parts` micro-batches, of which `rank` has a piece."""
 
     rank: int = 0
     world_size: int = 1
@@ -71,7 +71,7 @@ class BatchSplit:
 class _OrderedBatches(Dataset[Batch | UserError]):
     """Item n is this process's piece of micro-batch n, so that a loader may start anywhere.
 
-    What the user has to mend is returned: raised in a worker, it would reach the user as a traceback.
+    An error that the user has to fix is returned: raised in a worker, it would reach the user as a traceback.
     """
 
     def __init__(self, source: ImageSource, order: BatchOrder, split: BatchSplit) -> None:
@@ -125,10 +125,10 @@ def batches(
 ) -> Iterator[Batch]:
     """This process's pieces of micro-batches `start` .. `stop - 1` of the order, in order.
 
-    The loader has a generator of its own: fetching data must not move the random state that dropout draws from,
+    The loader has its own generator: fetching data must not advance the random state that dropout draws from,
     or a resumed run would differ from an uninterrupted one.
 
-    Raises UserError at once where a batch cannot be cut into that many pieces, BadSamples where many samples in a row
+    Raises UserError at once where a batch cannot be split into that many pieces, BadSamples where many samples in a row
     cannot be used.
     """
     split = split or BatchSplit()

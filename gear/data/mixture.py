@@ -1,4 +1,4 @@
-"""Several data sets as one, each with its share of an epoch."""
+"""Several data sets combined into one, each with its share of an epoch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from harness.contract.errors import UserError
 class MixtureSource:
     """An epoch has as many samples as all sources together, of which source i gives its share.
 
-    The places of a source in an epoch are spread over its samples in equal stretches, and each place draws one sample
-    of its stretch: a source that gives fewer samples than it has shows others in every epoch and none twice, one that
-    gives more repeats all of them evenly.
+    A source's samples are divided into as many equal stretches as it has places in an epoch, and each place takes a
+    random sample of its stretch. A source with fewer places than samples shows different ones in every epoch and none
+    twice; one with more places repeats all of its samples evenly.
     """
 
     def __init__(self, sources: Sequence[ImageSource], shares: Sequence[float] = ()) -> None:

@@ -1,7 +1,7 @@
 """The order in which training sees its samples: a pure function of (seed, step), the same for any number of processes.
 
 An epoch is one permutation of the data set, drawn from (seed, epoch). A global batch is a consecutive slice of it;
-what is left over at the end of an epoch is dropped. A process takes its contiguous share of each global batch, and
+an incomplete batch at the end of an epoch is dropped. A process takes its contiguous share of each global batch, and
 whatever is random about a sample (its augmentation, whether its condition is dropped) is drawn from (seed, epoch,
 sample). So a run resumed at step n, or started with another number of processes, workers or micro-batches, sees
 exactly the same batches.
@@ -56,11 +56,11 @@ class BatchOrder:
         return permuted(np.arange(start, start + length), self.num_items, (self.seed, _ORDER_STREAM, epoch))
 
     def check_pieces(self, pieces: int) -> None:
-        """Raise UserError where a global batch cannot be cut into that many equal pieces."""
+        """Raise UserError where a global batch cannot be split into that many equal pieces."""
         if self.batch_size % pieces:
             raise UserError(
-                f"batch_size {self.batch_size} cannot be cut into {pieces} equal pieces (processes times "
-                "micro-batches); make it a multiple of them."
+                f"batch_size {self.batch_size} cannot be split into {pieces} equal pieces (processes times "
+                f"micro-batches); make it a multiple of {pieces}."
             )
 
     def rng(self, batch: int, index: int) -> np.random.Generator:

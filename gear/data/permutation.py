@@ -1,9 +1,9 @@
-"""Permutations of sets that may be large: entry by entry, without holding the rest.
+"""Permutations of large sets: single entries, without holding the rest in memory.
 
-A drawn permutation of 100 million samples takes 800 MB, in every data worker of every process. Beyond a few million
-entries it is therefore computed: a Feistel network is a permutation of the numbers below a power of four, and walking
-on until a number lies below the size makes it one of any size (Black and Rogaway, "Ciphers with arbitrary finite
-domains", 2002).
+A stored permutation of 100 million samples takes 800 MB, in every data worker of every process. Beyond a few million
+entries it is therefore computed: a Feistel network is a permutation of the numbers below a power of four, and applying
+it again until the number lies below the size gives a permutation of any size (Black and Rogaway, "Ciphers with
+arbitrary finite domains", 2002).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Indices = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 LARGEST_DRAWN = 1 << 22
-"""Entries up to which a permutation is drawn and held: 32 MB."""
+"""Entries up to which a permutation is drawn and stored: 32 MB."""
 _ROUNDS = 8
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 """Multipliers of SplitMix64's finalizer."""
@@ -37,7 +37,7 @@ def _drawn(num_items: int, key: tuple[int, ...]) -> Indices:
 
 
 def computed(positions: Indices, num_items: int, key: Sequence[int]) -> Indices:
-    """The same by a Feistel network of 8 rounds, for sets of any size; another permutation than the drawn one."""
+    """The same by a Feistel network of 8 rounds, for sets of any size; not the permutation that `_drawn` gives."""
     half_bits = np.uint64(max(1, -(-(num_items - 1).bit_length() // 2)))
     keys = np.random.default_rng(key).integers(0, 2**64, size=_ROUNDS, dtype=np.uint64)
     found = _feistel(positions.astype(np.uint64), half_bits, keys)

@@ -1,7 +1,7 @@
-"""Where the samples of a tar shard lie, found once and kept, so that any of them can be read with one seek.
+"""Where the samples of a tar shard are, indexed once, so that any of them can be read with one seek.
 
-A shard is an uncompressed tar in which consecutive members of one name but for the last suffix are a sample
-(WebDataset). Nothing is ever unpacked to the disk. An index lies in the cache folder ($GEAR_CACHE, else
+A shard is an uncompressed tar in which consecutive members that differ only in their last suffix are a sample
+(WebDataset). Nothing is ever unpacked to the disk. An index is stored in the cache folder ($GEAR_CACHE, else
 $XDG_CACHE_HOME/gear, else ~/.cache/gear) under the shard's path, size and time of change; deleting it costs a scan.
 """
 
@@ -33,13 +33,13 @@ IMAGE_MEMBERS = ("jpg", "jpeg", "png")
 """Suffixes of the image, in order of preference."""
 TEXT_MEMBERS = ("json", "txt")
 MAX_MEMBER_BYTES = 256 << 20
-"""A larger image or text is refused: it would be read into memory whole."""
+"""A larger image or text is refused, since it would be read into memory whole."""
 _PARALLEL_FROM = 8
-"""So many shards to scan are worth the start of helper processes."""
+"""From this many shards on, starting helper processes pays off."""
 
 
 class Problem(IntEnum):
-    """Why a sample of a shard cannot be used. It stays in the index, to be counted and named when its turn comes."""
+    """Why a sample of a shard cannot be used. It stays in the index, to be counted and reported when it is read."""
 
     NONE = 0
     NO_IMAGE = 1
@@ -62,7 +62,7 @@ _SENTENCES = {
 
 
 def load_index(shard: Path) -> npt.NDArray[np.void]:
-    """The index of a shard: one row per sample, mapped from the cache; scanned first where there is none.
+    """The index of a shard: one row per sample, mapped from the cache; the shard is scanned first if it has none.
 
     Fields: key (bytes), and offset and size in bytes of image, json and txt (size -1 = absent), problem.
     """
@@ -87,7 +87,7 @@ def build_indices(shards: Sequence[Path], workers: int | None = None) -> None:
     log.info("indexing %d shards (once; kept in %s)", len(missing), _cache_folder())
     if workers is None:
         workers = min(16, os.cpu_count() or 1) if len(missing) >= _PARALLEL_FROM else 0
-    # Other processes of the same run may be doing this too: in an order of one's own, the work is shared.
+    # Other processes of the same run may be doing this too: with a different order in each, they share the work.
     random.Random(os.getpid()).shuffle(missing)
     if workers == 0:
         for shard in missing:
@@ -155,7 +155,7 @@ def scan(shard: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def _members(shard: Path) -> Iterator[_Member]:
-    """The members of a sample's parts, in order; folders and other suffixes are passed over."""
+    """The members that are parts of samples, in order; folders and other suffixes are skipped."""
     end = 0
     try:
         with shard.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -167,7 +167,7 @@ def _members(shard: Path) -> Iterator[_Member]:
                 key, suffix = _split(member.name)
                 if not member.isdir() and suffix in (*IMAGE_MEMBERS, *TEXT_MEMBERS):
                     yield _Member(key, suffix, member.offset_data, member.size, _problem(member))
-            # tarfile ends quietly at a broken header; a whole archive ends with zeros, or right here.
+            # tarfile stops silently at a broken header; a complete archive ends with zeros, or right here.
             stream.seek(tar.offset)
             if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError("a header is broken")

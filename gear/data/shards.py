@@ -1,8 +1,8 @@
 """Images with captions in tar shards: GPIC and BLIP3o.
 
-The published training streams shards through a shuffle buffer, which ties the order to the number of processes and
-workers and cannot be taken up in the middle. Here shards are indexed once and read at random like any other data set:
-the order is the same for any number of processes, and a run goes on exactly where it stopped. The price is a seek per
+The published training streams shards through a shuffle buffer, so its order depends on the number of processes and
+workers and it cannot resume in the middle. Here shards are indexed once and read at random like any other data set:
+the order is the same for any number of processes, and a run resumes exactly where it stopped. The price is a seek per
 sample.
 
 Why not the packages `webdataset` and `wids`: webdataset only streams, so it has no sample number i to resume at. wids
@@ -35,7 +35,7 @@ _OPEN_FILES = 64
 class ShardSource:
     """The samples of several shards, in the order of the shards' names and of their members.
 
-    Images are resized (short side), centre-cropped and mirrored; ones that end early are taken as far as they go.
+    Images are resized (short side), centre-cropped and mirrored; of truncated images, the part that exists is used.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ def gpic_caption(content: bytes) -> str:
 
 
 def blip3o_caption(content: bytes) -> str:
-    """BLIP3o's text member; bytes that are no UTF-8 are left out."""
+    """BLIP3o's text member; bytes that are not UTF-8 are left out."""
     return content.decode("utf-8", errors="ignore")
 
 
@@ -108,12 +108,12 @@ def find_shards(place: str) -> list[Path]:
         root = Path(path.anchor)
         found = sorted(file for file in root.glob(str(path.relative_to(root))) if file.suffix == ".tar")
     if not found:
-        raise UserError(f"there are no shards (*.tar) at {place}; give a folder, a .tar, or a quoted pattern.")
+        raise UserError(f"no shards (*.tar) at {place}; give a folder, a .tar, or a quoted pattern.")
     return found
 
 
 class _Indices:
-    """Indices of shards; the ones used last stay mapped, and no more, since every mapping holds a file open."""
+    """Indices of shards; only the most recently used stay mapped, since every mapping holds a file open."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -132,14 +132,14 @@ class _Indices:
 
 
 class _Files:
-    """Shards read at any place; the ones used last stay open. Each loader process opens its own."""
+    """Shards, read at any offset; the most recently used stay open. Each loader process opens its own."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._open: OrderedDict[Path, int] = OrderedDict()
 
     def read(self, path: Path, offset: int, size: int) -> bytes | None:
-        """`size` bytes at `offset`; None where size is negative, for a member that is not there."""
+        """`size` bytes at `offset`; None where size is negative, for a member that does not exist."""
         if size < 0:
             return None
         try:

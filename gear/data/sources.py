@@ -21,7 +21,7 @@ __all__ = ["IMAGE_SUFFIXES", "DataConfig", "ImageFolderSource", "ImageSource", "
 
 
 def open_source(config: DataConfig, *, train: bool = True) -> ImageSource:
-    """The source that a configuration names: one place, or several with commas between, each with its share.
+    """The source that a configuration names: one place, or several separated by commas, each with its share.
 
     Raises UserError when a place is missing, empty, ambiguous, or holds more classes than `num_classes`.
     """

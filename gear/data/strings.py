@@ -1,4 +1,4 @@
-"""Many strings in little memory."""
+"""A compact table of many strings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 
 class StringTable:
-    """Strings by number, kept as one block of bytes.
+    """Strings by index, stored as one block of bytes.
 
-    A list of a million strings is copied into every loader process as it is read, since reading counts references.
+    A list of a million strings would be copied into every loader process by mere reading, which changes the reference
+    counts and so the memory pages.
     """
 
     def __init__(self, strings: Iterable[str]) -> None:

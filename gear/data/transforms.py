@@ -1,7 +1,7 @@
-"""The exact resizes and crops behind published numbers, on PIL images.
+"""The exact resizes and crops that published numbers were computed with, on PIL images.
 
-Pillow's antialiased filters on uint8 are part of the protocol: another library's resize moves pixels by several levels
-and FID with them.
+Pillow's antialiased filters on uint8 are part of the protocol: another library's resize changes pixels by several
+levels, and FID with them.
 """
 
 from __future__ import annotations

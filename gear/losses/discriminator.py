@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator of pix2pix (arXiv:1611.07004), as VQGAN tokenizers train with it."""
+"""The PatchGAN discriminator of pix2pix (arXiv:1611.07004), as used to train VQGAN tokenizers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _conv(in_channels: int, out_channels: int, *, stride: int, bias: bool = True
 
 
 def _leaky_relu() -> nn.LeakyReLU:
-    # In place: the norm in front keeps its input, not its output, for the backward pass.
+    # In place: the norm before it keeps its input, not its output, for the backward pass.
     return nn.LeakyReLU(0.2, inplace=True)
 
 

@@ -23,7 +23,7 @@ Logs = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The recipe GEAR uses for every tokenizer family. Weights multiply the term that their name says."""
+    """The recipe GEAR uses for every tokenizer family. Each weight multiplies the term in its name."""
 
     reconstruction_loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared difference over all elements of [-1, 1] images."""
@@ -35,7 +35,7 @@ class LossConfig:
     discriminator_factor: float = 1.0
     """F: scales the generator's adversarial loss and the discriminator's hinge loss once started."""
     discriminator_weight: float = 0.1
-    """Constant weight of the generator's adversarial loss; at 0 the discriminator sees no generator pass."""
+    """Constant weight of the generator's adversarial loss; at 0 that pass of the discriminator is not run."""
     lecam_regularization_weight: float = 0.0
     """Weight of LeCam (arXiv:2104.03310), which keeps the discriminator's logits near their running means; 0 is off."""
     lecam_ema_decay: float = 0.999
@@ -157,7 +157,7 @@ class LossHead(nn.Module):
         return -self.discriminator(recon).mean()
 
     def _lecam(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The penalty against the running means of the steps before this one, which then move on."""
+        """The penalty against the running means of earlier steps, which are then updated."""
         weight, decay = self.config.lecam_regularization_weight, self.config.lecam_ema_decay
         if weight == 0:
             return real.new_zeros(())

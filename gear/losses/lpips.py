@@ -21,7 +21,7 @@ from harness.contract.errors import EnvironmentFailure
 log = logging.getLogger(__name__)
 
 _HEADS_MD5 = "d507d7349b931f0638a25a48a722f98a"
-"""Of the authors' `vgg.pth`, version 0.1. That of version 0.0 has the same keys and shapes, and other weights."""
+"""Of the authors' `vgg.pth`, version 0.1. Version 0.0 has the same keys and shapes, but other weights."""
 _SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))
 """Ranges of torchvision's VGG16 `features`; each ends behind relu{1_2, 2_2, 3_3, 4_3, 5_3}."""
 _WIDTHS = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
@@ -59,7 +59,7 @@ class LPIPS(nn.Module):
     def from_files(cls, vgg16: Path, heads: Path) -> LPIPS:
         """The distance with the weights of two files, which must hold every key; UserError otherwise."""
         if heads.is_file() and hashlib.md5(heads.read_bytes(), usedforsecurity=False).hexdigest() != _HEADS_MD5:
-            log.warning("%s is not the vgg.pth of LPIPS 0.1 (md5 %s): distances will be others.", heads, _HEADS_MD5)
+            log.warning("%s is not the vgg.pth of LPIPS 0.1 (md5 %s): distances will differ.", heads, _HEADS_MD5)
         lpips = cls()
         weights = {
             **{f"scaling_layer.{name}": value for name, value in lpips.scaling_layer.state_dict().items()},
@@ -85,7 +85,7 @@ class LPIPS(nn.Module):
 
 
 class ScalingLayer(nn.Module):
-    """From [-1, 1] to what VGG16 was trained on."""
+    """From [-1, 1] to the range that VGG16 was trained on."""
 
     shift: Tensor
     scale: Tensor
@@ -136,7 +136,7 @@ class LinearHead(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # The heads were trained behind a dropout, which is why the convolution is number 1.
+        # The heads were trained after a dropout layer, which is why the convolution is number 1.
         self.model = nn.Sequential(nn.Identity(), nn.Conv2d(channels, 1, kernel_size=1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,5 +164,5 @@ def _backbone_weights(vgg16: Mapping[str, Tensor]) -> StateDict:
 
 
 def _head_weights(heads: Mapping[str, Tensor]) -> StateDict:
-    """The heads as their authors name them, `lin<k>.model.1.weight`; anything else beside them is not needed."""
+    """The heads as their authors name them, `lin<k>.model.1.weight`; other keys are not needed."""
     return {key: value for key, value in heads.items() if key.startswith("lin")}

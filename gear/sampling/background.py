@@ -10,9 +10,9 @@ from typing import Any
 
 
 class BackgroundWorker:
-    """Calls `work` on what is put, in order, in a thread of its own. At most `depth` things wait.
+    """Calls `work` on every item put into it, in order, in its own thread. At most `depth` items wait.
 
-    An error in the thread is raised where the next thing is put, or at the end of the `with` block.
+    An error in the thread is raised by the next `put`, or at the end of the `with` block.
     """
 
     def __init__(self, work: Callable[..., None], depth: int) -> None:
@@ -21,7 +21,7 @@ class BackgroundWorker:
         self._waiting: deque[Future[None]] = deque()
 
     def put(self, *item: Any) -> None:
-        """Hand something over, and wait when too much is waiting."""
+        """Hand an item over; blocks while `depth` items are waiting."""
         while len(self._waiting) >= self._depth:
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(self._work, *item))

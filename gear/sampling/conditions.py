@@ -1,4 +1,4 @@
-"""What a request asks for, as the AR model takes it: a class label, or a prompt through a text encoder."""
+"""Requests as conditions of the AR model: a class label, or a prompt encoded by a text encoder."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Conditions(Protocol):
         """Raises UserError when the requests are not for this model."""
 
     def key(self, request: Request) -> Key:
-        """What decides the condition of a request."""
+        """The key of a request's condition."""
 
     def condition(self, key: Key) -> Any:
         """The condition as a batch of one, on the model's device."""
 
     def report(self) -> None:
-        """Log what happened to the conditions, when the drawing is done."""
+        """Log what happened to the conditions, after all images were drawn."""
 
 
 def conditions_of(ar: Trunk, encoder: TextEncoder | None) -> Conditions:
@@ -48,7 +48,7 @@ def conditions_of(ar: Trunk, encoder: TextEncoder | None) -> Conditions:
 
 
 class LabelConditions:
-    """Class labels; the null class stands behind the last one."""
+    """Class labels; the null class comes after the last one."""
 
     def __init__(self, ar: ClassConditionalAR) -> None:
         self.config, self.device = ar.config, ar.tok_embeddings.weight.device
@@ -83,7 +83,7 @@ class LabelConditions:
 
 
 class PromptConditions:
-    """Prompts, each encoded once and by itself; the null condition is the empty prompt."""
+    """Prompts, each encoded once and alone; the null condition is the empty prompt."""
 
     def __init__(self, ar: TextToImageAR, encoder: TextEncoder) -> None:
         expected = (ar.config.cls_token_num, ar.config.caption_dim)
@@ -117,4 +117,6 @@ class PromptConditions:
     def report(self) -> None:
         if self.encoder.num_cut:
             slots = self.encoder.config.max_length
-            log.warning("%d prompts were longer than %d tokens, and were cut to that.", self.encoder.num_cut, slots)
+            log.warning(
+                "%d prompts were longer than %d tokens and were cut to that length.", self.encoder.num_cut, slots
+            )

@@ -1,7 +1,7 @@
 """Drawing one token per image, so that an image depends on its own seed and on nothing else.
 
-Every image has a random stream of its own: uniform number t of the stream decides image token t. Batch size, order,
-process count and interruptions therefore leave the tokens as they are.
+Every image has its own random stream: uniform number t of the stream decides image token t. Batch size, order,
+process count and interruptions therefore do not change the tokens.
 
 Shapes: B images, N tokens, K codebook entries.
 """
@@ -22,8 +22,8 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 def uniforms(seeds: Sequence[int], count: int) -> npt.NDArray[np.float64]:
     """(B, count) float64 in [0, 1): the first numbers of the streams of 64-bit `seeds`.
 
-    Philox keyed by the seed, upper 53 bits of each word. The raw words, unlike NumPy's distributions, are promised to
-    stay the same in every release.
+    Philox keyed by the seed, upper 53 bits of each word. NumPy guarantees the raw words, unlike its
+    distributions, to stay the same in every release.
     """
     words = np.stack([np.random.Philox(key=seed).random_raw(count) for seed in seeds])
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -39,7 +39,7 @@ def inverse_cdf(probs: Tensor, u: Tensor) -> Tensor:
     total = cumulative[:, -1:]
     threshold = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     ids = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
-    # Only a NaN gets here out of range: keep the id usable, the roll-out reports the NaN.
+    # Only a NaN leads out of range here: keep the id usable, the roll-out reports the NaN.
     return ids.clamp_(max=probs.shape[-1] - 1)
 
 
@@ -51,7 +51,7 @@ class PerImageDraw:
         self._uniforms = torch.from_numpy(uniforms(seeds, num_tokens)).to(device)  # (B, N)
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """As many new streams, in the same memory: a recorded step draws from them when it is played again."""
+        """As many new streams, in the same memory: a recorded step draws from them when it is replayed."""
         self._uniforms.copy_(torch.from_numpy(uniforms(seeds, self._uniforms.shape[1])))
 
     def __call__(self, probs: Tensor, index: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Two models and the options of a request set: requests in, tokens and images out, always in the same batch shapes.
+"""From requests to tokens and images, with two models and the options of a request set, in fixed batch shapes.
 
-An image must not depend, to the last bit, on how many others are drawn beside it: a product of 8 rows may be summed in
-another order than one of 32, and a token can tip over on a last bit. So everything runs in shapes that are fixed for a
+An image must not depend, to the last bit, on how many others are drawn with it: a product of 8 rows may be summed in
+another order than one of 32, and a last bit can change a token. So everything runs in shapes that are fixed for a
 device and an image size: the AR model on tiles of images, the last one filled up; the tokenizer's decoder on groups of
-them; and what is conditioned on, one at a time.
+them; and conditions one at a time.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from harness.contract.errors import UserError
 from harness.contract.requests import Request, RequestSet
 
 TILE = {"cpu": 8, "cuda": 32}
-"""Images that the AR model draws at once. A CPU is busy with 8; a GPU reads its weights no slower for 32."""
+"""Images that the AR model draws at once. 8 keep a CPU busy; on a GPU 32 take no longer to read the weights for."""
 _GROUP_PIXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
 """Pixels that the tokenizer decodes at once: 4 images of 256 px on a CPU, 32 on a GPU."""
 _STRIDE = 128
-"""Slots by which the length of attention grows from one recorded step on a GPU to the next."""
+"""Slots by which the attention length grows from one recorded GPU step to the next."""
 _PREFIX_BYTES = 256 << 20
 _ARITHMETIC = 5
-"""Goes up whenever logits or pixels come to be rounded otherwise: work begun with other last bits is not continued."""
+"""Increased whenever the rounding of logits or pixels changes: unfinished work with other bits is not continued."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How the work is done; `tile` and `dtype` may move a last bit, and belong to the identity of the samples."""
+    """How the work is done; `tile` and `dtype` may change last bits, and are part of the identity of the samples."""
 
     tile: int | None = None
     """Images per roll-out; None takes the device's of `TILE`."""
@@ -72,7 +72,7 @@ class Engine:
         self.device = ar.tok_embeddings.weight.device
         self.tile = TILE.get(self.device.type, TILE["cpu"]) if speed.tile is None else speed.tile
         if self.tile < 1:
-            raise UserError(f"the tile is {self.tile}; it has to be at least 1.")
+            raise UserError(f"the tile is {self.tile}; it must be at least 1.")
         self.conditions = conditions_of(ar, encoder)
         self.tokenizer, self.options, self.storing = tokenizer, options, storing
         self.native_size = ar.config.grid_side * tokenizer.config.downsample
@@ -89,7 +89,7 @@ class Engine:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What decides a pixel's last bit besides the weights, as JSON values."""
+        """What affects a pixel's last bit besides the weights, as JSON values."""
         return {
             "arithmetic": _ARITHMETIC,
             "device": self.device.type,
@@ -129,13 +129,13 @@ class Engine:
             return self._roll_out(*self.prefixes_of(filled))[: len(requests)]
 
     def prefixes_of(self, requests: Sequence[Request]) -> tuple[list[Prefix], list[Prefix]]:
-        """What the condition of each request leaves behind; and the null condition, where there is guidance."""
+        """The prefix of each request's condition; and that of the null condition, where there is guidance."""
         keys = [self.conditions.key(request) for request in requests]
         prefixes = self._prefixes_of([*keys, *[None] * self.options.guides])
         return prefixes[: len(keys)], prefixes[len(keys) :]
 
     def _prefixes_of(self, keys: Sequence[Key]) -> list[Prefix]:
-        """One for each key; the latest are remembered."""
+        """One for each key; the most recent are cached."""
         for key in dict.fromkeys(keys):
             if key not in self._prefixes:
                 self._prefixes[key] = prefix_of(self.ar, self.conditions.condition(key))

@@ -14,7 +14,7 @@ _MIN_TEMPERATURE = 1e-5
 def guided(outputs: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: (2B, D) = [conditional ; null] -> null + scale * (conditional - null), (B, D).
 
-    Of logits, or of anything that they are a linear function of. Computed in float32 at least.
+    outputs: logits, or anything that they are a linear function of. Computed in float32 at least.
     """
     conditional, null = outputs.to(torch.promote_types(outputs.dtype, torch.float32)).chunk(2)
     return (null + scale * (conditional - null)).to(outputs.dtype)
@@ -24,8 +24,8 @@ def filtered_probs(logits: Tensor, temperature: float = 1.0, top_k: int = 0, top
     """Probabilities (B, K) after temperature, then top-k, then top-p.
 
     top_k: 0 keeps all; every token tied with the k-th best survives, so more than k may remain.
-    top_p: 1 keeps all; otherwise tokens are taken from the best on until their mass exceeds p, the token that crosses p
-        included. The mass is counted on what top-k left; the best token always survives.
+    top_p: 1 keeps all; otherwise tokens are kept from the likeliest on until their mass exceeds p, the token that
+        crosses p included. The mass is that of the tokens left by top-k; the likeliest token always survives.
     """
     if temperature != 1.0:
         logits = logits / max(temperature, _MIN_TEMPERATURE)

@@ -1,4 +1,4 @@
-"""A request set in, a sample set out: the generator's side of the contract with the benchmarks.
+"""From a request set to a sample set: the generator's side of the contract with the benchmarks.
 
 Work is done shard by shard; a finished shard is never drawn again, and an image does not depend on which run, process
 or batch drew it.
@@ -32,12 +32,12 @@ from harness.contract.samples import Form, SampleSet
 from harness.contract.writer import SampleSetWriter, Shard
 
 DRAW = "philox4x64-inverse-cdf-1"
-"""Names the way seeds become tokens; part of a sample set's identity, so it changes when the way does."""
+"""Name of the method that turns seeds into tokens; part of a sample set's identity, so it changes with the method."""
 
 _SHARD_BYTES = 64 << 20
 _MAX_SHARD_IMAGES = 256
 _SHARDS_PER_RANK = 4
-"""At least as many, where the images are enough: the last shards then end at about the same time."""
+"""At least this many if there are enough images: all processes then finish at about the same time."""
 
 
 def generate(
@@ -58,17 +58,17 @@ def generate(
     """Draw what is missing of `request_set` into `out_dir`, and return the finished sample set.
 
     The protocol of the request set decides guidance, temperature, filters and the size that images are stored at.
-    generator: who draws, checkpoint digests above all; unfinished work of another identity is refused.
-    encoder: of the prompts, for a text-to-image model.
-    batch_size: images in the works at once, in whole tiles: it costs memory, and changes no pixel.
-    process: which of several processes this is. They share the work through `out_dir`; rank 0 puts the set together and
+    generator: identity of the generator, above all checkpoint digests; unfinished work of another identity is refused.
+    encoder: text encoder of the prompts, for a text-to-image model.
+    batch_size: images in progress at once, in whole tiles: it costs memory, and changes no pixel.
+    process: which of several processes this is. They share the work through `out_dir`; rank 0 assembles the set and
         returns it, the others return None.
     parity: draw as the reference does, not from the requests' seeds; in one process.
     Raises UserError when models and requests do not fit together.
     """
     process = process or SamplingProcess()
     if batch_size < 1:
-        raise UserError(f"the batch size is {batch_size}; it has to be at least 1.")
+        raise UserError(f"the batch size is {batch_size}; it must be at least 1.")
     image_size = request_set.protocol.image_size
     engine = Engine(
         ar,
@@ -94,17 +94,17 @@ def generate(
 
 
 def _draw_missing(engine: Engine, writer: SampleSetWriter, process: SamplingProcess, depth: int) -> None:
-    """Tokens in this thread, everything after them in another one."""
-    back = _Back(engine, writer, process)
-    with BackgroundWorker(back.finish, depth) as background:
+    """Tokens in this thread, all later work in another one."""
+    finisher = _Finisher(engine, writer, process)
+    with BackgroundWorker(finisher.finish, depth) as background:
         for shard in shards_to_draw(writer, process):
             for start in range(0, len(shard), engine.tile):
                 tokens = engine.tokens(shard.requests[start : start + engine.tile])
-                background.put(shard, tokens, back.mark())
+                background.put(shard, tokens, finisher.mark())
 
 
-class _Back:
-    """What comes after the tokens: pixels, shards, progress. Runs in a thread of its own."""
+class _Finisher:
+    """The work after the tokens: pixels, shards, progress. Runs in its own thread."""
 
     def __init__(self, engine: Engine, writer: SampleSetWriter, process: SamplingProcess) -> None:
         self.engine, self.writer = engine, writer
@@ -115,11 +115,11 @@ class _Back:
         self.stream = torch.cuda.Stream(engine.device) if on_gpu else None
 
     def mark(self) -> torch.cuda.Event | None:
-        """Says when the tokens that were just asked for are there; called in the thread that draws."""
+        """An event for when the tokens just launched are ready; called in the thread that draws."""
         return None if self.stream is None else torch.cuda.current_stream(self.engine.device).record_event()
 
     def finish(self, shard: Shard, tokens: Tensor, ready: torch.cuda.Event | None) -> None:
-        """Pixels of some tokens of `shard`; with its last ones it is written."""
+        """Decode some tokens of `shard`; its last ones complete it, and it is written."""
         if self.stream is not None and ready is not None:
             self.stream.wait_event(ready)
             tokens.record_stream(self.stream)
@@ -145,7 +145,7 @@ class _Back:
 
 @contextmanager
 def in_eval_mode(*models: nn.Module) -> Iterator[None]:
-    """Models in eval mode for a while; back to what they were afterwards."""
+    """Inside the block the models are in eval mode; afterwards their modes are restored."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         for model in models:

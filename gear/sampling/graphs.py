@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 _WARM_UPS = 3
-"""Runs before recording, in which libraries choose their kernels and take their workspaces."""
+"""Runs before recording, in which libraries choose their kernels and allocate their workspaces."""
 
 
 class GraphCache:
-    """Runs steps that change nothing but buffers whose addresses stay: one recording per key.
+    """Runs steps that change nothing but buffers at fixed addresses: one recording per key.
 
-    `state` are the small buffers by which a step knows where it stands; the runs that warm a step up are undone there.
+    `state`: the small buffers that hold a step's position; they are restored after the warm-up runs of a step.
     """
 
     def __init__(self, state: Sequence[Tensor]) -> None:
@@ -39,7 +39,7 @@ class GraphCache:
                     buffer.copy_(value)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        # Another thread may be decoding pixels meanwhile, on a stream of its own.
+        # Another thread may be decoding pixels meanwhile, on its own stream.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step()
         return graph

@@ -1,8 +1,8 @@
-"""The reference's own random numbers, for those who must repeat a published run to the token.
+"""The reference's own random numbers, to reproduce a published run token for token.
 
-There, images are not seeded: each process draws its labels, and its tokens, from two streams of its own, batch after
-batch. So the labels, the batch size and the number of processes decide every image, and a run that was cut off goes
-through all it had done again. Here one process walks through the streams of all of them in turn.
+There, images are not seeded: each process draws its labels, and its tokens, from its own two streams, batch after
+batch. So the labels, the batch size and the number of processes decide every image, and an interrupted run repeats
+everything it had done. Here one process goes through the streams of all processes in turn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DRAW = "torch-multinomial-global"
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The run to repeat."""
+    """The run to reproduce."""
 
     seed: int = 0
     num_ranks: int = 1
@@ -56,7 +56,7 @@ class Parity:
                 for _ in range(iterations)
             ]
             streams.append(torch.stack(draws))
-        # (W, iterations, n) -> image i of iteration t of process r stands at i * W + r + t * G.
+        # (W, iterations, n) -> image i of iteration t of process r is number i * W + r + t * G.
         labels: list[int] = torch.stack(streams).permute(1, 2, 0).flatten()[:count].tolist()
         return labels
 
@@ -97,7 +97,7 @@ def generate_in_parity(
 
 
 def _shift(request_set: RequestSet, parity: Parity) -> int:
-    """Seed of the first process: that of the next one is higher by 1. Labels and prompts differ in the reference."""
+    """Seed of the first process; each next one's is higher by 1. The reference's differs between labels and prompts."""
     return parity.seed if request_set.is_class_conditional else parity.seed * parity.num_ranks
 
 
@@ -125,7 +125,7 @@ def _roll_out(engine: Engine, requests: Sequence[Request]) -> Tensor:
 
 
 class _Streams:
-    """The global generator of the device, as each of the reference's processes has it."""
+    """The global generators of the device, one per process of the reference."""
 
     def __init__(self, parity: Parity, device: torch.device, shift: int) -> None:
         self._device = device
@@ -135,7 +135,7 @@ class _Streams:
 
     @contextmanager
     def of(self, rank: int) -> Iterator[None]:
-        """The global generator is that of process `rank`; afterwards it is what it was."""
+        """Inside the block the global generator is that of process `rank`; afterwards it is restored."""
         on_gpu = self._device.type == "cuda"
         outside = torch.cuda.get_rng_state(self._device) if on_gpu else torch.get_rng_state()
         self._set(self._states[rank])

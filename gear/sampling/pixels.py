@@ -21,8 +21,8 @@ class OutputPixels:
 
     image_size: int
     resize_levels: bool = False
-    """Resize the uint8 image as Pillow does, as the prompt benchmarks want it; else the float image, as class-
-    conditional ones do."""
+    """True: resize the uint8 image with Pillow, as the prompt benchmarks do; False: the float image, as the
+    class-conditional ones do."""
     rounding: Rounding = "truncate"
     """`nearest` is what the COCO evaluation stores."""
 

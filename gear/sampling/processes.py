@@ -1,4 +1,4 @@
-"""Several processes of the same command, one per GPU, where nobody else (torchrun) has started them."""
+"""Several processes of the same command, one per GPU, unless torchrun has started them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POLL_S = 0.2
 
 
 class ProcessesFailed(UserError):
-    """What is wrong with them they have said themselves; `exit_code` is theirs."""
+    """The processes have printed their own errors; `exit_code` is theirs."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -25,20 +25,20 @@ class ProcessesFailed(UserError):
 
 
 def run_processes(count: int, is_finished: Callable[[], bool]) -> None:
-    """Run this very command `count` times at once, and once more by itself if the set is then still to be assembled.
+    """Run this same command `count` times at once, and once more alone if the set still has to be assembled.
 
-    One that dies does not stop the others: they draw its share. Raises ProcessesFailed when that was not enough, or
-    none of them ended well: then a finished set is somebody else's.
+    A process that dies does not stop the others: they draw its share. Raises ProcessesFailed when the set is still not
+    finished, or no process succeeded: a finished set is then not theirs.
     """
     codes = _run([_environment(rank, count) for rank in range(count)])
-    if not is_finished() and 0 in codes:  # all images are there, and the one that puts them together is not
+    if not is_finished() and 0 in codes:  # all images are drawn, but the process that assembles them died
         codes = _run([_environment(0, 1)])
     if 0 not in codes or not is_finished():
         failed = [code for code in codes if code]
         own = [code for code in failed if code in EXPLAINED_STATUSES]
         raise ProcessesFailed(
             f"{len(failed)} of {len(codes)} sampling processes ended early; finished shards are kept, "
-            "run the same command again to go on.",
+            "run the same command again to resume.",
             own[0] if own else EnvironmentFailure.exit_code,
         )
 
@@ -51,7 +51,7 @@ def _environment(rank: int, count: int) -> dict[str, str]:
 
 
 def _run(environments: Sequence[dict[str, str]]) -> list[int]:
-    """Exit codes, when all have ended. A signal to end is passed on."""
+    """Exit codes, once all have ended. A signal to stop is passed on to them."""
     command = [sys.executable, "-m", "gear", *sys.argv[1:]]
     processes = [subprocess.Popen(command, env=environment) for environment in environments]
     with _signals_go_to(processes):

@@ -1,4 +1,4 @@
-"""Image tokens from an AR model, one at a time, with classifier-free guidance.
+"""Draw image tokens from an AR model, one at a time, with classifier-free guidance.
 
 Shapes: B images, N tokens, T conditioning slots, K codebook entries; under guidance the model runs on 2B rows,
 [conditional ; null].
@@ -32,7 +32,7 @@ class SamplingOptions:
     cfg_scale: float = 1.0
     """Guidance scale; 1 and below means no guidance."""
     cfg_interval: float = -1.0
-    """Guide image tokens 0 .. this + 1, and no later ones; at or below -1 guides all. Token 0 is always guided."""
+    """Guide image tokens 0 .. cfg_interval + 1, and no later ones; -1 or less guides all. Token 0 is always guided."""
     temperature: float = 1.0
     """Logits are divided by it."""
     top_k: int = 0
@@ -48,7 +48,7 @@ class SamplingOptions:
 
     @property
     def guides(self) -> bool:
-        """Whether the null condition is needed at all."""
+        """Whether any token is guided, so that the null condition is needed."""
         return self.cfg_scale > 1.0
 
     def guides_token(self, index: int) -> bool:
@@ -58,19 +58,19 @@ class SamplingOptions:
 
 @dataclass
 class Trace:
-    """What a roll-out saw at every step, for checks: lists of (B, K), one entry per image token."""
+    """A roll-out's values at every step, for checks: lists of (B, K), one entry per image token."""
 
     logits: list[Tensor] = field(default_factory=list)
     """After guidance, before temperature and filters."""
     probs: list[Tensor] = field(default_factory=list)
-    """What the token was drawn from."""
+    """The distribution that the token was drawn from."""
 
 
 class RollOut:
-    """Draws the tokens of a fixed number of images, as often as it is called, in buffers allocated once.
+    """Draws the tokens of a fixed number of images at every call, in buffers allocated once.
 
-    The null rows of guidance run only as long as a token is still to be guided: without them nothing changes for the
-    conditional rows. On a GPU the steps are recorded as CUDA graphs and played again, one for each length of the cache
+    The null rows of guidance run only while tokens are still to be guided: without them nothing changes for the
+    conditional rows. On a GPU the steps are recorded as CUDA graphs and replayed, one for each length of the cache
     rounded up to `stride`, so that a step costs the host a single launch.
     """
 
@@ -84,8 +84,8 @@ class RollOut:
         draw: Draw,
         stride: int | None = None,
     ) -> None:
-        """ar: a model in eval mode, best from `for_decoding`. stride: see above; None reads exactly what is filled,
-        and records nothing."""
+        """ar: a model in eval mode, best from `for_decoding`. stride: see above; None reads exactly the filled
+        slots, and records nothing."""
         self.ar, self.images, self.num_tokens, self.options, self.draw = ar, images, num_tokens, options, draw
         self.stride = stride
         self.cache = ar.new_cache(images * (2 if options.guides else 1), num_tokens)
@@ -117,7 +117,7 @@ class RollOut:
             else:
                 length = min(self.cache.length, self.stride * -(-(self.ar.num_cond + index) // self.stride))
                 self._play((length, guides), partial(self._step, None, length, guides))
-        if not self.finite:  # the only wait for the device
+        if not self.finite:  # the only synchronisation with the device
             raise UserError(
                 "the AR model's logits are not finite numbers; its weights are damaged or training diverged."
             )
@@ -138,7 +138,7 @@ class RollOut:
         self._pick(self.ar.decode(fed, at, cache, length), guides)
 
     def _pick(self, normed: Tensor, guides: bool) -> None:
-        """Draw image token `index` from what the head reads (B or 2B, D), and count on.
+        """Draw image token `index` from the input of the head (B or 2B, D), and increment `index`.
 
         The head is linear, so guidance is applied before it: half the rows to multiply, the same logits.
         """
@@ -160,9 +160,9 @@ def _at_once(key: Hashable, step: Callable[[], None]) -> None:
 
 @torch.inference_mode()
 def prefix_of(ar: Trunk, condition: Any) -> Prefix:
-    """The prefix of a single condition (a batch of one), computed by itself.
+    """The prefix of a single condition (a batch of one), computed alone.
 
-    By itself, so that it is the same to the last bit whatever else is drawn beside it.
+    Alone, so that it is the same to the last bit whatever else is drawn with it.
     """
     cache = ar.new_cache(1, 0)
     normed = ar.prefill(condition, cache)

@@ -1,8 +1,8 @@
 """Which shards this process draws, when several share a request set.
 
-Processes take shards as they get to them, so a fast one draws more. Nobody is waited for: what another process took and
-does not bring is drawn again by whoever has nothing else to do, and as the images are the same whoever draws them, it
-does not matter who is first.
+Processes take the next free shard whenever they finish one, so a fast one draws more. A slow or dead process does not
+hold the others up: a shard that it took and does not finish is drawn again by an idle process. The images are the same
+whichever process draws them, so it does not matter which finishes first.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingProcess:
-    """One of the processes that sample together."""
+    """One of the processes that share a request set."""
 
     rank: int = 0
     num_ranks: int = 1
     parent: int | None = None
-    """Process id of whoever started the others: when it is gone, so is the reason to go on."""
+    """Process id of the process that started this one; when it is gone, this one stops."""
 
     @staticmethod
     def from_environment() -> SamplingProcess:
@@ -38,14 +38,16 @@ class SamplingProcess:
         )
 
     def check_parent(self) -> None:
-        """Raises EnvironmentFailure when the process that started this one is gone."""
+        """Raises EnvironmentFailure when the process that started this one has ended."""
         if self.parent is not None and os.getppid() != self.parent:
-            raise EnvironmentFailure("the process that started this one is gone; run the same command again to go on.")
+            raise EnvironmentFailure(
+                "the process that started this one has ended; run the same command again to resume."
+            )
 
 
 def shards_to_draw(writer: SampleSetWriter, process: SamplingProcess) -> Iterator[Shard]:
-    """First what nobody has taken, then what others took and have not brought in good time; ends when all is there
-    but what this process itself was given."""
+    """First the shards that no process has taken, then those that others took and did not finish in time. Ends when
+    all shards are finished except those that this process was given."""
     own: set[int] = set()
     started = time.monotonic()
     for shard in writer.missing():
@@ -55,15 +57,15 @@ def shards_to_draw(writer: SampleSetWriter, process: SamplingProcess) -> Iterato
             yield shard
     patience_s = 2 * (time.monotonic() - started) / max(1, len(own)) if process.num_ranks > 1 else 0.0
     while left := [shard for shard in writer.missing() if shard.index not in own]:
-        # Each idle process starts at another place of what is left.
+        # Each idle process starts at a different one of the remaining shards.
         shard = left[process.rank * len(left) // process.num_ranks]
-        if not _comes(writer, shard, patience_s, process):
+        if not _is_finished_in_time(writer, shard, patience_s, process):
             own.add(shard.index)
             yield shard
 
 
-def _comes(writer: SampleSetWriter, shard: Shard, patience_s: float, process: SamplingProcess) -> bool:
-    """Wait a while for somebody else's shard."""
+def _is_finished_in_time(writer: SampleSetWriter, shard: Shard, patience_s: float, process: SamplingProcess) -> bool:
+    """Wait up to `patience_s` for another process to finish a shard; whether it did."""
     deadline = time.monotonic() + patience_s
     while not writer.is_written(shard):
         process.check_parent()

@@ -1,7 +1,7 @@
 """Frozen networks whose patch features the AR model and, through it, the tokenizer are aligned with.
 
-Everything that differs between families is in the `Family` that each file defines; the list below is the one place
-that names them all. A family of your own: docs/add-a-teacher.md.
+Everything that differs between families is in the `Family` that each file defines; the list below is the only
+place that names them all. To add a family, see docs/add-a-teacher.md.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ FAMILIES: dict[str, Family] = {}
 """Every family by the first part of its teachers' names."""
 
 RANDOM = "random"
-"""In place of weights: an untrained network."""
+"""Instead of weights: an untrained network."""
 
 
 def register(family: Family) -> None:
-    """Make a family known: to configurations, messages and the list of files from outside. ValueError: name taken."""
+    """Make a family known to configurations, messages and the list of external files. ValueError: name taken."""
     if family.name in FAMILIES:
-        raise ValueError(f"there is a teacher family {family.name!r} already; give yours another name")
+        raise ValueError(f"a teacher family named {family.name!r} already exists; give yours another name")
     FAMILIES[family.name] = family
 
 
@@ -41,7 +41,7 @@ for _family in (LITE0, DINOV2, DINOV2_REG, DINOV3, JEPA21, SIGLIP2, CLIP):
 
 
 def teacher_names() -> list[str]:
-    """Every teacher there is."""
+    """The names of all teachers."""
     return [name for family in FAMILIES.values() for name in family.teachers()]
 
 
@@ -85,18 +85,18 @@ def weights_of(config: TeacherConfig, name: str, image_size: int) -> str | None:
 
 
 def family_of(name: str) -> Family:
-    """The family of a teacher. Raises UserError when there is no such teacher, with the nearest name or all of them."""
+    """The family of a teacher. Raises UserError for an unknown name, with the nearest name and all of them."""
     family = FAMILIES.get(name.partition("-")[0])
     if family is not None and name in family.teachers():
         return family
     known = teacher_names() if family is None else family.teachers()
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}? There are" if near else "choose one of"
-    raise UserError(f"there is no teacher {name!r}; {hint} {', '.join(known)}.")
+    raise UserError(f"no teacher named {name!r}; {hint} {', '.join(known)}.")
 
 
 def check_image_size(name: str, image_size: int) -> None:
-    """Raises UserError where a teacher is not used at this size, naming the families that are.
+    """Raises UserError where a teacher does not support this size, naming the families that do.
 
     An unknown one passes, so that a model can be used where the family that it was trained with is not registered.
     """

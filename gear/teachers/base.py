@@ -1,4 +1,4 @@
-"""What GEAR asks of a teacher: patch features of the raw image, one per image token."""
+"""What GEAR needs of a teacher: patch features of the raw image, one per image token."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class TeacherConfig:
     separated by commas, have a projector each and count the same."""
     weights: str | None = None
     """File, hub folder or address (`gear.assets`) of its weights, one per teacher and separated by commas; an empty one
-    or None takes the published weights. `random` leaves a transformer untrained: for tests and measuring speed."""
+    or None: the published weights. `random` leaves a transformer untrained: for tests and measuring speed."""
     layer: int = -1
     """-1: the network's output after its final norm; n: the output of block n, counted from 1, before that norm."""
     spatial_norm: SpatialNorm = "none"
     """Normalisation of the targets over the tokens of an image: none, demean or zscore."""
     spatial_norm_alpha: float = 0.6
-    """Share of the spatial mean that is taken away."""
+    """Share of the spatial mean that is subtracted."""
 
     def __post_init__(self) -> None:
         if self.spatial_norm not in get_args(SpatialNorm):
@@ -49,7 +49,7 @@ class TeacherConfig:
 
     @property
     def sources(self) -> tuple[str | None, ...]:
-        """Per teacher where its weights are; None: the published ones."""
+        """Where each teacher's weights are; None: the published ones."""
         if self.weights is None:
             return (None,) * len(self.names)
         return tuple(source.strip() or None for source in self.weights.split(","))
@@ -69,8 +69,8 @@ class Teacher(nn.Module, ABC):
 class Targets:
     """The alignment targets of a batch, cached per sample where the data set repeats exactly.
 
-    Without augmentation an image's target never changes, so that the teachers need run only once per image. Targets
-    are kept in float16 on the CPU; cosine alignment does not notice the rounding (1e-3 relative).
+    Without augmentation an image's target never changes, so the teachers need to run only once per image. Targets are
+    kept in float16 on the CPU; the rounding (1e-3 relative) does not matter for cosine alignment.
     """
 
     def __init__(self, teachers: Sequence[Teacher], config: TeacherConfig, *, cached: bool) -> None:
@@ -79,7 +79,7 @@ class Targets:
 
     @property
     def dims(self) -> list[int]:
-        """Width d_i of each teacher's patches: what the projectors have to put out."""
+        """Width d_i of each teacher's patches, the output width of its projector."""
         return [teacher.dim for teacher in self.teachers]
 
     @torch.inference_mode()

@@ -21,21 +21,21 @@ _AUTHORS = Layout(
     marker="mask_token",
     keys=KeyTable(
         {
-            "mask_token": Dropped("stands for masked patches in training"),
+            "mask_token": Dropped("replaces masked patches in training"),
             "register_tokens": "reg_token",
             "blocks.*.mlp.w12.*": "blocks.*.mlp.fc1.*",  # SwiGLU of size g
             "blocks.*.mlp.w3.*": "blocks.*.mlp.fc2.*",
         }
     ),
 )
-"""Files of facebookresearch/dinov2; all other keys are timm's as well."""
+"""Files of facebookresearch/dinov2; all other keys are the same as timm's."""
 
 _LAYER = "encoder.layer.*"
 _HUB = Layout(
     marker="embeddings.position_embeddings",
     keys=KeyTable(
         {
-            "embeddings.mask_token": Dropped("stands for masked patches in training"),
+            "embeddings.mask_token": Dropped("replaces masked patches in training"),
             "embeddings.cls_token": "cls_token",
             "embeddings.register_tokens": "reg_token",
             "embeddings.position_embeddings": "pos_embed",

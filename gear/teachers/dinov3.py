@@ -13,7 +13,7 @@ _AUTHORS = Layout(
     marker="storage_tokens",
     keys=KeyTable(
         {
-            "mask_token": Dropped("stands for masked patches in training"),
+            "mask_token": Dropped("replaces masked patches in training"),
             "local_cls_norm.*": Dropped("norm of local crops in training"),
             "rope_embed.periods": Dropped("constants, which follow from the size"),
             "storage_tokens": "reg_token",
@@ -27,7 +27,7 @@ _AUTHORS = Layout(
         }
     ),
 )
-"""Files of facebookresearch/dinov3; all other keys are timm's as well."""
+"""Files of facebookresearch/dinov3; all other keys are the same as timm's."""
 
 
 def _hub_layout(gated: bool) -> Layout:
@@ -37,7 +37,7 @@ def _hub_layout(gated: bool) -> Layout:
     qkv = tuple(f"layer.*.attention.{name}_proj.weight" for name in "qkv")
     keys = KeyTable(
         {
-            "embeddings.mask_token": Dropped("stands for masked patches in training"),
+            "embeddings.mask_token": Dropped("replaces masked patches in training"),
             "embeddings.cls_token": "cls_token",
             "embeddings.register_tokens": "reg_token",
             "embeddings.patch_embeddings.*": "patch_embed.proj.*",

@@ -1,4 +1,4 @@
-"""What a teacher family brings to the registry in `gear.teachers`: one `Family` per file, for one or more teachers.
+"""What a teacher family defines for the registry in `gear.teachers`: one `Family` per file, for one or more teachers.
 
 Published vision transformers share `gear.teachers.vit.ViTFamily`; anything else is a subclass with three methods.
 docs/add-a-teacher.md is the worked example.
@@ -13,14 +13,14 @@ from gear.teachers.base import Teacher
 
 
 class Family(ABC):
-    """Frozen networks that are read the same way."""
+    """Frozen networks whose features are read the same way."""
 
     name: str
     """First part of its teachers' names, up to the first `-`."""
 
     @property
     def image_sizes(self) -> tuple[int, ...] | None:
-        """Sides R of the images that it is used at, in pixels; None: any."""
+        """Supported sides R of the images, in pixels; None: any."""
         return None
 
     @abstractmethod

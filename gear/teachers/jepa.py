@@ -1,9 +1,9 @@
 """V-JEPA 2.1, reading single images.
 
-What differs from V-JEPA 2 (arXiv:2506.09985), the model that transformers has: images have a patch embedding of their
-own and an embedding that marks their modality; the pairs of rotary channels are neighbours; row and column numbers
-are stretched so that any grid spans the 16 positions of training; the final norm is the last of four, since training
-read four depths. Written after the authors' description in code; no published weights could be tried.
+Differences from V-JEPA 2 (arXiv:2506.09985), which the transformers library has: images have their own patch embedding
+and an embedding that marks their modality; rotary channel pairs are neighbours; row and column numbers are stretched so
+that any grid spans the 16 positions of training; the final norm is the last of four, since training read the features
+at four depths. Written from the authors' description in code; no published weights could be tried.
 
 Shapes: B images of g x g patches, L = g^2, h width of a head.
 """
@@ -82,8 +82,8 @@ class FeedForward(nn.Module):
 def rotary_table(grid: int, head_dim: int) -> Tensor:
     """Cosine and sine per patch and channel, (2, L, h) float32.
 
-    A third of the channels each, rounded down to pairs, turns with the frame (0 in an image), the row and the column;
-    what is left over does not turn.
+    A third of the channels each, rounded down to pairs, rotates with the frame (0 in an image), the row and the column;
+    the remaining channels do not rotate.
     """
     third = 2 * (head_dim // 6)
     frequencies = _BASE ** (-torch.arange(third // 2) / (third / 2))
@@ -96,7 +96,7 @@ def rotary_table(grid: int, head_dim: int) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn neighbouring pairs of channels of x (B, heads, L, h) by the angles of `rotary_table`, in float32."""
+    """Rotate neighbouring pairs of channels of x (B, heads, L, h) by the angles of `rotary_table`, in float32."""
     cos, sin = rotation
     first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([-second, first], dim=-1).flatten(-2)
@@ -117,7 +117,7 @@ _AUTHORS = Layout(
         }
     ),
 )
-"""Files of facebookresearch/vjepa2, one encoder of them; all other keys are ours as well."""
+"""One encoder of the files of facebookresearch/vjepa2; all other keys are the same as ours."""
 
 _SIZES = {
     "b": (768, 12, 12, 3072, "vitb_dist_vitG"),

@@ -23,7 +23,7 @@ def patch_features(
     """Patches (B, g^2, d) of one layer, special tokens removed.
 
     forward: the whole network, returning all tokens after the final norm (B, S + g^2, d). layer: FINAL_LAYER for that
-    output, or n in 1 .. len(blocks) for what block n puts out, before the final norm.
+    output, or n in 1 .. len(blocks) for the output of block n, before the final norm.
     Raises ValueError for any other layer.
     """
     tokens = forward(x) if layer == FINAL_LAYER else block_output(forward, blocks, x, layer)
@@ -31,7 +31,7 @@ def patch_features(
 
 
 def block_output(forward: Callable[[Tensor], Any], blocks: Sequence[nn.Module], x: Tensor, layer: int) -> Tensor:
-    """All tokens (B, S + g^2, d) that leave block `layer` (1-based) while `forward(x)` runs.
+    """All tokens (B, S + g^2, d) that block `layer` (1-based) puts out while `forward(x)` runs.
 
     Raises ValueError when there is no such block, or when `forward` never reaches it.
     """
@@ -49,7 +49,7 @@ def block_output(forward: Callable[[Tensor], Any], blocks: Sequence[nn.Module], 
 
 
 def _first(output: Any) -> Tensor:
-    """A block's tensor; some return a tuple or list with it in front."""
+    """A block's tensor; some blocks return a tuple or list whose first entry it is."""
     return output[0] if isinstance(output, tuple | list) else output
 
 

@@ -34,7 +34,7 @@ class Lite0Family(Family):
 
     def build(self, teacher: str, *, image_size: int, grid: int, layer: int, weights: Path | None) -> Teacher:
         if layer != FINAL_LAYER:
-            raise UserError("the teacher lite0 is only read at its end; set teacher.layer=-1.")
+            raise UserError("the teacher lite0 gives its output only, no inner layer; set teacher.layer=-1.")
         return Lite0Teacher(grid, weights)
 
 
@@ -42,7 +42,7 @@ LITE0 = Lite0Family()
 
 
 class Lite0Teacher(Teacher):
-    """Patch features of stride 16 (112 channels), from the image enlarged until the grids agree.
+    """Patch features of stride 16 (112 channels), from the image enlarged until the grids match.
 
     Preprocessing as the network was trained: (255 x - 127) / 128. The image is enlarged bicubically to
     `16 * grid` pixels, so that one feature belongs to one image token.

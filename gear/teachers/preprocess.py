@@ -1,4 +1,4 @@
-"""What a family of teachers expects to see, from the raw uint8 image.
+"""Preprocessing of the raw uint8 image, as each family of teachers expects it.
 
 Shapes: B images of R x R pixels. Every family ends up with (R / 16)^2 patches, the token grid of a tokenizer that
 downsamples by 16.
@@ -25,13 +25,13 @@ def same_side(image_size: int) -> int:
 
 
 def patches_of_14(image_size: int) -> int:
-    """14 pixels for every 16 of the image, so that a patch of 14 is one token."""
+    """14 pixels for every 16 of the image, so that one patch of 14 pixels belongs to one token."""
     return image_size // 16 * 14
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputRule:
-    """How one family wants its images."""
+    """How one family preprocesses its images."""
 
     normalisation: tuple[Channels, Channels]
     """Mean and standard deviation per channel, of images in [0, 1]."""
@@ -40,7 +40,7 @@ class InputRule:
     resize_first: bool = False
     """Resize before normalising. The two orders agree up to float32 rounding; this one is what was published."""
     image_sizes: tuple[int, ...]
-    """Sizes R that the family is used at."""
+    """Sizes R that the family supports."""
     num_special: int = 0
     """Special tokens (class, registers) in front of the patches of a hidden layer."""
     patch: int = 16

@@ -35,7 +35,7 @@ _HUB = Layout(
 
 
 def _build(variant: Variant, side: int) -> nn.Module:
-    # The published configurations ask for the tanh form of GELU; timm's smaller sizes use the exact one.
+    # The published configurations use the tanh form of GELU; timm's smaller sizes use the exact one.
     return timm_vit(variant, side, global_pool="", act_layer="gelu_tanh")
 
 

@@ -1,7 +1,7 @@
-"""Published vision transformers as teachers: preprocessing, one layer's patches, weights from outside.
+"""Published vision transformers as teachers: preprocessing, one layer's patches, third-party weights.
 
-None of the published files could be opened while this was written: names and shapes are those of their authors' code,
-and files made up after them give what the independent models of the transformers library compute.
+None of the published files could be opened while this was written: names and shapes follow their authors' code, and
+synthetic files of that form give the same results as the independent models of the transformers library.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Variant:
     model: str = ""
     """timm's name of the architecture."""
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments in which the architecture differs from that."""
+    """Arguments of `timm.create_model` in which the architecture differs from that."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way in which the weights are published."""
+    """One key layout in which the weights are published."""
 
     marker: str
-    """A key that tells it from the others."""
+    """A key that distinguishes it from the others."""
     keys: KeyTable
     """Keys that both sides share are left out."""
 
@@ -53,25 +53,25 @@ def _unchanged(weights: StateDict, network: nn.Module) -> StateDict:
 
 @dataclass(frozen=True, kw_only=True)
 class ViTFamily(Family):
-    """Published vision transformers that are read the same way. Its teachers are called <name>-vit-<size>."""
+    """Published vision transformers whose features are read the same way. Its teachers are named <name>-vit-<size>."""
 
     name: str
     input: InputRule
-    """How it wants its images."""
+    """How it preprocesses its images."""
     variants: Mapping[str, Variant]
     """By the last part of the name."""
     network: Callable[[Variant, int], nn.Module]
     """The network for an input side in pixels: has `blocks` and `forward_features(x) -> (B, S + g^2, d)`."""
     layouts: tuple[Layout, ...]
-    """The layouts in which its weights are published; the network's own keys are always understood."""
+    """The layouts in which its weights are published; the network's own keys are always accepted."""
     parts: tuple[str, ...] = ()
-    """Keys under which a file may hold the network, best first."""
+    """Keys under which a file may hold the network, preferred ones first."""
     prefixes: tuple[str, ...] = ()
-    """Wrappers' prefixes that are taken off every key."""
+    """Wrappers' prefixes, removed from every key."""
     fit: Callable[[StateDict, nn.Module], StateDict] = _unchanged
     """Last step from the published weights to the network, for what renaming alone cannot do."""
     last_layer_only: bool = False
-    """No intermediate layer can be asked for."""
+    """Whether only the network's output can be used, not an intermediate layer."""
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
@@ -124,7 +124,7 @@ class ViTTeacher(Teacher):
         if self.layer == FINAL_LAYER:
             return
         if self.family.last_layer_only:
-            raise UserError(f"the teacher {name} is only read at its end; set teacher.layer=-1.")
+            raise UserError(f"the teacher {name} gives its output only, no inner layer; set teacher.layer=-1.")
         if not 1 <= self.layer <= len(self.network.blocks):
             raise UserError(
                 f"teacher.layer is {self.layer} but {name} has the blocks 1 to {len(self.network.blocks)} "
@@ -167,7 +167,7 @@ def read_parts(path: Path) -> Any:
 
 
 def network_weights(content: Any, family: ViTFamily, *, source: str) -> StateDict:
-    """One network's weights under our names, out of what a file holds."""
+    """One network's weights under our names, from the content of a file."""
     if isinstance(content, Mapping):
         content = next((content[part] for part in family.parts if part in content), content)
     if not is_state_dict(content):
@@ -188,7 +188,7 @@ def _without(key: str, prefixes: tuple[str, ...]) -> str:
 
 
 def _as_ours(theirs: Tensor, ours: Tensor | None) -> Tensor:
-    """Axes of length 1 are added or left out where that alone makes the shapes agree (a class token, one frame)."""
+    """Axes of length 1 are added or removed where that alone makes the shapes match (a class token, one frame)."""
     if ours is not None and theirs.squeeze().shape == ours.squeeze().shape:
         return theirs.reshape(ours.shape)
     return theirs

@@ -1,4 +1,4 @@
-"""Frozen text encoders: captions in, the features that a text-to-image AR is conditioned on out."""
+"""Frozen text encoders: from captions to the features that a text-to-image AR is conditioned on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What text-to-image asks of a text encoder.
+"""What text-to-image needs of a text encoder.
 
 Shapes: B captions, T text slots (`max_length`), C width of the features.
 """
@@ -46,7 +46,7 @@ class TextConfig:
         if self.max_length < 1:
             raise ValueError(f"max_length is {self.max_length}; captions need at least one slot")
         if not 0.0 <= self.caption_dropout < 1.0:
-            raise ValueError(f"caption_dropout is {self.caption_dropout}; a probability below 1 is needed")
+            raise ValueError(f"caption_dropout is {self.caption_dropout}; it must lie in [0, 1)")
 
     @property
     def feature_dim(self) -> int:
@@ -67,8 +67,8 @@ class TextEncoder(Protocol):
     def encode(self, captions: Sequence[str]) -> TextCondition:
         """Features (B, T, C) without gradient and mask (B, T) bool, True = a real token, on the encoder's device.
 
-        Features at padded slots are the encoder's as well; the mask keeps images from seeing them.
+        Padded slots hold the encoder's features as well; the mask hides them from image tokens.
         """
 
     def null(self) -> TextCondition:
-        """The empty caption, one row: what a dropped caption is replaced by, and what guidance leads away from."""
+        """The empty caption, one row: it replaces dropped captions, and is the null condition of guidance."""

@@ -52,7 +52,7 @@ def weights_digest(config: TextConfig) -> str:
 
 
 def _pretrained(source: str, revision: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Model and tokenizer from a folder or the hub's cache; no code of theirs is run."""
+    """Model and tokenizer from a folder or the hub's cache; no code from there is run."""
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
@@ -63,7 +63,7 @@ def _pretrained(source: str, revision: str, dtype: torch.dtype) -> tuple[Any, An
         return AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True, **options), tokenizer
     except (OSError, ValueError) as error:
         if Path(source).is_dir():
-            reason = f"{source} is not a text encoder that can be loaded ({str(error).splitlines()[0]})"
+            reason = f"{source} cannot be loaded as a text encoder ({str(error).splitlines()[0]})"
         else:
             reason = f"the text encoder {source!r} is not on this machine"
         raise MissingAsset(

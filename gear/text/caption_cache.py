@@ -17,17 +17,17 @@ _DEFAULT_BYTES = 1 << 30
 class CachingEncoder:
     """For data sets with few captions, and for sampling.
 
-    Captions are encoded one at a time: what a caption's features are to the last bit must not depend on the captions
-    it happened to share a batch with, or a resumed run, which starts with an empty cache, would differ from an
-    uninterrupted one, and an image from the same image drawn in another batch.
+    Captions are encoded one at a time: the last bits of a caption's features must not depend on the other captions of
+    its batch. Otherwise a resumed run, which starts with an empty cache, would differ from an uninterrupted one, and an
+    image from the same image drawn in another batch.
     """
 
     def __init__(
         self, encoder: TextEncoder, *, null: TextCondition | None = None, max_bytes: int = _DEFAULT_BYTES
     ) -> None:
-        """null: the empty caption as a finished run stored it, instead of what this encoder makes of it.
+        """null: the empty caption as a finished run stored it, used instead of encoding it here.
 
-        max_bytes: memory for features, on the encoder's device; the captions longest unused are forgotten.
+        max_bytes: memory for features, on the encoder's device; the least recently used captions are dropped.
         """
         self.encoder, self.max_bytes, self._null = encoder, max_bytes, null
         self._known: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()

@@ -19,16 +19,16 @@ from harness.contract.errors import UserError
 class TransformerTextEncoder:
     """The last layer's states after the final norm, of all T positions, padding included.
 
-    No chat template and no tokens but those that the encoder's own tokenizer adds: none for Qwen, so that its empty
-    caption has an all-zero mask; [CLS] and [SEP] for MiniLM.
+    There is no chat template, and the only special tokens are those that the encoder's own tokenizer adds: none for
+    Qwen, so that its empty caption has an all-zero mask; [CLS] and [SEP] for MiniLM.
     """
 
     def __init__(self, config: TextConfig, model: Any, tokenizer: Any) -> None:
-        """model, tokenizer: of the transformers library. Of a vision-language model the language tower is kept."""
+        """model, tokenizer: of the transformers library. Of a vision-language model only the language tower is used."""
         self.config = config
         self.model = getattr(model, "language_model", model).eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        # The mask and the image tokens' place behind the text assume it; some tokenizers default to the left.
+        # The mask and the image tokens' position after the text assume it; some tokenizers default to the left.
         self.tokenizer.padding_side = "right"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -36,7 +36,7 @@ class TransformerTextEncoder:
         width = self.model.config.hidden_size
         if width != config.feature_dim:
             raise UserError(
-                f"the text encoder gives {width} channels but text.dim says {config.feature_dim}; "
+                f"the text encoder gives {width} channels but text.dim is {config.feature_dim}; "
                 f"name the encoder that the model was trained with, or train with --set text.dim={width}."
             )
 
@@ -58,7 +58,7 @@ class TransformerTextEncoder:
         tokens = self.tokenizer(kept, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         full = tokens["attention_mask"].sum(dim=1) == length
         for position, caption in enumerate(captions):
-            # A row without padding may fit exactly: only then it is tokenized once more, in full.
+            # A row without padding may fit exactly, so only such rows are tokenized once more, in full.
             whole = len(caption) <= MAX_CHARACTERS
             fits = whole and (not full[position] or len(self.tokenizer(caption)["input_ids"]) <= length)
             self.num_cut += not fits

@@ -1,7 +1,7 @@
 """Image tokenizers: pixels to codes and back. `build_tokenizer(TOKENIZERS["VQ-16"])` makes one.
 
-Everything that differs between families is in the `Family` that each file defines; the list below is the one place
-that names them all. A family of your own: docs/add-a-tokenizer.md.
+Everything that differs between families is in the `Family` that each file defines; the list below is the only
+place that names them all. To add a family, see docs/add-a-tokenizer.md.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ TOKENIZERS: dict[str, TokenizerConfig] = {}
 
 
 def register(family: Family) -> None:
-    """Make a family known: to configurations, checkpoints and messages. ValueError: its name is taken."""
+    """Make a family known to configurations, checkpoints and messages. ValueError: its name is taken."""
     if family.name in FAMILIES:
-        raise ValueError(f"there is a tokenizer family {family.name!r} already; give yours another name")
+        raise ValueError(f"a tokenizer family named {family.name!r} already exists; give yours another name")
     FAMILIES[family.name] = family
     TOKENIZERS.update(family.published)
 
@@ -36,7 +36,7 @@ def build_tokenizer(config: TokenizerConfig) -> Tokenizer:
     """A freshly initialised tokenizer of the family that `config` describes."""
     family = FAMILIES.get(getattr(config, "family", ""))
     if family is None or not isinstance(config, family.config):
-        raise TypeError(f"no tokenizer is built from {type(config).__name__}; use one of {', '.join(FAMILIES)}")
+        raise TypeError(f"no tokenizer can be built from {type(config).__name__}; use one of {', '.join(FAMILIES)}")
     return family.build(config)
 
 

@@ -1,4 +1,4 @@
-"""What all image tokenizers share: their configuration, the code they return, and the module that ties them together.
+"""What all image tokenizers share: their configuration, the code they return, and the module that joins the parts.
 
 Shapes: B images, (H, W) pixels, f downsample factor, (h, w) = (H/f, W/f), N = B*h*w tokens in raster order
 (row n = (b*h + y)*w + x), C code dimension, K entries a code id can name.
@@ -58,11 +58,11 @@ class Code:
     """What a tokenizer makes of a batch of images."""
 
     quant: Tensor
-    """(B, C, h, w): the code vectors in value, with the family's way back to the encoder as gradient."""
+    """(B, C, h, w): the code vectors; their gradient reaches the encoder in the family's own way."""
     code_ids: Tensor
     """(N,) int64, raster order; (N * codes_per_token,), token-major, where a token has several ids."""
     distances: Distances
-    """Of every row of code_ids to all codes, at least float32 and never detached; held as factors, not as a matrix."""
+    """From every row of code_ids to all codes, at least float32, never detached; held as factors, not as a matrix."""
     losses: QuantizerLosses
     recon: Tensor | None = None
     """(B, 3, H, W), unclamped; None when the image was only encoded."""
@@ -71,7 +71,7 @@ class Code:
     def code_distances(self) -> Tensor:
         """d as a matrix (rows of code_ids, K), computed on every access; softmax(-d / tau) is the soft posterior.
 
-        For small sizes and checks: what training needs of it comes from `distances` without the matrix.
+        For small sizes and checks only: training uses `distances`, which never builds the matrix.
         """
         return self.distances.matrix()
 
@@ -82,7 +82,7 @@ class TokenizerConfig(ABC):
 
     family: ClassVar[str]
     loss_fields: ClassVar[frozenset[str]] = frozenset({"commit_loss_beta", "entropy_loss_ratio"})
-    """Fields that only weigh losses: in no tensor, and free to change from stage to stage."""
+    """Fields that only weight losses: they show in no tensor, and may change from stage to stage."""
 
     ch: int = 128
     """Base width of the convolutional backbone; multiplied per level."""
@@ -110,20 +110,20 @@ class TokenizerConfig(ABC):
 
     @property
     def codes_per_token(self) -> int:
-        """Code ids per grid position; more than one only for grouped tokenizers, which no AR model here reads."""
+        """Code ids per grid position; more than one only for grouped tokenizers, which no AR model here supports."""
         return 1
 
     @property
     @abstractmethod
     def downsample(self) -> int:
-        """f: side of the square of pixels that one token stands for."""
+        """f: side of the square of pixels that one token represents."""
 
     def grid_side(self, image_size: int) -> int:
         """Tokens along one side of a square image."""
         factor = self.downsample
         require(
             image_size > 0 and image_size % factor == 0,
-            f"an image of {image_size} pixels cannot be cut into tokens of {factor} pixels; use a multiple of {factor}",
+            f"{image_size} pixels do not divide into tokens of {factor} pixels; use a multiple of {factor}",
         )
         return image_size // factor
 
@@ -132,7 +132,7 @@ class TokenizerConfig(ABC):
         return self.grid_side(image_size) ** 2
 
     def architecture(self) -> dict[str, Any]:
-        """`to_dict` without `loss_fields`: what has to agree for weights to fit."""
+        """`to_dict` without `loss_fields`: the fields that must match for weights to fit."""
         return {name: value for name, value in self.to_dict().items() if name not in self.loss_fields}
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class TokenizerConfig(ABC):
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> TokenizerConfig:
         """The configuration of the family that `values` names; an unknown family or field is a ValueError."""
-        from gear.tokenizers import FAMILIES  # the registry imports the families, and they this module
+        from gear.tokenizers import FAMILIES  # here, since the registry imports the families, and they this module
 
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         family = str(given.pop("family", None))
@@ -157,9 +157,9 @@ class TokenizerConfig(ABC):
 
 
 class Tokenizer(nn.Module):
-    """Encoder, quantiser, decoder. A family supplies the three parts; this class is how they are used.
+    """Encoder, quantiser, decoder. A family supplies the three parts; this class uses them.
 
-    Every call takes and gives `pixels`: float (B, 3, H, W) in [-1, 1]; reconstructions are not clamped.
+    Every call takes and returns `pixels`: float (B, 3, H, W) in [-1, 1]; reconstructions are not clamped.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Tokenizer(nn.Module):
         """Memory layout of all maps; None = channels last on a GPU, rows on a CPU."""
 
     def pre_quant(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C, h, w): what enters the quantiser."""
+        """(B, 3, H, W) -> (B, C, h, w): the input of the quantiser."""
         factor = self.config.downsample
         if pixels.ndim != 4 or pixels.shape[2] % factor or pixels.shape[3] % factor:
             shape = tuple(pixels.shape)
@@ -239,7 +239,7 @@ class Quantizer(nn.Module, ABC):
         """(N * codes_per_token,) int64 -> (N, C) code vectors."""
 
     def reset_constants(self) -> None:
-        """Compute the buffers that no file holds; called again after a module on the meta device got its weights."""
+        """Compute the buffers that are in no file; called again after a module on the meta device got its weights."""
 
 
 def to_rows(features: Tensor) -> Tensor:
@@ -254,7 +254,7 @@ def to_map(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def straight_through(source: Tensor, value: Tensor) -> Tensor:
-    """`value` going forward, the identity to `source` going backward."""
+    """`value` in the forward pass, the identity to `source` in the backward pass."""
     return source + (value - source).detach()
 
 
@@ -265,6 +265,6 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_widths(ch: int, ch_mult: tuple[int, ...]) -> None:
-    """Group normalisation cuts every width into 32 groups."""
+    """Group normalisation divides every width into 32 groups."""
     for width in (ch, *(ch * m for m in ch_mult)):
         require(width > 0 and width % 32 == 0, f"every width ch * ch_mult must be a multiple of 32, got {width}")

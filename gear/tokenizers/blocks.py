@@ -1,7 +1,7 @@
-"""The convolutional blocks of the VQGAN line, shared by the VQ and IBQ backbones.
+"""The convolutional blocks of VQGAN, shared by the VQ and IBQ backbones.
 
 All maps are (B, channels, height, width). Attribute names and their order are the keys of the public checkpoints;
-where a block lacks a part, an `nn.Identity`, which has no keys, stands in its place.
+where a block lacks a part, an `nn.Identity`, which has no keys, takes its place.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def conv3x3(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Con
 class Conv1x1(nn.Conv2d):
     """A 1x1 convolution: (B, in, height, width) -> (B, out, height, width).
 
-    On a CPU, and where no gradient is recorded, it is a product per image, as fast: oneDNN's kernel sums the channels
-    in an order that depends on the number of threads, and with it a pixel's last level would.
+    On a CPU without gradients it is computed as one matrix product per image, which is as fast: oneDNN's kernel sums
+    the channels in an order that depends on the number of threads, and pixels could then differ by one level.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
@@ -46,7 +46,7 @@ class Conv1x1(nn.Conv2d):
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions, each behind norm and SiLU, around a shortcut of the raw input."""
+    """Two 3x3 convolutions, each after norm and SiLU, added to a shortcut of the raw input."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -81,10 +81,10 @@ class AttnBlock(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention over positions, (B, 1 head, positions, channels): fused on a GPU, where its weights are never held.
+    """Attention over positions, (B, 1 head, positions, channels): fused on a GPU, where its weights are never stored.
 
-    On a CPU written out: it is as fast at these sizes, and PyTorch's fused kernel rounds enough, depending on the
-    number of threads, to turn the code of a token that lies between two, and with it the first steps of training.
+    On a CPU it is written out, which is as fast at these sizes: the rounding of PyTorch's fused kernel depends on the
+    number of threads, enough to change a token that lies between two codes, and with it the first steps of training.
     """
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v)
@@ -116,7 +116,7 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """Residual blocks at one resolution, each followed by attention where there is any; then a change of resolution.
 
-    `blocks_key` is what the family's checkpoints call the list of residual blocks.
+    `blocks_key` is the name of the list of residual blocks in the family's checkpoints.
     """
 
     def __init__(

@@ -7,8 +7,8 @@
       SEED-Voken's IBQ)
     state dict                 the file itself
 
-The keys inside are ours in every layout but where a family's `keys` say otherwise; what has no place in a tokenizer is
-dropped, with its reason. Loading is `gear.weights.load_tokenizer`.
+The keys inside are ours in every layout, except where a family's `keys` say otherwise; keys that do not belong to a
+tokenizer are dropped, with a reason. `gear.weights.load_tokenizer` does the loading.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gear.keytable import Dropped, KeyTable, Rules
 from gear.tokenizers.recognise import matching_families
 
 SHADOW = "model_ema."
-"""Lightning's averages: this and the live key without its dots."""
+"""Prefix of Lightning's averages: it is followed by the live key without its dots."""
 
 _COMMON: Rules = {
     "encoder.*": "encoder.*",
@@ -31,7 +31,7 @@ _COMMON: Rules = {
     "loss.*": Dropped("discriminator and LPIPS of the original training"),
     f"{SHADOW}decay": Dropped("bookkeeping of the average"),
     f"{SHADOW}num_updates": Dropped("bookkeeping of the average"),
-    f"{SHADOW}*": Dropped("averaged copies: they take the place of the live weights where those are kept"),
+    f"{SHADOW}*": Dropped("averaged copies: they replace the live weights where those are kept"),
 }
 
 

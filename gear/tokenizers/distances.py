@@ -1,7 +1,7 @@
-"""How far every token is from every code: what the arg-min, the soft read-out and the entropy regulariser start from.
+"""Distances from tokens to codes: the input of the arg-min, the soft read-out and the entropy regulariser.
 
-With 16,384 codes the matrix d of a batch is by far the largest tensor of a tokenizer, and nothing needs it whole. It is
-held as its factors; see `posterior.py` for what is computed from them.
+With 16,384 codes the matrix d of a batch would be by far the largest tensor of a tokenizer, and nothing needs all of
+it at once. Only its factors are stored; see `posterior.py` for what is computed from them.
 
 Shapes: R rows (one per code id: tokens, or code groups of tokens), K codes, C channels.
 """
@@ -45,7 +45,7 @@ class Distances:
     def posterior(self, temperature: float) -> Posterior:
         """softmax(-d / temperature), as its factors.
 
-        What is constant along a row drops out of a softmax: |q|^2. The codes' |c|^2 becomes one more channel.
+        |q|^2 is constant along a row and so cancels in the softmax. The codes' |c|^2 becomes one more channel.
         """
         if not self.squared:
             return Posterior(self.queries / temperature, self.codes.T.contiguous())

@@ -14,7 +14,7 @@ from gear.tokenizers.base import EntropyTerms
 from gear.tokenizers.distances import Distances
 
 _UNUSED_CODE_EPS = 1e-5
-"""Inside log(mean assignment): a code that no token leans to has a mean of 0."""
+"""Added inside log(mean assignment): a code that no token is near has a mean of 0."""
 
 
 def entropy_terms(
@@ -38,7 +38,7 @@ def entropy_terms(
 
 
 def plain_entropy_terms(affinities: Tensor, *, ratio: float, temperature: float = 0.01) -> EntropyTerms:
-    """The same with unit weights, written out for affinities -d, (N, K) or (N, G, K): what the other is checked by."""
+    """The same with unit weights, written out for affinities -d, (N, K) or (N, G, K): to check `entropy_terms`."""
     log_probs = torch.log_softmax(affinities / temperature, dim=-1)
     probs = log_probs.exp()
     sample = -(probs * log_probs).sum(dim=-1).mean()

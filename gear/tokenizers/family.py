@@ -1,4 +1,4 @@
-"""What a tokenizer family brings: one `Family` per file (`vq.py`, `lfq.py`, ...), listed in `gear.tokenizers`.
+"""What a tokenizer family defines: one `Family` per file (`vq.py`, `lfq.py`, ...), listed in `gear.tokenizers`.
 
 The second half reads sizes off the names and shapes of a state dict's tensors, which is how a family recognises its
 public checkpoints. docs/add-a-tokenizer.md is the worked example.
@@ -19,33 +19,33 @@ from gear.tokenizers.base import Tokenizer, TokenizerConfig
 State = Mapping[str, Tensor]
 
 GEAR_ENTROPY_RATIO = 0.05
-"""Weight of the entropy regulariser in every GEAR training run, whatever a family's own default. It is in no tensor, so
-configurations read off a checkpoint take it too."""
+"""Weight of the entropy regulariser in every GEAR training run, whatever a family's own default. Tensors do not show
+it, so configurations inferred from a checkpoint use it too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Everything the rest of gear asks about a tokenizer family."""
+    """Everything the rest of gear needs to know about a tokenizer family."""
 
     config: type[TokenizerConfig]
     """Its `family` is the name in checkpoints and YAML."""
     build: Callable[[Any], Tokenizer]
     """A freshly initialised tokenizer of such a configuration."""
     matches: Callable[[Mapping[str, object]], bool]
-    """Whether a state dict is of this family, by its keys alone. No other family may say yes, unless `read` decides."""
+    """Whether a state dict's keys are this family's. If several families match, `read` must decide between them."""
     read: Callable[[State, Mapping[str, Any]], TokenizerConfig | None]
-    """The configuration of a state dict that `matches`. The second argument are the plain settings of its training
+    """The configuration of a state dict that `matches`. The second argument holds the plain settings of its training
     (`args`; often empty). None: it is of another family after all. ValueError, naming the key: a size is missing."""
     keys: Rules = field(default_factory=dict)
-    """Keys of its public checkpoints that are renamed or dropped, beside those of all families (`checkpoints.py`)."""
+    """Keys of its public checkpoints that are renamed or dropped, besides those of all families (`checkpoints.py`)."""
     published: Mapping[str, TokenizerConfig] = field(default_factory=dict)
     """Its published architectures by name."""
     origin: str = ""
-    """The project whose public checkpoints have this family, for messages."""
+    """The project that published checkpoints of this family, for messages."""
     recorded_sizes: tuple[str, ...] = ()
     """Settings of the reference's training (`args`) that are fields of the configuration under the same name."""
     codes_of: str = ""
-    """The family that these codes are of, where it is another one: an AR model cannot tell the two apart."""
+    """Another family with the same kind of codes, if there is one: an AR model cannot tell the two apart."""
 
     @property
     def name(self) -> str:
@@ -53,14 +53,14 @@ class Family:
 
     @property
     def code_kind(self) -> str:
-        """What must agree between a tokenizer and the one that an AR model was trained with."""
+        """The kind of codes: it must be the same for a tokenizer and the one that an AR model was trained with."""
         return self.codes_of or self.name
 
 
 def shape_of(state: State, key: str) -> tuple[int, ...]:
     """The shape of a tensor; ValueError naming the key when it is missing."""
     if key not in state:
-        raise ValueError(f"it is no known tokenizer family: {key} is missing")
+        raise ValueError(f"it is not of a known tokenizer family: {key} is missing")
     return tuple(state[key].shape)
 
 
@@ -70,15 +70,17 @@ def width_of(state: State, key: str) -> int:
 
 
 def count_of(state: State, pattern: str) -> int:
-    """How many consecutive numbers, from 0, stand in the place of `{}` in the keys `pattern`."""
+    """How many consecutive numbers, from 0, the keys have in place of `{}` in `pattern`."""
     known = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
     numbers = {int(match[1]) for key in state if (match := known.fullmatch(key))}
     return next(number for number in range(len(numbers) + 1) if number not in numbers)
 
 
 def multiples_of(state: State, pattern: str, ch: int) -> tuple[int, ...]:
-    """The width of every level, as `pattern` numbers them, in units of `ch`; ValueError when one is no multiple."""
+    """The width of every level, as `pattern` numbers them, in units of `ch`; ValueError when one is not a multiple."""
     widths = [width_of(state, pattern.format(level)) for level in range(count_of(state, pattern))]
     if not widths or any(width % ch for width in widths):
-        raise ValueError(f"it is no known tokenizer family: the levels {pattern.format('*')} have widths {widths}")
+        raise ValueError(
+            f"it is not of a known tokenizer family: the levels {pattern.format('*')} have widths {widths}"
+        )
     return tuple(width // ch for width in widths)

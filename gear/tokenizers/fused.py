@@ -1,10 +1,10 @@
 """Group norm, SiLU and a convolution as one step that keeps a single map for the backward pass.
 
 Written as three modules, autograd keeps the input of each: three maps per convolution, which at 256 pixels are most of
-the memory of tokenizer training. Norm and SiLU cost little beside the convolution, so here only their input is kept,
-and the two are computed again on the way back; the convolution is not.
+the memory of tokenizer training. Norm and SiLU cost little compared with the convolution, so here only their input is
+kept, and the two are recomputed in the backward pass; the convolution is not.
 
-The layout of the input, channels last or not, is that of the output: see `gear.numerics.in_layout`.
+The output has the layout of the input, channels last or not: see `gear.numerics.in_layout`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PIECE = 1 << 18
 def norm_silu_conv(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d) -> Tensor:
     """conv(silu(norm(x))), maps (B, channels, height, width); in autocast's type where autocast is on."""
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        # Nothing is kept; and a compiler decides by itself what it computes again.
+        # Nothing is kept without gradients; and a compiler decides for itself what to recompute.
         normed = norm(x)
         in_place = normed.device.type == "cpu" and normed.dtype == torch.float32 and not torch.compiler.is_compiling()
         return conv(silu_in_place(normed) if in_place else F.silu(normed))
@@ -36,8 +36,8 @@ def norm_silu_conv(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d) -> Tensor:
 def silu_in_place(maps: Tensor) -> Tensor:
     """x / (1 + exp(-x)) of dense float32 maps (B, channels, height, width) on a CPU, which are overwritten.
 
-    In pieces that stay in the cache, half the time of PyTorch's. And PyTorch's computes the last few numbers of each
-    thread's share in another way than the rest, so that pixels would depend on the number of threads.
+    It works in pieces that stay in the cache, which takes half the time of PyTorch's. And PyTorch's computes the last
+    few numbers of each thread's share differently from the rest, so that pixels would depend on the number of threads.
     """
     in_memory = maps if maps.is_contiguous() else maps.permute(0, 2, 3, 1)  # channels last
     for piece in in_memory.view(-1).split(_PIECE):
@@ -94,9 +94,9 @@ class _NormSiluConv(torch.autograd.Function):
 
 
 def _norm_silu(x: Tensor, weight: Tensor, bias: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Statistics and arithmetic are in float32 inside the kernel also where the maps are bfloat16."""
+    """Statistics and arithmetic inside the kernel are in float32 even where the maps are bfloat16."""
     h = F.silu(F.group_norm(x, norm.num_groups, weight.to(x.dtype), bias.to(x.dtype), norm.eps))
-    return h.contiguous(memory_format=_layout(x))  # the norm's kernel for GPUs gives rows whatever it gets
+    return h.contiguous(memory_format=_layout(x))  # the norm's GPU kernel always returns the row layout
 
 
 def _cast(weight: Tensor, like: Tensor) -> Tensor:

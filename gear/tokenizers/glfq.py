@@ -1,7 +1,7 @@
-"""GLFQ: LFQ with the bits of a token in groups, each with a code id and an entropy regulariser of its own.
+"""GLFQ: LFQ with the bits of a token in groups, each with its own code id and entropy regulariser.
 
 32 bits would need an entropy over 2^32 codes; four groups of 8 need four over 256. A token then has several ids, which
-no AR model here reads; with one group (LFQ-8) it is an LFQ with a selectable downsample factor.
+no AR model here can model; with one group (LFQ-8) it is an LFQ with a selectable downsample factor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class GLFQConfig(SignCodeConfig):
     codebook_embed_dim: int = 32
     """C, the bits of a token."""
     num_codebooks: int = 4
-    """Groups the bits are cut into, contiguous and equal."""
+    """Groups the bits are divided into, contiguous and equal."""
     downsample: int = 16
     """Pixels along one side of a token; levels beyond log2 of it keep their resolution."""
 
@@ -38,7 +38,7 @@ class GLFQConfig(SignCodeConfig):
         super().__post_init__()
         bits, groups, factor = self.codebook_embed_dim, self.num_codebooks, self.downsample
         require(bits > 0 and groups > 0, "codebook_embed_dim and num_codebooks must be positive")
-        require(bits % groups == 0, f"{bits} bits cannot be cut into {groups} equal groups; change num_codebooks")
+        require(bits % groups == 0, f"{bits} bits cannot be divided into {groups} equal groups; change num_codebooks")
         require(bits // groups <= 20, f"groups of {bits // groups} bits are too large; raise num_codebooks")
         largest = 2 ** (len(self.ch_mult) - 1)
         require(

@@ -1,7 +1,8 @@
 """IBQ: index backpropagation quantisation, after SEED-Voken (arXiv:2412.02692).
 
-The code with the largest inner product is chosen, and the gradient runs back through the softmax over all codes instead
-of skipping the quantiser: every code learns in every step. Shapes as in `base`: N tokens, K codes, C code dimension.
+The code with the largest inner product is chosen, and the gradient flows back through the softmax over all codes
+instead of skipping the quantiser: every code is trained in every step. Shapes as in `base`: N tokens, K codes, C code
+dimension.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ class Decoder(nn.Module):
 
 
 class IndexQuantizer(Quantizer):
-    """Hard one-hot going forward, softmax over the whole codebook going backward."""
+    """Hard one-hot in the forward pass, softmax over the whole codebook in the backward pass."""
 
     def __init__(self, config: IBQConfig) -> None:
         super().__init__()
@@ -199,8 +200,8 @@ class IndexQuantizer(Quantizer):
     def _softmax_path(self, distances: Distances) -> Tensor:
         """Zeros (N, C) with the gradient of the soft assignment to the encoder and to every code.
 
-        It reads the codebook without its gradient, as a one-hot in front of it would: the direct gradient belongs to
-        the chosen entries alone.
+        It reads the codebook without its gradient, as a product with a one-hot would: only the chosen entries get the
+        direct gradient.
         """
         soft = distances.posterior(1.0).read(self.embedding.weight.detach())
         return soft - soft.detach()
@@ -237,7 +238,7 @@ class IBQTokenizer(Tokenizer):
 
 
 _NOMINAL = 256
-"""The resolution that attention levels are counted from; it names levels, not image sizes."""
+"""The resolution that attention levels are counted from; it identifies levels, not image sizes."""
 _LEVELS = "encoder.down.{}.block.0.conv1.weight"
 
 
@@ -246,7 +247,7 @@ def _matches(state: Mapping[str, object]) -> bool:
 
 
 def _read(state: State, settings: Mapping[str, Any]) -> IBQConfig:
-    """Sizes as the tensors show them; inner products, as published, since no tensor tells."""
+    """Sizes from the tensors; inner products, as published, since the tensors do not show it."""
     ch = width_of(state, "encoder.conv_in.weight")
     ch_mult = multiples_of(state, _LEVELS, ch)
     codes, dim = shape_of(state, "quantize.embedding.weight")

@@ -116,7 +116,7 @@ class SignQuantizer(Quantizer):
         x = to_rows(pre_quant)  # (N, C)
         z_q = signs(x > 0).to(x.dtype)  # zero counts as -1
         bits = (x > 0).reshape(-1, self.group_bits)  # (N*G, g), token-major
-        # -2 <x, c> differs from the squared distance by what is the same for all codes.
+        # -2 <x, c> differs from the squared distance by a term that is the same for all codes.
         distances = Distances(queries=2.0 * x.reshape(-1, self.group_bits), codes=self.codebook.to(x.dtype))
         return Code(
             quant=to_map(straight_through(x, z_q), like=pre_quant).contiguous(),
@@ -173,7 +173,7 @@ SIGN_CODE_KEYS: Rules = {
 }
 """The quantiser's constants in Open-MAGVIT2's files; it has no weights."""
 _GROUP_BITS = 8
-"""Bits of a group in the published GLFQ models, where nothing says how many groups there are."""
+"""Bits of a group in the published GLFQ models, used where the number of groups is not recorded."""
 _LARGEST_GROUP = 20
 """More bits than this cannot be one code id: the codebook would not fit."""
 
@@ -186,14 +186,14 @@ def matches_sign_code(state: Mapping[str, object]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class SignCodeSizes:
-    """What the tensors of an LFQ or a GLFQ show."""
+    """The sizes that the tensors of an LFQ or a GLFQ show."""
 
     ch: int
     ch_mult: tuple[int, ...]
     num_res_blocks: int
     bits: int
     groups: int
-    """As the training's settings say, else one where the bits can be a single code id, else the published groups."""
+    """From the training's settings; else one if the bits fit a single code id, else groups of the published size."""
     halvings: int
     """Levels that halve the map."""
 

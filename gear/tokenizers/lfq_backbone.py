@@ -38,7 +38,7 @@ class BackboneShape:
 
 
 class PlainResBlock(nn.Module):
-    """Norm, SiLU, 3x3 convolution, twice, around a shortcut of the raw input; no convolution has a bias."""
+    """Norm, SiLU, 3x3 convolution, twice, added to a shortcut of the raw input; no convolution has a bias."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

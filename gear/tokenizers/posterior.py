@@ -1,9 +1,9 @@
 """Softmax over a codebook, without the (tokens x codes) matrices.
 
-The posterior of a token over the codes is softmax(query . keys). Whatever is made of it (a mixture of vectors, an
-entropy, the mean over tokens) is small, so rows are worked off in chunks and each chunk is made again in the backward
-pass, as in FlashAttention (arXiv:2205.14135). A fused attention kernel itself does not fit: at the temperatures in use
-the logits need true float32, and the vectors that are read are wider than the kernels' heads.
+The posterior of a token over the codes is softmax(query . keys). Everything computed from it (a mixture of vectors, an
+entropy, the mean over tokens) is small, so rows are processed in chunks and each chunk is recomputed in the backward
+pass, as in FlashAttention (arXiv:2205.14135). A fused attention kernel itself cannot be used: at the temperatures in
+use the logits need true float32, and the vectors that are read are wider than the kernels' heads.
 
 Shapes: R rows (tokens, or code groups of tokens), K codes, C channels, D width of the vectors that are read.
 """
@@ -52,19 +52,19 @@ class Posterior:
     def entropy_and_mean(self, groups: int = 1) -> tuple[Tensor, Tensor]:
         """Mean entropy of a row in nats (0-d), and the mean posterior over tokens (groups, K), with gradients.
 
-        groups: consecutive rows that make up a token; each has a mean of its own.
+        groups: consecutive rows that make up a token; each has its own mean.
         """
         entropy, mean = _EntropyAndMean.apply(self.queries, self.keys, groups)
         return entropy, mean
 
     def logits(self, groups: int = 1) -> Iterator[tuple[slice, Tensor]]:
-        """Slices of rows and their logits (r, K). Made without care for autocast: see `exact_products`."""
+        """Slices of rows and their logits (r, K). Call it inside `exact_products`: autocast is not handled here."""
         for rows in row_chunks(len(self.queries), self.keys.shape[1], self.queries.device, multiple=groups):
             yield rows, self.queries[rows] @ self.keys
 
 
 class _Gradients:
-    """Sums up the gradients of queries and keys from those of the logits, chunk by chunk."""
+    """Accumulates the gradients of queries and keys from those of the logits, chunk by chunk."""
 
     def __init__(self, posterior: Posterior) -> None:
         self.posterior = posterior
@@ -78,7 +78,7 @@ class _Gradients:
 
 
 class _Read(torch.autograd.Function):
-    """probs @ values; the backward pass makes the posterior again."""
+    """probs @ values; the backward pass recomputes the posterior."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -106,10 +106,10 @@ class _Read(torch.autograd.Function):
 
 
 class _EntropyAndMean(torch.autograd.Function):
-    """Mean row entropy and mean posterior; the backward pass makes the posterior again.
+    """Mean row entropy and mean posterior; the backward pass recomputes the posterior.
 
-    The mean is handed out, so that a mean over processes, and the entropy of it, remain plain differentiable arithmetic
-    on (groups, K) numbers.
+    The mean is returned, so that a mean over processes, and its entropy, remain plain differentiable arithmetic on
+    (groups, K) numbers.
     """
 
     @staticmethod
@@ -137,7 +137,7 @@ class _EntropyAndMean(torch.autograd.Function):
             for rows, logits in posterior.logits(groups):
                 log_probs = logits.log_softmax(dim=-1)
                 probs = log_probs.exp()
-                # d(-p log p)/dp = -(log p + 1); the constant drops out of a softmax's gradient.
+                # d(-p log p)/dp = -(log p + 1); the constant cancels in a softmax's gradient.
                 of_probs = log_probs.mul_(-grad_entropy / num_rows).view(-1, groups, keys.shape[1]).add_(of_mean)
                 gradients.add(rows, of_probs.view_as(probs), probs)
         return gradients.queries, gradients.keys, None

@@ -1,6 +1,6 @@
 """Which tokenizer a state dict belongs to: family and sizes, read off the names and shapes of its tensors.
 
-What tensors do not show takes the value of the published models; each family's `read` says which.
+Settings that tensors do not show get the values of the published models; see each family's `read`.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from gear.tokenizers.family import Family, State
 
 
 def is_tokenizer(state: Mapping[str, object]) -> bool:
-    """Whether these look like the weights of an image tokenizer; `recognise_tokenizer` then looks closer."""
+    """Whether these look like the weights of an image tokenizer; `recognise_tokenizer` checks them in detail."""
     return any(key.startswith("encoder.") for key in state) or bool(matching_families(state))
 
 
 def matching_families(state: Mapping[str, object]) -> list[Family]:
-    """The families that have such keys: none, one, or several that only `Family.read` tells apart."""
+    """The families that have such keys: none, one, or several that only `Family.read` can distinguish."""
     return [family for family in FAMILIES.values() if family.matches(state)]
 
 
 def recognise_tokenizer(state: State, *, settings: Mapping[str, Any] | None = None) -> TokenizerConfig:
-    """The configuration of the tokenizer that `state` fills. settings: those of its training, where they are known.
+    """The configuration of the tokenizer that `state` belongs to. settings: those of its training, if known.
 
-    Raises ValueError when it is of no known family, or, naming the key, when a tensor that tells a size is missing.
+    Raises ValueError when it is of no known family, or, naming the key, when a tensor that shows a size is missing.
     """
     for family in matching_families(state):
         if (config := family.read(state, settings or {})) is not None:
             return config
-    raise ValueError(f"its tensors are those of no known tokenizer family (known: {', '.join(FAMILIES)})")
+    raise ValueError(f"its tensors belong to no known tokenizer family (known: {', '.join(FAMILIES)})")
 
 
 def tokenizer_name(config: TokenizerConfig) -> str | None:

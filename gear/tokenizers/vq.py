@@ -50,7 +50,7 @@ class VQConfig(TokenizerConfig):
     encoder_ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
     """Width of each encoder level in units of ch, highest resolution first; every level but the last halves the map."""
     decoder_ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
-    """The same for the decoder, which runs through its list from the last entry to the first."""
+    """The same for the decoder, which goes through its list from the last entry to the first."""
     z_channels: int = 256
     """Channels between the backbone and the 1x1 convolutions around the quantiser."""
 
@@ -199,7 +199,7 @@ def _matches(state: Mapping[str, object]) -> bool:
 
 
 def _read(state: State, settings: Mapping[str, Any]) -> VQConfig:
-    """Sizes as the tensors show them; unit vectors, as published, since no tensor tells."""
+    """Sizes from the tensors; unit vectors, as published, since the tensors do not show it."""
     ch = width_of(state, "encoder.conv_in.weight")
     decoder = multiples_of(state, "decoder.conv_blocks.{}.res.0.conv1.weight", ch)
     codes, dim = shape_of(state, "quantize.embedding.weight")

@@ -1,8 +1,8 @@
 """Checkpoints of a training run: written atomically, verified when read, pruned.
 
 `<run>/checkpoints/0000500.pt` holds tensors and plain Python objects only. `0000500.json` beside it is written after
-it and holds its sha256: a checkpoint without that line, or with another hash, is never trusted. The newest good one
-is what a run resumes from.
+it and holds its sha256: a checkpoint without that file, or with another hash, is never used. A run resumes from the
+newest intact one.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """The checkpoints of one run. keep: how many of the newest stay; every: multiples of it stay too (0: none)."""
+    """The checkpoints of one run. keep: number of newest ones to keep; every: its multiples are kept too (0: none)."""
 
     folder: Path
     keep: int = 2
     every: int = 0
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write the checkpoint of `step` and delete older ones, as the policy says."""
+        """Write the checkpoint of `step`, and delete older ones that are not to be kept."""
         path = self.folder / f"{step:07d}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_stale_partials(self.folder)  # what a killed process was writing
@@ -42,7 +42,7 @@ class CheckpointStore:
         return path
 
     def newest(self) -> Path | None:
-        """The newest checkpoint that is whole; a damaged one is reported and passed over."""
+        """The newest intact checkpoint; damaged ones are reported and skipped."""
         for path in reversed(self._paths()):
             problem = self._problem(path)
             if problem is None:
@@ -51,10 +51,10 @@ class CheckpointStore:
         return None
 
     def _prune(self, step: int) -> None:
-        # One with a later step is damaged, or the run would have gone on from it: it counts for nothing here.
+        # One with a later step is damaged, or the run would have resumed from it: it does not count here.
         for path in [path for path in self._paths() if int(path.stem) <= step][: -self.keep]:
             if self.every == 0 or int(path.stem) % self.every != 0:
-                path.with_suffix(".json").unlink(missing_ok=True)  # first the trust, then the data
+                path.with_suffix(".json").unlink(missing_ok=True)  # the hash first: data without a hash are never used
                 path.unlink()
 
     def _paths(self) -> list[Path]:
@@ -73,11 +73,11 @@ class CheckpointStore:
 
 
 def save_tensors(path: Path, state: dict[str, Any]) -> None:
-    """`torch.save`, atomically. The same state gives the same bytes whatever the file is called."""
+    """`torch.save`, atomically. The same state gives the same bytes, whatever the file name."""
     with write_atomically(path) as stream:
         try:
             torch.save(state, stream)
-        except RuntimeError as error:  # what its archive writer makes of a full disk
+        except RuntimeError as error:  # how its archive writer reports a full disk
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 

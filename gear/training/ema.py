@@ -15,7 +15,7 @@ class EMA:
     """e <- decay * e + (1 - decay) * p for every parameter and floating-point buffer; other buffers are copied.
 
     `module` is a frozen copy in eval mode that can be used like the original. It starts as an exact copy of the live
-    weights, also where a checkpoint that is only warm-started from holds an average of its own.
+    weights, even where the checkpoint of a warm start holds an average of its own.
     """
 
     def __init__(self, live: nn.Module, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""What a run folder holds: the run that it was made for, and no other."""
+"""The identity of a run: a run folder only ever holds the run that it was made for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNUSED = {
     "ar": ("discriminator", "loss", "perceptual"),
     "t2i": ("discriminator", "loss", "perceptual"),
 }
-"""Sections of a configuration that a stage never reads: runs that differ in these alone are the same run."""
+"""Sections of a configuration that a stage never reads: runs that differ only in these are the same run."""
 _ELSEWHERE = {
     "data": ("data_dir", "num_workers", "max_bad_samples"),
     "teacher": ("weights",),
@@ -28,25 +28,25 @@ _ELSEWHERE = {
     "text": ("source", "revision"),
 }
 _MAY_CHANGE = {"steps", "accumulation", "checkpoint_every", "keep_checkpoints", "keep_every", "log_every", "init"}
-_MENDABLE = (
+_CHANGEABLE = (
     "max_grad_norm",
     *(f"{name}.{field}" for name in ("tokenizer", "discriminator", "ar") for field in ("lr", "warmup_steps")),
 )
-"""What people turn to when a loss diverged: a run that is not finished may go on with other values, and says so."""
+"""Settings that are changed after a loss diverged: an unfinished run may continue with other values, with a warning."""
 
 
 def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], samples: int) -> None:
-    """Write `config.json`, which says what this run is. Raises UserError where the folder holds another run.
+    """Write `config.json`, the identity of this run. Raises UserError where the folder holds another run.
 
-    files: digests of the weights that it starts from and is measured by. samples: how many the training data has.
+    files: digests of the weights that it starts from and is measured with. samples: how many the training data has.
     """
     identity = {"phase": phase, "config": _identity(phase, config), "files": files, "samples": samples}
     path = out_dir / "config.json"
     if path.exists():
         differences = dict(_differences({**read_json(path), "name": None}, identity))
-        mendable = () if (out_dir / RUN_FILE).exists() else _MENDABLE
+        changeable = () if (out_dir / RUN_FILE).exists() else _CHANGEABLE
         for where, change in differences.items():
-            if where.removeprefix("config.stage.") not in mendable:
+            if where.removeprefix("config.stage.") not in changeable:
                 raise UserError(
                     f"{out_dir} holds another run (it differs in {where}: {change}); "
                     "give another --out, or delete that folder."
@@ -54,16 +54,16 @@ def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], s
         if not differences:
             return
         for where, change in differences.items():
-            log.warning("going on with a changed %s: %s.", where.removeprefix("config."), change)
+            log.warning("continuing with a changed %s: %s.", where.removeprefix("config."), change)
     out_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, {"name": config.name, **identity})
 
 
 def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
-    """The configuration without what may change when a run goes on: its length, where files lie, how it is watched.
+    """The configuration without what may change when a run continues: its length, where files are, how it is watched.
 
-    A requeued job finds its images on another scratch disk. Which weights they are is said by their digests, and data
-    of another length would be another order.
+    A requeued job may find its images on another scratch disk. Weights are identified by their digests, and data of
+    another length would have another order.
     """
     plain = config.to_dict()
     settings = plain.pop("stages")[phase]
@@ -74,7 +74,7 @@ def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
             (plain.get(section) or {}).pop(name, None)
     may_change = set(_MAY_CHANGE)
     if any(settings[name]["schedule"] != "constant" for name in ("tokenizer", "discriminator", "ar")):
-        may_change.remove("steps")  # a learning rate that ends with the run has depended on its length all along
+        may_change.remove("steps")  # a rate that decays until the end depends on the run's length from the start
     plain["stage"] = {name: value for name, value in settings.items() if name not in may_change}
     return plain
 

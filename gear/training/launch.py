@@ -1,8 +1,9 @@
 """torchrun with the exit status of what it ran: `python -m gear.training.launch [torchrun's options] train e2e ...`.
 
-torchrun itself ends with status 1 whatever happened to its processes, stops at a signal after 30 seconds and dies from
-SIGUSR1. Batch systems need to know that a run was stopped by a signal after saving (75: queue it again) from one that
-failed. Here SIGTERM, SIGINT and SIGUSR1 go to the processes, which save and end by themselves; their status is ours.
+torchrun itself ends with status 1 whatever happened to its processes, stops 30 seconds after a signal and dies from
+SIGUSR1. Batch systems need to tell a run that a signal stopped after saving (75: queue it again) from one that failed.
+Here SIGTERM, SIGINT and SIGUSR1 go to the processes, which save and end by themselves; this command ends with their
+status.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """torchrun's options and the gear command behind them."""
+    """torchrun's options, and the gear command after them."""
     for position, word in enumerate(arguments):
         if word in _COMMANDS:
             return arguments[:position], arguments[position:]
@@ -56,9 +57,9 @@ def _children() -> list[int]:
 
 
 def _status(codes: list[int]) -> int:
-    """Of processes that ended differently: what one of them said, before what came of the others stopping."""
-    said = [code for code in codes if code > 0]
-    return said[0] if said else 128 - codes[0]
+    """The status of processes that ended differently: an exit status comes before a signal that ended another one."""
+    exited = [code for code in codes if code > 0]
+    return exited[0] if exited else 128 - codes[0]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The loop around a stage: data, log, monitors, checkpoints, stopping and going on. It knows no loss."""
+"""The training loop around a stage: data, log, monitors, checkpoints, stopping and resuming. It knows no losses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
     model_path, settings = out_dir / MODEL_FILE, stage.settings
     store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
     decided_by_main(lambda: claim(out_dir, stage.phase, stage.config, files, len(source)))
-    _go_on(stage, store)
+    _resume(stage, store)
     if stage.step >= settings.steps and decided_by_main(model_path.exists):
         log.info("%s is already complete.", model_path)
         return model_path
@@ -57,14 +57,14 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
         watch.run_missed_monitors()
         for micro_batches in _updates(stage, source, out_dir, watch):
             _train_one(stage, micro_batches, metrics, watch, stop=bool(stop_requests))
-            stopping = _look(metrics.rows(keep=1), watch, out_dir)
+            stopping = _check_and_show(metrics.rows(keep=1), watch, out_dir)
             if stopping or _has_checkpoint(stage, stage.step) or watch.measures():
-                # Everything up to here is looked at first, so that nothing unchecked is saved.
-                stopping |= _look(metrics.rows(), watch, out_dir)
+                # All updates so far are checked first, so that nothing unchecked is saved.
+                stopping |= _check_and_show(metrics.rows(), watch, out_dir)
                 with watch.throughput.away():
                     _save(stage, store)
             if stopping and stage.step < settings.steps:
-                log.warning("stopped at step %d with a checkpoint; the same command goes on from there.", stage.step)
+                log.warning("stopped at step %d with a checkpoint; run the same command again to resume.", stage.step)
                 raise SystemExit(EXIT_STOPPED)
             watch.run_monitors()
     weights = stage.weights()
@@ -74,21 +74,21 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
     return model_path
 
 
-def _go_on(stage: Stage, store: CheckpointStore) -> None:
+def _resume(stage: Stage, store: CheckpointStore) -> None:
     """Load the newest checkpoint, if there is one."""
     found = decided_by_main(store.newest)
     if found is None:
         return
     state = load_tensors(found)
     stage.load_state_dict(state)
-    log.info("going on from %s", found)
+    log.info("resuming from %s", found)
     before, now = state.get("processes", 1), world().size
     if before != now:
         log.info("with %d processes instead of %d: rounding and dropout masks differ from here on.", now, before)
 
 
 def _train_one(stage: Stage, micro_batches: list[Batch], metrics: MetricQueue, watch: Watch, *, stop: bool) -> None:
-    """One update, its figures sent on their way."""
+    """One update; its figures go into the queue."""
     number = stage.step + 1
     logged = number == 1 or number % stage.settings.log_every == 0 or _has_checkpoint(stage, number)
     parts = []
@@ -107,8 +107,8 @@ def _has_checkpoint(stage: Stage, step: int) -> bool:
     return step == stage.settings.steps or step % stage.settings.checkpoint_every == 0
 
 
-def _look(rows: list[UpdateMetrics], watch: Watch, out_dir: Path) -> bool:
-    """Check and show updates that were made; whether any process was asked to stop."""
+def _check_and_show(rows: list[UpdateMetrics], watch: Watch, out_dir: Path) -> bool:
+    """Check and show finished updates; returns whether any process was asked to stop."""
     for row in rows:
         refuse_nonfinite(row, out_dir)
         watch.show(row)
@@ -116,7 +116,7 @@ def _look(rows: list[UpdateMetrics], watch: Watch, out_dir: Path) -> bool:
 
 
 def _save(stage: Stage, store: CheckpointStore) -> None:
-    """A checkpoint, gathered by all processes and written by the main one; nobody goes on before it is there."""
+    """A checkpoint, gathered by all processes and written by the main one; all processes wait until it is written."""
     state = stage.state_dict()
     if world().is_main:
         store.save(stage.step, state)

@@ -23,8 +23,8 @@ class Optimization:
 
     Warm-up: update u, counted from 0, runs at lr * min(1, u / warmup_steps); then the schedule's factor. Both count
     updates, however many processes there are. Gradients are averaged over processes and clipped to a global L2 norm
-    over all parameters of this optimizer. An update whose gradient norm is not finite is left out on the device itself:
-    weights and moments stay as they were, and nobody has to wait for the norm to know.
+    over all parameters of this optimizer. An update whose gradient norm is not finite is skipped on the device itself:
+    weights and moments stay as they were, and the host does not have to wait for the norm.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Optimization:
         self._use_own_lr()
 
     def _use_own_lr(self) -> None:
-        """At the place where the schedule stands: a run may go on with another learning rate than it was saved with."""
+        """At the schedule's current point: a run may continue with another learning rate than it was saved with."""
         self.schedule.base_lrs = [self.config.lr] * len(self.optimizer.param_groups)
         rate = self.config.lr * self._factor(self.schedule.last_epoch)
         for group in self.optimizer.param_groups:

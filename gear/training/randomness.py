@@ -1,9 +1,9 @@
 """The random numbers of training, as a function of where they are used.
 
-Dropout and stochastic depth draw from PyTorch's global generator. It is seeded anew for every micro-batch from (run
-seed, update, micro-batch, process), so there is no state to carry: a run that continues, after a signal or a kill, or
-after pictures were drawn in between, draws what an uninterrupted one draws. With another number of processes these
-masks differ; the order of the data, augmentation and dropped conditions do not (`gear.data.order`).
+Dropout and stochastic depth draw from PyTorch's global generator. It is seeded again for every micro-batch from (run
+seed, update, micro-batch, process), so there is no state to save: a run that resumes after a signal or a kill, or
+continues after pictures were drawn, draws the same numbers as an uninterrupted one. With another number of processes
+these masks differ; the order of the data, augmentation and dropped conditions do not (`gear.data.order`).
 """
 
 from __future__ import annotations

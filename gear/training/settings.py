@@ -1,4 +1,4 @@
-"""How a run is computed and watched: the two sections of a configuration that do not change what is learnt."""
+"""How a run is computed and watched: the two sections of a configuration that do not affect what is learnt."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ TRACKERS = ("tensorboard", "wandb")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How a step is computed. Beyond rounding nothing here changes the result, so a run may go on with other values."""
+    """How a step is computed. Only rounding depends on it, so a run may continue with other values."""
 
     sharding: Literal["none", "fsdp"] = "none"
-    """`none`: every process holds the whole model. `fsdp`: FSDP2 cuts the AR model, its projectors, their average and
+    """`none`: every process holds the whole model. `fsdp`: FSDP2 shards the AR model, its projectors, their average and
     their optimizer over the processes, for models that do not fit otherwise."""
     compile: bool = False
-    """torch.compile of each module by itself: encoder, decoder, critic, every AR block."""
+    """Compile each module separately with torch.compile: encoder, decoder, critic, every AR block."""
     activation_checkpointing: bool = False
     """Recompute every AR block in the backward pass instead of keeping its activations."""
     bucket_mb: int = 25
@@ -33,11 +33,11 @@ class WatchConfig:
     """What is shown while a run trains. An interval of 0 turns its picture or monitor off."""
 
     track: str = ""
-    """Trackers beside log.jsonl: `tensorboard`, `wandb`, or both with a comma between."""
+    """Trackers besides log.jsonl: `tensorboard`, `wandb`, or both (`tensorboard,wandb`)."""
     project: str = "gear"
     """Project of Weights & Biases."""
     peak_tflops: float = 0.0
-    """Peak of one device in TFLOP/s, for the MFU; 0 looks the GPU's name up."""
+    """Peak of one device in TFLOP/s, for the MFU; 0 looks it up by the GPU's name."""
     grids_every: int = 20_000
     """Updates between grids of samples and of reconstructions (images/ in the run folder, and the trackers)."""
     grid_images: int = 16
@@ -45,38 +45,38 @@ class WatchConfig:
     grid_cfg_scale: float = 4.0
     """Guidance scale of the sample grid."""
     generation_every: int = 0
-    """Updates between Frechet distances of drawn images (1 = no guidance, no filter), live and averaged weights."""
+    """Updates between Frechet distances of samples (no guidance, no filter), live and averaged weights."""
     generation_images: int = 5_000
-    """Images drawn for one such distance, over all processes."""
+    """Samples for one such distance, over all processes."""
     reconstruction_every: int = 0
     """Updates between reconstruction metrics on validation images, live and averaged weights."""
     reconstruction_images: int = 5_000
-    """Validation images at most."""
+    """At most this many validation images."""
     validation_dir: str | None = None
     """Validation images as DIR/<class>/<image>; None takes the held-out split where the data has one."""
     features: Literal["lite0", "inception"] = "lite0"
     """Network whose features the Frechet distances compare. Only `inception` with its official weights gives FIDs."""
     features_weights: str | None = None
-    """Weights of that network: a path, or an address that `gear.assets` finds; lite0 has them in its package."""
+    """Weights of that network: a path, or an address that `gear.assets` finds; lite0's come with its package."""
     reference: str | None = None
-    """Statistics (.npz with mu and sigma) to compare drawn images with; None computes them from the training images."""
+    """Statistics (.npz with mu and sigma) to compare samples with; None computes them from the training images."""
     at_step_1: bool = True
-    """Grids and reconstruction metrics, where they are on, after the first update as well: what the run starts from."""
+    """Also make the grids and reconstruction metrics that are on after the first update, to show the starting point."""
     coco_every: int = 0
     """Stage t2i: updates between FIDs and CLIPScores of drawn COCO captions, averaged weights, without and with
     guidance."""
     coco_dir: str | None = None
     """Folder of parquet files with the columns image and caption."""
     coco_images: int = 1_000
-    """Captions at most, over all processes."""
+    """At most this many captions, over all processes."""
     coco_seed: int = 42
-    """Of the permutation of all rows that the captions are the first of."""
+    """Seed of the permutation of all rows; the captions are its first ones."""
     coco_image_size: int = 256
-    """Side to which real and drawn images are brought."""
+    """Side to which real and drawn images are resized."""
     coco_cfg_scale: float = 1.5
-    """Guidance scale of the second drawing; 1 leaves it out."""
+    """Guidance scale of the second measurement; 1 leaves it out."""
     coco_top_k: int = 2_000
-    """Drawn from the k likeliest tokens; 0 takes all."""
+    """Sample from the k likeliest tokens; 0 = all."""
     coco_clip: str = "hf://openai/clip-vit-base-patch32"
     """CLIP of the CLIPScore: hf://owner/name, or a folder with config.json, model.safetensors, vocab.json and
     merges.txt."""
@@ -86,7 +86,7 @@ class WatchConfig:
     def __post_init__(self) -> None:
         unknown = [name for name in self.trackers if name not in TRACKERS]
         if unknown:
-            raise ValueError(f"track names {unknown[0]!r}; there are {' and '.join(TRACKERS)}")
+            raise ValueError(f"no tracker named {unknown[0]!r} (track); choose from {' and '.join(TRACKERS)}")
         for name in (
             "grids_every",
             "generation_every",
@@ -105,7 +105,7 @@ class WatchConfig:
         if self.coco_every and self.coco_dir is None:
             raise ValueError("coco_every needs coco_dir, the folder of COCO's parquet files")
         if self.coco_every and self.features != "inception":
-            raise ValueError("coco_every gives FIDs; it needs features = inception and features_weights")
+            raise ValueError("coco_every computes FIDs; it needs features = inception and features_weights")
         if self.coco_image_size < 1 or not math.isfinite(self.coco_cfg_scale) or self.coco_cfg_scale < 1.0:
             raise ValueError(
                 f"coco_image_size is {self.coco_image_size} and coco_cfg_scale {self.coco_cfg_scale}; at least 1"

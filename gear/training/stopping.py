@@ -1,4 +1,4 @@
-"""Being asked to stop: signals are noted, and the loop stops where all processes can."""
+"""Stopping on request: signals are noted, and the loop stops at a point where all processes can."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 @contextmanager
 def noting_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM, SIGINT and SIGUSR1 (Slurm's warning) instead of dying from them; a second SIGINT interrupts."""
+    """Note SIGTERM, SIGINT and SIGUSR1 (Slurm's warning) instead of dying from them; a second SIGINT interrupts."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

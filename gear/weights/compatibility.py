@@ -18,20 +18,20 @@ def check_pair(
 ) -> None:
     """Raise UserError, with the fix, when `ar` cannot have been trained on the codes of `tokenizer`.
 
-    trained_with: the tokenizer that the AR model's own file speaks of; ids alone do not show a codebook's dimension.
-    image_size: the pixels that are asked for.
+    trained_with: the tokenizer that the AR model's own file records; ids alone do not show a codebook's dimension.
+    image_size: the image size that is asked for, in pixels.
     """
     tokenizer = tokenizer.config if isinstance(tokenizer, Tokenizer) else tokenizer
     ar = ar.config if isinstance(ar, Trunk) else ar
     if tokenizer.num_codes != ar.vocab_size:
         raise UserError(
-            f"the AR model knows {ar.vocab_size} codes and the tokenizer {tokenizer.num_codes}; "
+            f"the AR model has {ar.vocab_size} codes but the tokenizer has {tokenizer.num_codes}; "
             "give the tokenizer that the AR model was trained with."
         )
     if tokenizer.codes_per_token != 1:
         raise UserError(
-            f"the tokenizer has {tokenizer.codes_per_token} codes per token, which no AR model here reads; "
-            "give one with a single code, such as LFQ-16 in the place of GLFQ-16."
+            f"the tokenizer has {tokenizer.codes_per_token} codes per token, which no AR model here supports; "
+            "give one with a single code, such as LFQ-16 instead of GLFQ-16."
         )
     if trained_with is not None:
         _same_codes(tokenizer, trained_with)
@@ -51,6 +51,6 @@ def _same_codes(tokenizer: TokenizerConfig, trained_with: TokenizerConfig) -> No
     ):
         if given != known:
             raise UserError(
-                f"the AR model was trained with a tokenizer of {what} {known}, and this one has {given}; "
+                f"the AR model was trained with a tokenizer of {what} {known}, but this one has {given}; "
                 "give the tokenizer that the AR model was trained with."
             )

@@ -17,7 +17,7 @@ from harness.contract.errors import UserError
 
 
 def describe(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
-    """What a file, a folder or a hub id holds: layout, architecture, parts, what would be left out, digest."""
+    """What a file, a folder or a hub id holds: layout, architecture, parts, skipped entries, digest."""
     model = open_model(source, revision=revision)
     return {
         "file": str(model.path),
@@ -39,7 +39,7 @@ def describe(source: str | Path, *, revision: str | None = None) -> dict[str, An
 
 
 def _ar(model: ModelFile) -> str:
-    """The AR model's line; for an unregistered size, whose heads are in no tensor, what is missing."""
+    """The AR model's line; for an unregistered size, whose number of heads no tensor shows, what is missing."""
     try:
         return ar_line(model.ar_config())
     except UserError as error:

@@ -1,10 +1,10 @@
-"""Our own folder of weights, as the hub likes it: one safetensors file per part, and `config.json`.
+"""Our own folder of weights, in the hub's usual form: one safetensors file per part, and `config.json`.
 
     config.json            architecture, provenance, digests (the fields of `Card`)
     vq.safetensors         the tokenizer; vq_ema: averaged; ar, ema: the same of the AR model; projectors, discriminator
     README.md              the model card
 
-Whoever wants the tokenizer fetches the tokenizer: parts are read when they are asked for.
+Parts are fetched and read only when they are used: whoever needs the tokenizer fetches only the tokenizer.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Card:
     phase: str | None = None
     steps: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    """What the reference calls `args`."""
+    """The settings that the reference calls `args`."""
     run: dict[str, Any] | None = None
-    """The whole configuration of `gear train`, where it trained the model."""
+    """The whole configuration of `gear train`, if it trained the model."""
     source: dict[str, Any] = field(default_factory=dict)
     """The file this was converted from: name, sha256, layout."""
 
@@ -69,13 +69,13 @@ class Card:
 
     @staticmethod
     def read(path: Path) -> Card:
-        """Raises UserError when it is the configuration of something else, or of a later version."""
+        """Raises UserError when the file is another kind of configuration, or of a later version."""
         values = read_json(path)
         if not isinstance(values, dict) or values.get("model_type") != MODEL_TYPE:
             raise UserError(f"{path} is not the model card of a GEAR model; give a folder that `gear convert` wrote.")
         if values.get("format_version") != FORMAT_VERSION:
             raise UserError(
-                f"{path} has format version {values.get('format_version')}, known is {FORMAT_VERSION}; "
+                f"{path} has format version {values.get('format_version')}, but this gear reads {FORMAT_VERSION}; "
                 "use the version of gear that wrote it."
             )
         try:
@@ -85,7 +85,7 @@ class Card:
                 if part not in PARTS or not is_digest(entry["sha256"]):
                     raise ValueError(f"the entry of part {part!r}")
                 if relative_path_problem(entry["file"]) or not entry["file"].endswith(".safetensors"):
-                    raise ValueError(f"{entry['file']!r} is no safetensors file of this folder")
+                    raise ValueError(f"{entry['file']!r} is not a safetensors file of this folder")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); fetch or convert it again.") from None
         return card
@@ -98,14 +98,14 @@ def ar_fields(config: TrunkConfig) -> dict[str, Any]:
 
 
 class LazyParts(Mapping[str, StateDict]):
-    """The parts of a folder or repository, each read when it is first asked for."""
+    """The parts of a folder or repository, each read when it is first used."""
 
     def __init__(self, folder: WeightsFolder, card: Card) -> None:
         self.folder, self.card = folder, card
         self._read: dict[str, StateDict] = {}
 
     def path(self, part: str) -> Path:
-        """The file of a part, fetched if need be."""
+        """The file of a part, fetched if necessary."""
         return self.folder.path(self.card.parts[part]["file"])
 
     def __getitem__(self, part: str) -> StateDict:

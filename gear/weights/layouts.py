@@ -1,4 +1,4 @@
-"""A checkpoint's content taken apart: which of its state dicts is what, under our keys, and what was left out.
+"""Split a checkpoint into its parts: which state dict is which model, under our keys, and what was left out.
 
     layout        recognised by                                  parts
     GEAR          vq, vq_ema, ar, ema, projectors, discriminator  the same; null_caption of our stage t2i
@@ -46,14 +46,14 @@ class Contents:
     parts: dict[str, StateDict] = field(default_factory=dict)
     """By the names in PARTS."""
     original: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The same before anything was dropped: what is of no use as a weight may still tell a size."""
+    """The same before anything was dropped: a tensor that is not a weight of ours may still show a size."""
     dropped: dict[str, str] = field(default_factory=dict)
-    """Key, or group of keys -> how much of it, and why it was left out."""
+    """Key, or group of keys -> how many tensors, and why they were left out."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """Plain entries beside the weights that say what they are."""
+    """Plain entries beside the weights that describe them."""
 
     def add(self, part: str, state_dict: Mapping[str, Any]) -> None:
-        """Put a state dict in its place under our keys."""
+        """Add a state dict as a part, under our keys."""
         cleaned = unwrapped(state_dict)
         table = _TABLES.get(part)
         self.original[part] = cleaned
@@ -62,7 +62,7 @@ class Contents:
 
 
 def contents_of(content: Any, path: Path) -> Contents:
-    """Take a file's content apart; raises UserError, saying what was found, when it is no layout known here."""
+    """Split a file's content into parts; raises UserError, saying what was found, for an unknown layout."""
     if is_state_dict(content):
         return _single("state dict", content, path, whole=True)
     if isinstance(content, Mapping):
@@ -85,7 +85,7 @@ def _gear(content: Mapping[str, Any], path: Path) -> Contents:
             found.add(part, content[part])
         elif content.get(part):
             raise UserError(
-                f"{part!r} of {path} is no state dict (found: {outline(content[part])}); "
+                f"{part!r} of {path} is not a state dict (found: {outline(content[part])}); "
                 "check that it is the file you meant"
             )
     if not found.parts:
@@ -94,10 +94,10 @@ def _gear(content: Mapping[str, Any], path: Path) -> Contents:
 
 
 def _wrapped(wrapper: str, content: Mapping[str, Any], path: Path) -> Contents:
-    """LlamaGen and Lightning: one state dict under the name of what trained it."""
+    """LlamaGen and Lightning: one state dict under the key of the training framework."""
     weights = content[wrapper]
     if not is_state_dict(weights):
-        raise _unknown(path, f"{wrapper!r} in it is no state dict (found: {outline(weights)})")
+        raise _unknown(path, f"{wrapper!r} in it is not a state dict (found: {outline(weights)})")
     if wrapper == "state_dict" and has_shadows(weights):
         return _lightning(weights, path)
     found = _single("Lightning" if wrapper == "state_dict" else "LlamaGen", weights, path, whole=False, name=wrapper)
@@ -110,14 +110,14 @@ def _wrapped(wrapper: str, content: Mapping[str, Any], path: Path) -> Contents:
 
 
 def _lightning(weights: Mapping[str, Any], path: Path) -> Contents:
-    """Open-MAGVIT2 and IBQ: live weights, and shadows that replace them where there are some."""
+    """Open-MAGVIT2 and IBQ: live weights, and averaged shadows that replace them where they exist."""
     found = _single("Lightning", weights, path, whole=False, name="state_dict")
     found.add("vq_ema", with_averages(weights))
     return found
 
 
 def _single(layout: str, weights: Mapping[str, Any], path: Path, *, whole: bool, name: str = "") -> Contents:
-    """One state dict of which only the tensors say what it is."""
+    """One state dict, whose kind only its tensors show."""
     found = Contents(layout=layout)
     cleaned = unwrapped(weights)
     if is_tokenizer(cleaned):
@@ -126,12 +126,12 @@ def _single(layout: str, weights: Mapping[str, Any], path: Path, *, whole: bool,
         found.add("ar", weights)
     else:
         where = "its tensors" if whole else f"the tensors under {name!r}"
-        raise _unknown(path, f"{where} are those of neither a tokenizer nor an AR model: {outline(weights)}")
+        raise _unknown(path, f"{where} belong to neither a tokenizer nor an AR model: {outline(weights)}")
     return found
 
 
 def _account(found: Contents, content: Mapping[str, Any]) -> None:
-    """Keep the plain facts; say of everything else that it was left out."""
+    """Keep the plain facts; record everything else as left out."""
     for key, value in content.items():
         if key in _FACTS:
             found.facts[key] = value
@@ -148,6 +148,6 @@ def _reason(key: str) -> str:
 def _unknown(path: Path, found: str) -> UserError:
     *others, last = dict.fromkeys(["GEAR", *(family.origin for family in FAMILIES.values() if family.origin)])
     return UserError(
-        f"{path} is no model in a known layout: {found}; give a {', '.join(others)} or {last} checkpoint, "
+        f"{path} is not a model in a known layout: {found}; give a {', '.join(others)} or {last} checkpoint, "
         "or a plain state dict of one"
     )

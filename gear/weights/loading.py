@@ -1,4 +1,4 @@
-"""From a file, a folder or a hub id to an open model file, and straight to a model."""
+"""Third-party and our own checkpoints load through these functions: a file, a folder or a hub id becomes a model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from gear.weights.model_file import ModelFile
 def open_model(source: str | Path, *, revision: str | None = None, preset: RunConfig | None = None) -> ModelFile:
     """Open a checkpoint, a run folder, a folder of safetensors or a hub id (`org/name`, `hf://org/name/file@revision`).
 
-    preset: the configuration of a file that carries none, where its tensors do not tell enough.
-    Raises UserError when there is nothing, or nothing known; MissingAsset when the hub does not answer.
+    preset: the configuration for a file that carries none and whose tensors do not determine it.
+    Raises UserError when the source does not exist or its layout is unknown; MissingAsset when the hub does not answer.
     """
     where = locate(source, revision)
     if isinstance(where, WeightsFolder):

@@ -1,4 +1,4 @@
-"""From what the user wrote to files: a file, a folder, or a repository on the hub."""
+"""Find the files that a user's SOURCE means: a file, a folder, or a repository on the hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HUB_ID = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(
 
 
 class WeightsFolder(ABC):
-    """A place with files by name; those on the hub are fetched when they are asked for."""
+    """A folder of files by name; those on the hub are fetched when they are used."""
 
     name: str
     """How the user wrote it."""
@@ -46,7 +46,7 @@ class LocalFolder(WeightsFolder):
 
 @dataclass(frozen=True)
 class HubRepository(WeightsFolder):
-    """A model repository on the hub, or what the local cache holds of it where the hub may not or cannot be asked."""
+    """A model repository on the hub, or its part in the local cache when offline."""
 
     name: str
     repo: str
@@ -59,7 +59,7 @@ class HubRepository(WeightsFolder):
         try:
             return sorted(HfApi().list_repo_files(self.repo, revision=self.revision))
         except HFValidationError as error:
-            raise UserError(f"{self.name} is neither a path that exists nor a name on the hub ({error}).") from None
+            raise UserError(f"{self.name} is neither an existing path nor a name on the hub ({error}).") from None
         except _no_answer() as error:
             reason = _first_line(error)
         try:
@@ -79,19 +79,19 @@ class HubRepository(WeightsFolder):
     def _missing(self, reason: str) -> MissingAsset:
         revision = f" --revision {self.revision}" if self.revision else ""
         return MissingAsset(
-            f"{self.name} is no path here, and the hub does not give it ({reason}); check the name, or fetch it on a "
-            f"machine with internet: hf download {self.repo}{revision}"
+            f"{self.name} is not a path here, and the hub did not provide it ({reason}); check the name, or fetch it "
+            f"on a machine with internet: hf download {self.repo}{revision}"
         )
 
 
 def locate(source: str | Path, revision: str | None = None) -> Path | WeightsFolder:
-    """A weights file, or the place whose files make a model.
+    """A weights file, or the folder whose files make a model.
 
-    source: a path that exists; else `org/name`, or `hf://org/name[/file][@revision]`. Where there is a folder `org`
-    here, `org/name` was meant to be a path: the hub is not asked. A folder or repository without a model card of ours
-    means its `model.pt`, or its only weights file.
+    source: a path that exists; else `org/name`, or `hf://org/name[/file][@revision]`. If a folder `org` exists here,
+    `org/name` is taken for a path and the hub is not asked. A folder or repository without a model card of ours stands
+    for its `model.pt`, or its only weights file.
 
-    Raises UserError when nothing is there, or several weights files are; MissingAsset when the hub does not answer.
+    Raises UserError when it does not exist or has several weights files; MissingAsset when the hub does not answer.
     """
     path = Path(source)
     if path.is_file():
@@ -117,7 +117,7 @@ def _only_file(folder: WeightsFolder) -> Path | WeightsFolder:
     if "log.jsonl" in names or not weights:
         raise UserError(
             f"{folder.name} holds no {RUN_FILE}: its training is not finished (run the same `gear train` again), "
-            "or it is not a model's folder."
+            "or it is not the folder of a model."
         )
     raise UserError(
         f"{folder.name} holds {len(weights)} weights files ({', '.join(weights[:8])}); "
@@ -126,10 +126,10 @@ def _only_file(folder: WeightsFolder) -> Path | WeightsFolder:
 
 
 def _no_answer() -> tuple[type[Exception], ...]:
-    """What the hub client raises when it is offline, or the hub unreachable, or the file not there or not for us.
+    """What the hub client raises when it is offline, the hub is unreachable, or the file is missing or not accessible.
 
-    Connection errors come as they are from its HTTP library, which is another one from version to version; the client's
-    own error has that library's as a base.
+    Connection errors come straight from its HTTP library, which differs between versions; the client's own error has
+    that library's as a base.
     """
     from huggingface_hub.errors import HfHubHTTPError
 

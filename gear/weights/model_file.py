@@ -1,4 +1,4 @@
-"""A model file that is open: what it holds, which architecture that is, and the models built from it."""
+"""An opened model file: its parts, their architecture, and the models built from them."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ _KINDS: dict[Kind, tuple[str, ...]] = {
     "projectors": ("projectors",),
     "discriminator": ("discriminator",),
 }
-"""Where a model is: averaged first, live last."""
+"""The parts that hold a model: averaged first, live last."""
 
 _MISSING: dict[Kind, tuple[str, str]] = {
     "tokenizer": ("tokenizer", "name its file as well (--vq-ckpt when sampling, --tokenizer when training)."),
     "ar": ("AR model", "give the file of a stage that trains one, or the published one."),
 }
-"""How it is called, and what to do when there is none."""
+"""Its name in messages, and what to do when there is none."""
 
 _DEFAULT_DOWNSAMPLE = 16
 _DEFAULT_IMAGE_SIZE = 256
 _SIZE_IN_NAME = re.compile(r"[ct]2i_(?:S|B|L|XL|XXL|XXXL|3B)_(?:stage\d_)?(256|384|512)")
-"""LlamaGen's names (c2i_B_384.pt, t2i_XL_stage2_512.pt): its files carry their image size nowhere else."""
+"""LlamaGen's file names (c2i_B_384.pt, t2i_XL_stage2_512.pt): the image size is recorded nowhere else."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """State dicts under our keys, and what their file says about them. Made by `open_model`."""
+    """State dicts under our keys, and the facts that their file records. Made by `open_model`."""
 
     source: str
     """As the user wrote it."""
@@ -72,16 +72,16 @@ class ModelFile:
     """The configuration of `gear train`, unparsed."""
     card: Card | None = None
     preset: RunConfig | None = None
-    """What the user says of a file that carries no configuration."""
+    """The configuration that the user gives for a file that carries none."""
 
     @cached_property
     def config(self) -> RunConfig | None:
-        """The configuration of the training run; None for files of others, which carry none."""
+        """The configuration of the training run; None for third-party files, which carry none."""
         return None if self.run is None else RunConfig.from_dict(self.run)
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the file; of its parts' sha256, one a line, for a folder of safetensors."""
+        """sha256 of the file; for a folder of safetensors, of its parts' sha256, one per line."""
         if self.card is not None:
             return digest_sequence(entry["sha256"] for entry in self.card.parts.values())
         return sha256_file(self.path)
@@ -91,7 +91,7 @@ class ModelFile:
         return any(name in self.parts for name in _KINDS[kind])
 
     def weights(self, kind: Kind, *, ema: bool = True) -> StateDict:
-        """The state dict of one model. ema: averaged where there are averages; False insists on live ones."""
+        """The state dict of one model. ema: True prefers averaged weights; False requires live ones."""
         return self.parts[self._part(kind, ema)]
 
     def _part(self, kind: Kind, ema: bool) -> str:
@@ -102,7 +102,7 @@ class ModelFile:
             return live
         if averaged in self.parts:
             raise UserError(
-                f"{self.source} holds averaged weights only ({averaged!r}), and live ones were asked for; "
+                f"{self.source} holds averaged weights only ({averaged!r}), but live ones were asked for; "
                 "leave out --no-ema (ema=False), or give the training checkpoint."
             )
         wanted, fix = _MISSING.get(kind, (kind, "give the file of a stage that trains one."))
@@ -112,18 +112,18 @@ class ModelFile:
 
     @cached_property
     def tokenizer_config(self) -> TokenizerConfig:
-        """The tokenizer of this file: as the file says, else as its tensors show. UserError when it has none."""
+        """The tokenizer of this file: as recorded, else inferred from its tensors. UserError when it has none."""
         part = self._part("tokenizer", True)
         if self._recorded_tokenizer is not None:
             return self._recorded_tokenizer
         try:
             return recognise_tokenizer({**self.original[part], **self.parts[part]}, settings=self.settings)
         except _NO_SIZE as error:
-            raise UserError(f"{self.source} holds a tokenizer that is not known here: {error}.") from None
+            raise UserError(f"{self.source} holds an unknown kind of tokenizer: {error}.") from None
 
     @cached_property
     def trained_with(self) -> TokenizerConfig | None:
-        """The tokenizer that the AR model was trained with, as far as the file tells; what `check_pair` compares."""
+        """The tokenizer that the AR model was trained with, if the file records it; for `check_pair`."""
         if self._recorded_tokenizer is not None:
             return self._recorded_tokenizer
         if self.has("tokenizer"):
@@ -150,7 +150,7 @@ class ModelFile:
 
     @property
     def downsample(self) -> int:
-        """Pixels along one side of a token; 16, as published, where the file does not tell."""
+        """Pixels along one side of a token; 16, as published, if the file does not record it."""
         if self.trained_with is not None:
             return self.trained_with.downsample
         ratio = self.settings.get("downsample_ratio")
@@ -158,7 +158,7 @@ class ModelFile:
 
     @cached_property
     def image_size(self) -> int | None:
-        """The image size of the training, as the file, its settings, its rotary table or its name tell; else None."""
+        """The image size of the training, from the file, its settings, its rotary table or its name; else None."""
         if self.config is not None:
             return self.config.data.image_size
         if self.card is not None:
@@ -175,10 +175,10 @@ class ModelFile:
         return None if self.preset is None else self.preset.data.image_size
 
     def ar_config(self, image_size: int | None = None) -> TrunkConfig:
-        """The AR model of this file: as the file says, else as its tensors show.
+        """The AR model of this file: as recorded, else inferred from its tensors.
 
-        image_size: what it is wanted for. A model of another size is refused; one that does not tell its size is taken
-        for this one, or with a warning for 256 px when nobody says. UserError when there is no AR model.
+        image_size: the size it is needed for. A model of another size is refused; one whose size is unknown is assumed
+        to have this size, or, with a warning, 256 px if None. UserError when there is no AR model.
         """
         part = self._part("ar", True)
         wanted = image_size or (None if self.preset is None else self.preset.data.image_size)
@@ -193,28 +193,28 @@ class ModelFile:
         if size is None:
             size = _DEFAULT_IMAGE_SIZE
             log.warning(
-                "%s does not say its image size; %d px is assumed (image_size= says another).", self.source, size
+                "%s does not record its image size; %d px is assumed (set image_size= otherwise).", self.source, size
             )
         known = {name: self.settings[name] for name in _SETTINGS if name in self.settings}
         try:
             return recognise_ar(self.original[part], num_tokens=(size // self.downsample) ** 2, **known)
         except _NO_SIZE as error:
-            raise UserError(f"{self.source} holds an AR model that is not known here: {error}.") from None
+            raise UserError(f"{self.source} holds an unknown kind of AR model: {error}.") from None
 
     # -- models --
 
     def tokenizer(self, *, ema: bool = True, config: TokenizerConfig | None = None) -> Tokenizer:
         """The tokenizer in eval mode.
 
-        ema: averaged weights where there are some; False insists on live ones. config: the architecture, instead of
-        what the file says. Raises UserError when there is none, or its tensors do not fit.
+        ema: True prefers averaged weights; False requires live ones. config: the architecture, instead of the recorded
+        one. Raises UserError when there is none, or its tensors do not fit.
         """
         part = self._part("tokenizer", ema)
         chosen = config or self.tokenizer_config
-        with torch.device("meta"):  # no initial weights are drawn, only to be overwritten
+        with torch.device("meta"):  # draws no initial weights, which would be overwritten
             tokenizer = build_tokenizer(chosen)
         load_exactly(tokenizer, self.parts[part], source=f"{part!r} of {self.source}", assign=True)
-        tokenizer.quantize.reset_constants()  # no file holds them
+        tokenizer.quantize.reset_constants()  # they are in no file
         self._report(part)
         return tokenizer.eval()
 
@@ -235,9 +235,9 @@ class ModelFile:
         return model.to(model.output.weight.device).eval()  # places the rotary table
 
     def null_caption(self) -> TextCondition:
-        """The empty caption of a text-to-image run as its text encoder gave it, one row; guidance leads away from it.
+        """The empty caption of a text-to-image run as its text encoder gave it, one row: guidance's null condition.
 
-        Stored with the run, as what an encoder gives at fully masked positions depends on its attention kernel.
+        Stored with the run, since an encoder's features at fully masked positions depend on its attention kernel.
         """
         if "null_caption" not in self.parts:
             raise UserError(f"{self.source} holds no empty caption; give a file of `gear train t2i`.")
@@ -250,6 +250,6 @@ class ModelFile:
 
 
 _NO_SIZE = (ArithmeticError, LookupError, TypeError, ValueError)
-"""As what tensors of unexpected shapes are no known architecture."""
+"""The errors that tensors of unexpected shapes cause; they mean an unknown architecture."""
 _SETTINGS = ("cls_token_num", "text_attn", "drop_path_rate", "token_dropout_p", "num_classes", "n_head")
 """Settings of the reference's training that are fields of the AR configuration under the same name."""

@@ -1,8 +1,8 @@
-"""Measures time and peak memory of every operation on sample sets, each in a process of its own.
+"""Measures time and peak memory of every operation on sample sets, each in its own process.
 
     python -m scripts.benches.contract_files --count 5000 --size 512
 
-needs about three times the size of the pixels on disk (12 GB for the numbers above) and gives it back.
+needs about three times the size of the pixels on disk (12 GB for the numbers above) and frees it afterwards.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from harness.contract.writer import SampleSetWriter
 
 
 def main() -> None:
-    """Print one line per operation: seconds, megabytes of pixels a second, and peak resident memory."""
+    """Print one line per operation: seconds, megabytes of pixels per second, and peak resident memory."""
     parser = argparse.ArgumentParser(prog="python -m scripts.benches.contract_files", description=__doc__)
     parser.add_argument("--count", type=int, default=5000, help="images (default 5000)")
     parser.add_argument("--size", type=int, default=512, help="their side in pixels (default 512)")
-    parser.add_argument("--folder", type=Path, help="where the files go while it runs; by default the temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, help="where the files are written while it runs (default: the temporary folder)"
+    )
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:

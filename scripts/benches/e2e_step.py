@@ -30,21 +30,22 @@ TAP_LAYER = {"B": 4, "L": 8, "XL": 12}
 @click.option("--size", type=click.Choice(list(TAP_LAYER)), default="B", show_default=True, help="LlamaGen-SIZE.")
 @click.option("--batch", default=2, show_default=True, help="Images of a step.")
 @click.option("--codes", default=16_384, show_default=True, help="Entries of the codebook.")
-@click.option("--image-size", default=256, show_default=True, help="Pixels of a side; 16 of them to a token.")
+@click.option("--image-size", default=256, show_default=True, help="Side in pixels; a token covers 16.")
 @click.option(
     "--ch", default=32, show_default=True, help="Base width of the VQ-16 tokenizer; 128 is the published one."
 )
 @click.option("--ndf", default=16, show_default=True, help="Filters of the discriminator; 64 is the published number.")
 @click.option("--lpips/--no-lpips", default=False, show_default=True, help="With the perceptual loss (random weights).")
 @click.option("--repeats", default=3, show_default=True, help="Timed turns of each form, after one to warm up.")
-@click.option("--compile", "compiled", is_flag=True, help="Ours with torch.compile, as engine.compile does it.")
+@click.option("--compile", "compiled", is_flag=True, help="Ours with torch.compile, as with engine.compile.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def bench(device: str, repeats: int, **shape: Any) -> None:
-    """Images per second and peak memory of one end-to-end step, ours against the plain eager form.
+    """One end-to-end step: speed and peak memory, ours and plain.
 
-    Both train tokenizer, discriminator, AR model and projectors with AdamW and averages on the same weights and images;
-    the teacher's features are given. The default is for a CPU: LlamaGen-B, 256 pixels and 16,384 codes as published,
-    around a narrow tokenizer without LPIPS, so that the step is not all convolutions. On a GPU both run in bfloat16.
+    Both forms train tokenizer, discriminator, AR model and projectors with AdamW and averages on the same weights and
+    images; the teacher's features are given. The default is for a CPU: LlamaGen-B, 256 pixels and 16,384 codes as
+    published, around a narrow tokenizer without LPIPS, so that the step is not all convolutions. On a GPU both run in
+    bfloat16.
 
     \b
     python scripts/bench.py e2e-step
@@ -74,7 +75,7 @@ def _print_memory(peaks: dict[str, Peak]) -> None:
 
 
 def _print_losses(losses: dict[str, dict[str, float]]) -> None:
-    """The two forms are the same step: their first losses agree to rounding."""
+    """The two forms compute the same step: their first losses agree to rounding."""
     for name, value in losses["plain"].items():
         Console().print(f"  {name:12} plain {value:.6f}, ours {losses['ours'][name]:.6f}")
 
@@ -114,7 +115,7 @@ def _prepare(form: str, device: str, **shape: Any) -> Callable[[], dict[str, flo
 
 
 def _seeded(step: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Dropout falls alike in both forms."""
+    """Seed dropout, so that it is the same in both forms."""
     torch.manual_seed(1)
     return step()
 
@@ -126,7 +127,7 @@ def _our_step(stage: GearStage, batch: Batch) -> dict[str, float]:
 
 
 def _fill(optimizer: torch.optim.Optimizer) -> None:
-    """Moments of zero and a step count of one, so that no step is measured that has to make them."""
+    """Create moments of zero and a step count of one, so that no measured step has to allocate them."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]

@@ -27,9 +27,9 @@ PLAIN_MATRICES = 6
 @click.option("--repeats", default=3, show_default=True, help="Timed turns of each form, after one to warm up.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def bench(tokens: int, codes: int, dim: int, repeats: int, device: str) -> None:
-    """Time and peak memory of the entropy terms and their gradients, chunked against plain.
+    """Entropy terms and gradients: time and memory, ours and plain.
 
-    Where the plain form would not fit into memory both run on fewer tokens.
+    Where the plain form would not fit into memory, both run on fewer tokens.
 
     \b
     python scripts/bench.py entropy                              # VQ-16 at batch 32
@@ -37,7 +37,7 @@ def bench(tokens: int, codes: int, dim: int, repeats: int, device: str) -> None:
     """
     fitting = _fitting(tokens, codes, device)
     if fitting < tokens:
-        Console().print(f"{tokens} tokens need more memory than is free in the plain form; measuring {fitting}.")
+        Console().print(f"the plain form needs more memory for {tokens} tokens than is free; measuring {fitting}.")
     prepare = {form: partial(_prepare, form, fitting, codes, dim, device) for form in _FORMS}
     memory = {form: peak_memory(prepared, device).growth for form, prepared in prepare.items()}
     wait = torch.cuda.synchronize if device == "cuda" else None
@@ -61,7 +61,7 @@ _FORMS: dict[str, Callable[[Distances], Tensor]] = {"plain": _plain, "chunked": 
 
 
 def _prepare(form: str, tokens: int, codes: int, dim: int, device: str) -> Callable[[], tuple[Tensor, ...]]:
-    """Unit vectors as in VQ, and a call that goes through the terms and back to both of them."""
+    """Unit vectors as in VQ, and a call that computes the terms and the gradients of both."""
     generator = torch.Generator().manual_seed(0)
     rows, entries = (
         torch.nn.functional.normalize(torch.randn(count, dim, generator=generator), dim=1).to(device).requires_grad_()

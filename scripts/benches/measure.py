@@ -1,4 +1,4 @@
-"""Measuring two ways to do the same thing, side by side: alternating runs, peak memory, one table."""
+"""Compare several implementations of the same thing: alternating runs, peak memory, one table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def side_by_side(
     warmup: int = 1,
     synchronize: Callable[[], None] | None = None,
 ) -> dict[str, Timing]:
-    """Time each form `repeats` times, alternating between them, so that a busy moment of the machine hits all alike.
+    """Time each form `repeats` times, alternating between them, so that other load on the machine affects all equally.
 
     synchronize: waits for the device, called before each reading of the clock (torch.cuda.synchronize).
     """
@@ -52,16 +52,16 @@ def side_by_side(
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """Memory in MiB around one call; NaN where the system ended the process for want of memory."""
+    """Memory in MiB around one call; NaN where the system killed the process for lack of memory."""
 
     before: float
-    """What `prepare()` had needed at most."""
+    """The most that `prepare()` needed."""
     most: float
     """The most at any time until the call returned."""
 
     @property
     def growth(self) -> float:
-        """What the call needed on top."""
+        """What the call needed in addition."""
         return max(0.0, self.most - self.before)
 
 
@@ -69,7 +69,7 @@ def peak_growth_mib(prepare: Callable[[], Callable[[], Any]]) -> float:
     """MiB by which one call raises the resident memory of a fresh process above what `prepare()` left there.
 
     `prepare` makes the inputs and returns the call. It must be importable (a module-level function or a partial of
-    one), because it runs in a process of its own: the peak of a process never goes down again.
+    one), because it runs in its own process: the peak of a process never goes down again.
     """
     return peak_memory(prepare).growth
 
@@ -96,8 +96,8 @@ def peak_memory(prepare: Callable[[], Callable[[], Any]], device: str = "cpu") -
 def _returned_when_freed() -> Iterator[None]:
     """A process started in the block gives freed tensors back to the system at once (glibc).
 
-    By default blocks of up to 32 MiB stay with the process in pieces, and its resident memory tells of what it once
-    held: the peaks of two forms are then those of the allocator's history as much as of the forms.
+    By default freed blocks of up to 32 MiB stay with the process, so its resident memory depends on what it held
+    before: the peaks of two forms would then depend on the allocator's history as much as on the forms.
     """
     name, before = "MALLOC_MMAP_THRESHOLD_", os.environ.get("MALLOC_MMAP_THRESHOLD_")
     os.environ[name] = before or str(256 << 10)

@@ -1,9 +1,9 @@
-"""One GEAR iteration in plain eager PyTorch: what `e2e-step` measures ours against.
+"""One GEAR iteration in plain eager PyTorch, to which `e2e-step` compares ours.
 
-Written from the description of the method alone (VQ family, float32 or autocast). The modules of gear serve as holders
-of parameters and, where a plain module call is all there is to it (AR blocks, discriminator, projectors, LPIPS), as
-that call; what gear computes in another way is written out here: the convolutional blocks one module after the other,
-distances, entropy and posterior as (tokens x codes) matrices, logits as a whole.
+Written only from the description of the method (VQ family, float32 or autocast). The modules of gear hold the
+parameters and, where the plain form is simply a module call (AR blocks, discriminator, projectors, LPIPS), are called.
+What gear computes differently is written out here: the convolutional blocks module by module, distances, entropy and
+posterior as (tokens x codes) matrices, and all logits at once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PlainRun:
 
 
 def plain_step(run: PlainRun, pixels: Tensor, labels: Tensor) -> dict[str, float]:
-    """The losses of one iteration, and everything it changes. pixels (B, 3, H, W) in [-1, 1], labels (B,)."""
+    """Run one iteration, updates included, and return its losses. pixels (B, 3, H, W) in [-1, 1], labels (B,)."""
     gear, batch = run.config.gear, len(labels)
     with run.autocast():
         quant, indices, d, quantizer_loss = quantise(run.tokenizer, encode(run.tokenizer, pixels))

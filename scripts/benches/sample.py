@@ -1,10 +1,10 @@
-"""Drawing image tokens: the engine of `gear sample` against a plain loop, and both against the memory bus.
+"""Drawing image tokens: the engine of `gear sample` against a plain loop, and both against the memory bandwidth.
 
-The plain form is written straight from the description of the reference and shares nothing with gear but the weights:
+The plain form is written directly from the description of the reference and shares only the weights with gear:
 guidance by a doubled batch, PyTorch's plain math attention over the whole cache with a mask, sorting for top-p,
-multinomial. That kernel scales the whole cache of keys at every step, which nobody has to: "plain, bare" is the same
+multinomial. That kernel scales the whole cache of keys at every step, which is unnecessary: "plain, bare" is the same
 loop with attention written out as two products.
-The floor is what the step's weights and the filled part of its cache take to be read once, at the bandwidth that a copy
+The floor is the time to read the step's weights and the filled part of its cache once, at the bandwidth that a copy
 reaches in the same run.
 """
 
@@ -48,7 +48,7 @@ def bench(
     repeats: int,
     **sampling: float,
 ) -> None:
-    """Token sampling with guidance: tokens drawn per second, and the share of the bandwidth floor."""
+    """Token sampling with guidance: speed, and share of the floor."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device == "cuda"
     floating = torch.bfloat16 if (dtype or ("bf16" if on_gpu else "fp32")) == "bf16" else torch.float32
@@ -64,7 +64,7 @@ def bench(
 def compare(
     ar: ClassConditionalAR, size: str, batch: int, options: SamplingOptions, bandwidth: float, repeats: int
 ) -> None:
-    """One table: the forms for one model and batch."""
+    """One table of all forms, for one model and batch."""
     num_tokens, device = ar.config.block_size, ar.tok_embeddings.weight.device
     forms = {
         "plain": plain_form(ar, batch, options, math_attention),
@@ -87,7 +87,7 @@ def compare(
 
 
 def random_model(size: str, num_tokens: int) -> ClassConditionalAR:
-    """Random weights; a head that is not zero, so that the distribution is not flat."""
+    """Random weights, with a non-zero head, so that the distribution is not flat."""
     torch.manual_seed(0)
     ar = ClassConditionalAR(ar_config(size, block_size=num_tokens)).eval()
     nn.init.normal_(ar.output.weight, std=0.05)
@@ -115,7 +115,7 @@ def engine_form(ar: ClassConditionalAR, batch: int, options: SamplingOptions) ->
 
 
 def copy_bandwidth(device: str) -> float:
-    """Bytes per second that a copy moves, read and written both counted."""
+    """Bytes per second that a copy moves, counting both reads and writes."""
     source = torch.zeros(_COPY_BYTES[device], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
@@ -130,7 +130,7 @@ def copy_bandwidth(device: str) -> float:
 
 
 def floor_bytes(ar: ClassConditionalAR, rows: int) -> float:
-    """Bytes that one roll-out cannot do without: per step all weights but the looked-up ones, and the filled cache."""
+    """Bytes that one roll-out must read: per step all weights except embedding tables, and the filled cache."""
     config, size = ar.config, ar.tok_embeddings.weight.element_size()
     weights = sum(p.numel() for p in ar.parameters()) - ar.tok_embeddings.weight.numel()
     weights -= ar.cls_embedding.embedding_table.weight.numel()
@@ -147,13 +147,13 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def math_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """As the reference selects it."""
+    """The attention that the reference selects."""
     with sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask[None, None, None])
 
 
 def bare_attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """No more than the products need."""
+    """Attention as two products, without further work."""
     scores = q @ keys.transpose(2, 3) / q.shape[-1] ** 0.5
     return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ values
 

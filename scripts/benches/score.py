@@ -1,7 +1,7 @@
 """Scoring: the metrics against a plain transcription of the published procedure, on the same features.
 
-Features are Gaussian with a falling spectrum, as pooled Inception features have; both forms get the same arrays, and
-every number is printed beside the other form's.
+Features are Gaussian with a decaying spectrum, like pooled Inception features; both forms get the same arrays, and
+their results are printed side by side.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def published_precision_recall(reference: Array, sample: Array, dtype: Any = np.
 
 
 def our_distances(*pairs: tuple[Array, Array]) -> tuple[float, ...]:
-    """All in one call, as the adm benchmark asks for them."""
+    """All in one call, as the adm benchmark does."""
     return tuple(distance.value for distance in frechet_distances(pairs, mean_dtype=np.float32))
 
 
@@ -95,26 +95,26 @@ def made_features(count: int, width: int) -> tuple[Array, Array]:
     mean = generator.uniform(0.2, 0.6, width).astype(np.float32)
     reference, sample = (generator.standard_normal((count, width), dtype=np.float32) for _ in range(2))
     for features, spread, shift in ((reference, 1.0, 1.0), (sample, 1.05, 1.01)):
-        features *= np.float32(spread) * scale  # in place: what is made here must not hide what the forms need
+        features *= np.float32(spread) * scale  # in place: the peak here must not hide that of the forms
         features += np.float32(shift) * mean
     return reference, sample
 
 
 def prepared(form: Callable[..., Any], count: int, width: int) -> Callable[[], Any]:
-    """For `peak_growth_mib`: the features are there before the measurement begins."""
+    """For `peak_growth_mib`: the features exist before the measurement begins."""
     return partial(form, *made_features(count, width))
 
 
 def prepared_distances(form: Callable[..., Any], count: int, width: int) -> Callable[[], Any]:
-    """FID and sFID; as `prepared`, both pairs of sets are there before any measurement begins."""
+    """FID and sFID; as in `prepared`, both pairs of sets exist before any measurement begins."""
     sets = [made_features(count, features) for features in (width, min(width, SPATIAL_WIDTH))]
     return partial(form, *sets)
 
 
 def compare(title: str, forms: dict[str, Callable[[], Any]], repeats: int, memory: dict[str, float] | None) -> None:
-    """Time the forms alternately, print the table, and what each of them gave.
+    """Time the forms alternately; print the table and each form's result.
 
-    Beside each result stand its processor seconds over all threads, which a busy machine disturbs less than the clock.
+    Beside each result are its processor seconds over all threads, which a busy machine affects less than the clock.
     """
     results: dict[str, Any] = {}
     processor_s: dict[str, float] = {}
@@ -136,14 +136,17 @@ def compare(title: str, forms: dict[str, Callable[[], Any]], repeats: int, memor
 
 
 @click.command()
-@click.option("--only", type=click.Choice(TABLES), multiple=True, help="These tables alone; may be repeated.")
+@click.option("--only", type=click.Choice(TABLES), multiple=True, help="Only these tables; may be repeated.")
 @click.option("--count", default=10_000, show_default=True, help="Images in each set.")
 @click.option("--width", default=2_048, show_default=True, help="Pooled features; the spatial ones are 2,023.")
 @click.option("--half-count", default=200, show_default=True, help="Images for NumPy's float16 product, which is slow.")
 @click.option("--repeats", default=1, show_default=True)
 @click.option("--memory/--no-memory", default=True, show_default=True, help="Peak memory, each form in a new process.")
 def bench(only: tuple[str, ...], count: int, width: int, half_count: int, repeats: int, memory: bool) -> None:
-    """FID + sFID, precision + recall without and with float16, and a second score against a known reference."""
+    """Metrics: speed and peak memory, ours and as published.
+
+    FID + sFID, precision + recall without and with float16, and a second score against a known reference.
+    """
     wanted = only or TABLES
     if "distance" in wanted:
         distances(count, width, repeats, memory)
@@ -183,7 +186,7 @@ def half(count: int, width: int, repeats: int) -> None:
 
 
 def second_score(count: int, width: int, repeats: int) -> None:
-    """The arithmetic of a whole score, and of the next one: the reference's statistics and radii are then known."""
+    """The arithmetic of one score, and of a second one, for which the reference's statistics and radii are known."""
     reference, sample = made_features(count, width)
     known = statistics(reference, mean_dtype=np.float32), adm_radii(reference, k=NEIGHBOUR)
 

@@ -1,11 +1,11 @@
-# What the training scripts share: reading their settings, and starting `gear train` on one or many processes.
-# Settings of all of them:
+# Shared by the training scripts: reads their settings, and starts `gear train` on one or many processes.
+# Settings of all scripts:
 #
 #   DATA_DIR          training images as DIR/<class>/<image>, or DIR with tar shards for text-to-image;
 #                     unset: the demo's digits, on a CPU in minutes
 #   OUT_DIR           where the runs go [exps]
-#   INIT              the model to start from, where it is another than the run of the stage before
-#   PRESET            a preset or YAML file in place of the one that the settings spell; its runs go to OUT_DIR/<its name>
+#   INIT              the model to start from, if not the run of the stage before
+#   PRESET            a preset or YAML file instead of the one that the settings name; its runs go to OUT_DIR/<its name>
 #   SET               further changes, as in SET="stages.e2e.steps=100 engine.compile=true"
 #   MAX_TRAIN_STEPS   length of the stage in updates [the preset's]
 #   EVAL_STEPS        updates between Frechet distances of samples [0: none; 50000 with FID_REFERENCE_FILE, their
@@ -16,8 +16,8 @@
 #   NNODES [1]  NODE_RANK [0]  MASTER_ADDR [127.0.0.1]  MASTER_PORT [29500]
 #   DRY_RUN           1: print the command and do nothing
 #
-# The same call again continues a run. Arguments go to `gear train` as they are. Exit status: that of `gear`; 2 for a
-# setting that is not known.
+# Run a script again to resume an interrupted run. Arguments are passed to `gear train`. Exit status: that of `gear`; 2
+# for an unknown setting.
 
 # Where a setting is part of a preset's name (SIZE, TOKENIZER, ENCODER, IMAGE_SIZE, ...), `gear presets` lists its
 # values; gear refuses others.
@@ -40,14 +40,14 @@ choose() {
   fail "$name is '$value'; choose one of $(echo "$*" | sed 's/ /, /g')."
 }
 
-# known PRESET...: gear knows presets of these names; else its sentence, which lists the choices, and status 2
+# known PRESET...: gear has presets of these names; else exit with gear's message, which lists the choices, and status 2
 known() {
   for name in "$@"; do
     python3 -m gear presets --check -- "$name" || exit $?
   done
 }
 
-# numbers NAME...: these settings are numbers, where they are set
+# numbers NAME...: these settings are numbers, if they are set
 numbers() {
   for name in "$@"; do
     eval "value=\${$name:-0}"
@@ -57,7 +57,7 @@ numbers() {
   done
 }
 
-# folder SHORT NAME: where a run goes, or went; SHORT is its name beside the others of a preset
+# folder SHORT NAME: the folder of a run; SHORT is its name among the runs of one preset
 folder() {
   if [ -n "${PRESET:-}" ]; then echo "$OUT_DIR/$(basename "${PRESET%.yaml}")/$1"
   elif [ -z "${DATA_DIR:-}" ]; then echo "$OUT_DIR/demo/$1"
@@ -74,12 +74,12 @@ stage1() {
   folder e2e "$run"
 }
 
-# pixels: the end of a stage-2 run's name where it is not of the usual size
+# pixels: the suffix of a stage-2 run's name if the image size is not 256
 pixels() {
   if [ "$IMAGE_SIZE" != 256 ]; then echo "-${IMAGE_SIZE}px"; fi
 }
 
-# trained FOLDER SCRIPT: INIT, else the finished run in FOLDER; SCRIPT is what makes it
+# trained FOLDER SCRIPT: INIT, else the finished run in FOLDER, which SCRIPT trains
 trained() {
   if [ -n "${INIT:-}" ]; then echo "$INIT"; return; fi
   if [ "${DRY_RUN:-0}" != 1 ] && [ ! -e "$1/model.pt" ]; then
@@ -115,7 +115,7 @@ run() {
   launch "$@"
 }
 
-# launch ARGUMENT...: `gear` itself on one process; on several, torchrun through gear.training.launch, which keeps the
+# launch ARGUMENT...: `gear` itself for one process; for several, torchrun through gear.training.launch, which keeps the
 # exit status
 launch() {
   numbers NPROC_PER_NODE NNODES NODE_RANK MASTER_PORT
@@ -123,7 +123,7 @@ launch() {
   processes=${NPROC_PER_NODE:-$found}
   if [ "$processes" = 0 ]; then processes=1; fi
   if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
-    set -- python3 -m gear "$@"  # without torchrun between: signals and the exit status are those of gear
+    set -- python3 -m gear "$@"  # without torchrun: signals go to gear, and the exit status is its own
   else
     set -- python3 -m gear.training.launch --nproc_per_node "$processes" --nnodes "${NNODES:-1}" \
       --node_rank "${NODE_RANK:-0}" --master_addr "${MASTER_ADDR:-127.0.0.1}" \
@@ -132,7 +132,7 @@ launch() {
   if [ "${DRY_RUN:-0}" = 1 ]; then quoted "$@"; else exec "$@"; fi
 }
 
-# quoted WORD...: a line that a shell reads back as these words
+# quoted WORD...: these words as one line, quoted for a shell
 quoted() {
   line=
   for word in "$@"; do

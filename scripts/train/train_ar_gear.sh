@@ -1,7 +1,7 @@
 #!/bin/sh
 # Stage 2: the AR model on the frozen tokenizer of stage 1.
 #
-#   GEAR_MODE  ar-init: go on with the AR model of stage 1 | vq-only: a fresh one on its tokenizer [ar-init]
+#   GEAR_MODE  ar-init: continue the AR model of stage 1 | vq-only: a fresh one on its tokenizer [ar-init]
 #   SIZE, TOKENIZER, ENCODER, IMAGE_SIZE, TEMPERATURE, VAE_ALIGN_PROJ_COEFF: those of stage 1 (train_gear.sh)
 #   Further settings: common.sh
 #

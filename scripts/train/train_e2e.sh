@@ -1,5 +1,5 @@
 #!/bin/sh
-# GEAR from nothing: stage 0, then stage 1. With INIT, the model that stage 1 starts from, stage 1 alone.
+# GEAR from the start: stage 0, then stage 1. With INIT, the model that stage 1 starts from, only stage 1.
 #
 #   Settings: those of train_tokenizer.sh and train_gear.sh
 #
@@ -8,7 +8,7 @@ set -eu
 here=$(dirname "$0")
 
 if [ -z "${INIT:-}" ]; then
-  # In the background, so that a signal to this script reaches it; it then saves, which is waited for.
+  # In the background, so that a signal to this script can be passed on; the script then waits until stage 0 has saved.
   sh "$here/train_tokenizer.sh" "$@" &
   trap 'kill -TERM $!' TERM INT
   wait $! || { status=0; wait $! || status=$?; exit "$status"; }

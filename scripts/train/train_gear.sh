@@ -1,11 +1,11 @@
 #!/bin/sh
-# Stage 1, GEAR itself: tokenizer and AR model end to end, from the stage-0 run, else from the published warm-up.
+# Stage 1, GEAR itself: tokenizer and AR model end to end, from the stage-0 run or else the published warm-up.
 #
 #   SIZE                  of the AR model [xl]        TOKENIZER    family [vq]
-#   ENCODER               teacher [dinov2]; lite0 needs no file from outside
+#   ENCODER               teacher [dinov2]; lite0 needs no external file
 #   IMAGE_SIZE            pixels [256]                TEMPERATURE  of the soft codes [0.1]; tried: 0.1 0.05 0.01 0.005
 #   VAE_ALIGN_PROJ_COEFF  weight of the alignment that reaches the tokenizer [0.5]; tried: 0.25 0.5 0.75 1.0
-#   SPNORM_ALPHA          share of the spatial mean taken from the teacher's patches [0.6]
+#   SPNORM_ALPHA          share of the spatial mean subtracted from the teacher's patches [0.6]
 #   Further settings: common.sh
 #
 #   SIZE=l ENCODER=dinov3 DATA_DIR=/data/imagenet/train scripts/train/train_gear.sh
@@ -14,7 +14,7 @@ set -eu
 
 preset=imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px
 known "$preset"
-# Published warm-ups are those of the recipes on ImageNet; anything else starts from a stage-0 run.
+# Only the recipes on ImageNet have published warm-ups; anything else starts from a stage-0 run.
 if [ -n "${PRESET:-}${INIT:-}" ] || [ -z "${DATA_DIR:-}" ] || [ "$ENCODER" = lite0 ] || [ -e "$(stage0)/model.pt" ]; then
   start=$(trained "$(stage0)" train_tokenizer.sh)
   set -- --init "$start" "$@"

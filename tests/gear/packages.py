@@ -1,4 +1,4 @@
-"""Packages that a test pretends are installed."""
+"""Fake installed packages for tests."""
 
 from __future__ import annotations
 

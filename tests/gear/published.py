@@ -1,4 +1,4 @@
-"""The published architectures as names and shapes, and files of full-size tensors that weigh nothing."""
+"""The published architectures as names and shapes, and files of full-size tensors that take no space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gear.losses import LPIPS, PatchDiscriminator
 from gear.tokenizers import TOKENIZERS, build_tokenizer
 
 SPEC = Path(__file__).parents[3] / "shared" / "spec" / "state-dicts"
-"""The maps in full, where they lie beside the checkout."""
+"""The full maps, if they are beside the checkout."""
 
 CAPTION_DIM = 2048
 """Width of the published text encoder, Qwen3-1.7B."""
@@ -80,16 +80,16 @@ def projector_shapes(dim: int) -> Shapes:
 
 
 def digest(shapes: Shapes) -> str:
-    """Of the lines "key: shape" in module order, which is the order of a saved optimiser state's entries."""
+    """Digest of the lines "key: shape" in module order, which is the order of a saved optimiser state's entries."""
     return hashlib.sha256("\n".join(f"{key}: {shape}" for key, shape in shapes.items()).encode()).hexdigest()
 
 
 def spec(name: str) -> dict[str, Any] | None:
-    """The published map in full, or None where it is not beside the checkout."""
+    """The full published map, or None if it is not beside the checkout."""
     path = SPEC / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def weightless(shapes: Shapes, value: float = 0.0) -> dict[str, Tensor]:
-    """Full-size tensors, each of them one number repeated by a stride of zero, in memory and in files."""
+    """Full-size tensors, each a single number repeated by a stride of zero, in memory and in files."""
     return {key: torch.tensor([value]).expand(shape) if shape else torch.tensor(value) for key, shape in shapes.items()}

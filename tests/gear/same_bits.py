@@ -6,7 +6,7 @@ import torch
 
 
 def assert_same_bits(a: object, b: object, where: str = "") -> None:
-    """Bit-equal, all the way down; `where` names the place in a failure."""
+    """Assert that nested values are bit-equal; `where` names the place in a failure."""
     if isinstance(a, torch.Tensor):
         assert isinstance(b, torch.Tensor)
         assert torch.equal(a, b), where

@@ -1,4 +1,4 @@
-"""Files from outside: found where their own tools put them, and never fetched."""
+"""External files: found where their own tools put them, and never fetched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
         find_asset(str(tmp_path / "vgg.pth"), **WANTS)
 
 
-def test_the_command_in_the_sentence_puts_the_file_where_it_is_looked_for(
+def test_the_command_in_the_message_puts_the_file_where_it_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -83,7 +83,7 @@ def test_a_later_stage_takes_its_configuration_from_the_checkpoint(project: Path
     assert json.loads((tmp_path / "e2e" / "config.json").read_text())["name"] == "tiny"
 
 
-def test_a_run_goes_on_where_its_images_lie_elsewhere_and_stops_where_they_are_others(
+def test_a_run_resumes_with_its_images_in_another_folder_but_not_with_other_images(
     project: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "tok"

@@ -67,7 +67,7 @@ def test_a_wrong_override_is_one_sentence_that_names_the_field(override: str, me
 
 @pytest.mark.parametrize("text", ["1e-3", "1.e-3", ".001e0", "1.0E-3", "+1e-3", "0.001"])
 def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path, text: str) -> None:
-    """YAML 1.1, which PyYAML reads, takes most of them for text."""
+    """PyYAML reads YAML 1.1, in which most of them are strings."""
     path = tmp_path / "mine.yaml"
     path.write_text(f"extends: demo\nstages: {{ar: {{ar: {{lr: {text}}}}}}}\n")
     for config in (load_config("demo", [f"stages.ar.ar.lr={text}"]), load_config(path)):

@@ -1,4 +1,4 @@
-"""Into the hub layout and back: the same bits, and a folder that explains itself."""
+"""To the hub layout and back: the same bits, and a folder with a complete model card."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_an_original_file_becomes_a_folder_whose_card_says_what_was_left_out(tmp
     assert_same_bits(dict(open_model(tmp_path / "hub").parts["vq"]), live)
 
 
-def test_what_only_a_file_name_or_a_preset_told_is_told_by_the_file_that_comes_back(tmp_path):
+def test_facts_known_only_from_a_file_name_or_preset_are_recorded_in_the_converted_file(tmp_path):
     """Both are gone by then: LlamaGen's 384 px model, and one of a size that is not registered."""
     published = {"model": {name: torch.zeros(1).expand(shape) for name, shape in llamagen_b().items()}}
     folder = to_hub(open_model(saved(published, tmp_path / "c2i_B_384.pt")), tmp_path / "b")
@@ -144,7 +144,7 @@ def test_a_model_is_never_written_over_itself(content, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_refused_conversion_writes_nothing_and_one_cut_off_can_be_repeated(content, tmp_path, monkeypatch):
+def test_a_refused_conversion_writes_nothing_and_an_interrupted_one_can_be_repeated(content, tmp_path, monkeypatch):
     path = saved(content, tmp_path / "gear.pt")
     code, _, error = gear("convert", path, "--out", tmp_path / "hub")
     assert code == 2 and "give the configuration" in error
@@ -162,7 +162,7 @@ def test_a_refused_conversion_writes_nothing_and_one_cut_off_can_be_repeated(con
     assert sorted(file.name for file in (tmp_path / "hub").iterdir()) == ["README.md", "config.json", "vq.safetensors"]
 
 
-def test_somebodys_own_files_are_not_taken_for_a_conversion_cut_off(content, tmp_path):
+def test_a_users_own_files_are_not_taken_for_an_interrupted_conversion(content, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "README.md").write_text("mine")
     code, _, error = gear("convert", saved(content, tmp_path / "gear.pt"), "--out", tmp_path / "mine", "--part", "vq")
@@ -174,7 +174,7 @@ def test_others_may_read_what_is_written(content, tmp_path):
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
-def test_an_output_that_is_a_file_is_one_sentence(content, tmp_path):
+def test_an_output_that_is_a_file_is_refused_in_one_sentence(content, tmp_path):
     path = saved(content, tmp_path / "gear.pt")
     (tmp_path / "taken").write_text("x")
     code, _, error = gear("convert", path, "--out", tmp_path / "taken", "--part", "vq")
@@ -216,7 +216,7 @@ def test_a_card_that_points_out_of_its_folder_is_refused(name, content, tmp_path
     card = json.loads((folder / "config.json").read_text())
     card["parts"]["vq"]["file"] = name
     (folder / "config.json").write_text(json.dumps(card))
-    with pytest.raises(UserError, match=r"is damaged .* is no safetensors file of this folder"):
+    with pytest.raises(UserError, match=r"is damaged .* is not a safetensors file of this folder"):
         open_model(folder)
 
 
@@ -226,7 +226,7 @@ def test_the_reference_layout_is_a_file(content, tmp_path):
     assert code == 2 and "the reference layout is one file: --out" in error
 
 
-def test_info_tells_a_foreign_file_in_a_few_lines(content, tmp_path):
+def test_info_describes_a_third_party_file_in_a_few_lines(content, tmp_path):
     code, out, _ = gear("info", saved({"model": content["vq"], "steps": 4}, tmp_path / "vq.pt"))
     assert code == 0
     assert "layout: LlamaGen" in out and "tokenizer: vq, 64 codes of 4 dimensions, 2 px per token" in out

@@ -1,4 +1,4 @@
-"""Reading files of strangers: no code of theirs runs, and a file that is no weights says so."""
+"""Reading third-party files: no code in them runs, and a file without weights is refused with a message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.contract.errors import UserError
 
 
 class TrainerState:
-    """As Lightning stores beside the weights: an object of a class that a reader does not have."""
+    """Lightning stores such objects beside the weights: their class is not installed for the reader."""
 
     def __init__(self) -> None:
         self.history = [1, 2]
@@ -35,7 +35,7 @@ def touch(path: str) -> None:
 
 
 class Calls:
-    """Unpickling this calls a function: stands for any code of a stranger's."""
+    """Unpickling this calls a function, as malicious code would."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.function, self.arguments = function, arguments
@@ -70,7 +70,7 @@ def test_the_settings_of_a_training_script_are_kept_as_plain_values(tmp_path):
 
 
 def attacks(mark: Path) -> dict[str, Any]:
-    """By name, what reads as an attack when unpickled; all of them create `mark`."""
+    """Name -> an object that is an attack when unpickled; each creates `mark`."""
     shell = Calls(os.system, f"touch {mark}")
     return {
         "a function of this project": Calls(touch, str(mark)),
@@ -95,7 +95,7 @@ PLACES = {
 
 
 def read_or_refused(path: Path) -> None:
-    """Reads what is safe of the file, or says in a sentence why it was not read."""
+    """Reads the safe part of the file, or returns the sentence that says why it was not read."""
     try:
         read_weights(path)
     except UserError as refusal:
@@ -117,13 +117,13 @@ def test_code_in_a_file_does_not_run(name, place, zipped, tmp_path):
     assert mark.exists(), "the attack was none"
 
 
-def test_a_file_that_reaches_for_the_system_is_refused(tmp_path):
+def test_a_file_that_calls_the_system_is_refused(tmp_path):
     torch.save({"a": torch.ones(2), "shell": Calls(os.system, "true")}, tmp_path / "model.pt")
     with pytest.raises(UserError, match=r"asks for code to be run; .* \.safetensors"):
         read_weights(tmp_path / "model.pt")
 
 
-def test_an_archive_with_paths_out_of_it_writes_nothing(tmp_path):
+def test_an_archive_with_paths_outside_of_it_writes_nothing(tmp_path):
     path = tmp_path / "inner" / "model.pt"
     path.parent.mkdir()
     torch.save({"a": torch.ones(2)}, path)
@@ -179,7 +179,7 @@ def test_a_safetensors_header_of_false_offsets_is_refused(entry, tmp_path):
         read_weights(path)
 
 
-# -- files that are no weights --
+# -- files without weights --
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_safetensors_header_of_false_offsets_is_refused(entry, tmp_path):
     ids=["empty", "page", "page after blanks", "lfs", "torn archive", "text", "bare pickle"],
 )
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_a_file_that_is_no_weights_is_named_with_the_fix(content, reason, suffix, tmp_path):
+def test_a_file_without_weights_is_named_with_the_fix(content, reason, suffix, tmp_path):
     path = tmp_path / f"weights.{suffix}"
     path.write_bytes(content)
     with pytest.raises(UserError, match=reason) as refusal:
@@ -217,7 +217,7 @@ def test_a_truncated_file_is_named(size, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_file_with_flipped_bytes_is_read_or_named(tmp_path):
-    """Every byte of the pickle in turn: whatever the unpickler trips over, it is a sentence."""
+    """Every byte of the pickle in turn: whatever error the unpickler raises, the user gets one sentence."""
     buffer = io.BytesIO()
     torch.save({"a": torch.ones(1), "args": argparse.Namespace(size=1)}, buffer)
     with zipfile.ZipFile(buffer) as archive:

@@ -1,4 +1,4 @@
-"""The four lines of the README, and single images in and out."""
+"""The four lines of the README, and reading and writing single images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_an_image_comes_back_as_it_was(tmp_path):
     assert np.abs(again - image).max() <= 1  # the published conversion adds 128, not 127.5
 
 
-def test_what_is_no_image_is_named(tmp_path):
+def test_a_file_that_is_not_an_image_is_named(tmp_path):
     (tmp_path / "torn.png").write_bytes(b"torn")
     for name in ("torn.png", "absent.png"):
         with pytest.raises(UserError, match=rf"{name} cannot be read as an image"):

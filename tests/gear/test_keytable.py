@@ -1,4 +1,4 @@
-"""Renaming by a table: rules in order, `*`, joining and cutting, what is dropped and why."""
+"""Renaming by a table: rules in order, `*`, concatenating and splitting, what is dropped and why."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_the_first_rule_that_fits_counts() -> None:
     assert dropped == {"norms.*": "2 tensors: shallower"}
 
 
-def test_several_keys_are_joined_in_the_tables_order_whatever_the_files() -> None:
+def test_several_keys_are_concatenated_in_the_tables_order_whatever_the_files() -> None:
     table = KeyTable({("*.q.*", "*.k.*", "*.v.*"): "*.qkv.*"})
     renamed, _ = table.rename({"0.v.weight": THREE, "0.q.weight": ONE, "1.q.weight": ONE, "0.k.weight": TWO})
     assert list(renamed) == ["0.qkv.weight"], "1 has no k and v, so the strict load will miss it"
     assert renamed["0.qkv.weight"].tolist() == [1.0, 2.0, 3.0]
 
 
-def test_a_key_is_cut_into_equal_parts_of_which_some_may_be_dropped() -> None:
+def test_a_key_is_split_into_equal_parts_of_which_some_may_be_dropped() -> None:
     table = KeyTable({"*.qkv.bias": ("*.q", Dropped("masked"), "*.v")})
     renamed, dropped = table.rename({"0.qkv.bias": torch.arange(6)})
     assert {key: value.tolist() for key, value in renamed.items()} == {"0.q": [0, 1], "0.v": [4, 5]}

@@ -47,5 +47,5 @@ def test_pairs_are_what_the_benchmark_reads_unrounded_and_in_order(images: Path,
 
 def test_a_size_that_is_not_whole_tokens_is_refused(images: Path, tmp_path: Path) -> None:
     tokenizer = build_tokenizer(config().tokenizer)
-    with pytest.raises(UserError, match="cannot be cut into tokens"):
+    with pytest.raises(UserError, match="px do not divide into tokens of"):
         write_pairs(tokenizer, str(images), tmp_path / "pairs", IMAGE_SIZE + 1, made={})

@@ -1,4 +1,4 @@
-"""Presets beside the published tables: each name gives the numbers that stand there, and its models can be built."""
+"""Presets against the published tables: each name gives the numbers of its row, and its models can be built."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_recipe_says_how_long_stage_ar_trains(recipe: str, steps: int) -> None
     assert load_config(f"imagenet-l-ibq-{recipe}").stages["ar"].steps == steps
 
 
-def test_the_recipe_without_files_from_outside_needs_none() -> None:
+def test_the_recipe_without_external_files_needs_none() -> None:
     assert required_files(load_config("imagenet-b-vq-lite0")) == []
     assert required_files(load_config("demo")) == []
 
@@ -124,7 +124,7 @@ def test_the_files_that_a_recipe_needs_are_listed_with_their_purpose() -> None:
     assert "LPIPS loss (lpips_weights)" not in needs, "the package lpips carries them"
 
 
-def test_the_text_encoder_is_among_the_files_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_encoder_is_among_the_external_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def encoder(*overrides: str, preset: str = "t2i-gpic-gear-1b") -> list[str]:
         return [need.state for need in required_files(load_config(preset, overrides)) if need.purpose == "text encoder"]
 
@@ -140,7 +140,7 @@ def test_the_text_encoder_is_among_the_files_from_outside(tmp_path: Path, monkey
     assert encoder(preset="digits-t2i") == []
 
 
-def test_a_text_to_image_run_knows_its_encoder_by_what_it_holds(tmp_path: Path) -> None:
+def test_a_text_to_image_run_identifies_its_encoder_by_content(tmp_path: Path) -> None:
     (tmp_path / "teacher").write_text("x")
     (tmp_path / "qwen").mkdir()
     (tmp_path / "qwen" / "model.safetensors").write_text("1")
@@ -151,7 +151,7 @@ def test_a_text_to_image_run_knows_its_encoder_by_what_it_holds(tmp_path: Path) 
     assert frozen_digests("t2i", load_config("t2i-gpic-gear-1b", places)) != before
 
 
-def test_a_stage_knows_its_frozen_weights_by_what_they_hold(tmp_path: Path) -> None:
+def test_a_stage_identifies_its_frozen_weights_by_content(tmp_path: Path) -> None:
     for name in ("vgg", "heads", "teacher"):
         (tmp_path / name).write_text(name)
     (tmp_path / "folder").mkdir()
@@ -175,7 +175,7 @@ def test_a_stage_knows_its_frozen_weights_by_what_they_hold(tmp_path: Path) -> N
         digests("e2e", "nowhere")
 
 
-def test_the_heads_of_lpips_are_known_by_what_they_hold_wherever_they_come_from(
+def test_the_heads_of_lpips_are_identified_by_content_wherever_they_come_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heads = installed_lpips(tmp_path, monkeypatch)
@@ -203,7 +203,7 @@ def test_the_defaults_may_be_left_out_of_a_name() -> None:
         ("imagenet-xl", r"TOKENIZER is missing \(vq, lfq, ibq\)"),
         ("imagenet-xxl-vq", "did you mean xl"),
         ("imagenet-xl-vq-dino2", "did you mean dinov2"),
-        ("imagenet-xl-vq-256px-dinov2", "'dinov2' stands in the wrong place"),
+        ("imagenet-xl-vq-256px-dinov2", "'dinov2' is in the wrong place"),
         ("imagent-xl-vq", "did you mean imagenet-xl-vq"),
         ("something", "there are: demo, "),
     ],
@@ -225,7 +225,7 @@ def test_a_file_may_extend_a_combination(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_with_axes_of_ones_own_is_a_preset_when_every_axis_has_a_default(tmp_path: Path) -> None:
+def test_a_users_file_with_axes_is_a_preset_when_every_axis_has_a_default(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
         "data: {image_size: 64}\naxes:\n  depth: {default: shallow, values: {shallow: {ar: {n_layer: 2}}, deep: {}}}\n"

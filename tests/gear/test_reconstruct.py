@@ -1,4 +1,4 @@
-"""`gear reconstruct`: images in, reconstructions, metrics and a sheet out; for every layout the door opens."""
+"""`gear reconstruct`: reconstructions, metrics and a sheet, for every layout that `gear.weights` loads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.gear.small_models import TOKENIZERS, weights
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    """Three images of different sizes, two of them of the same name but for the suffix."""
+    """Three images of different sizes, two of whose names differ only in the suffix."""
     rng = np.random.default_rng(0)
     for name, size in (("a.png", (40, 30)), ("a.jpg", (16, 50)), ("below/b.png", (16, 16))):
         path = tmp_path / "photos" / name
@@ -62,8 +62,8 @@ def test_the_command_takes_foreign_files(wrapper, photos, tmp_path):
     assert json.loads(result.stdout)["images"] == 3
 
 
-def test_a_size_that_cannot_be_cut_into_tokens_is_refused(photos, tmp_path):
-    with pytest.raises(UserError, match="7 px cannot be cut into tokens of 2 px; use a multiple with --image-size"):
+def test_a_size_that_does_not_divide_into_tokens_is_refused(photos, tmp_path):
+    with pytest.raises(UserError, match="7 px do not divide into tokens of 2 px; use a multiple with --image-size"):
         reconstruct(build_tokenizer(TOKENIZERS["vq"]), str(photos), tmp_path / "out", 7)
 
 

@@ -86,7 +86,7 @@ def batch(count: int = 4) -> Batch:
 
 
 class FixedTargets:
-    """Stands where a teacher's targets do: fixed random patches per sample, of a known width."""
+    """Replaces a teacher's targets: fixed random patches per sample, of a known width."""
 
     def __call__(self, images_u8: Tensor, ids: Tensor) -> list[Tensor]:
         tokens = (IMAGE_SIZE // 2) ** 2

@@ -1,4 +1,4 @@
-"""A text-to-image run small enough for a unit test: the tiny run of `tiny.py`, read by a tiny random Qwen3."""
+"""A text-to-image run small enough for a unit test: the run of `tiny.py`, with a tiny random Qwen3 as text encoder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def encoder(config: TextConfig = TEXT) -> TransformerTextEncoder:
 
 
 def config(base: RunConfig | None = None) -> RunConfig:
-    """The text-to-image twin of a class-conditional configuration; stage t2i is like its stage ar."""
+    """The text-to-image version of a class-conditional configuration; stage t2i is like its stage ar."""
     values = (base or tiny.config()).to_dict()
     sizes = ("dim", "n_layer", "n_head", "multiple_of", "token_dropout_p", "resid_dropout_p", "ffn_dropout_p")
     values["ar"] = {name: values["ar"][name] for name in sizes}

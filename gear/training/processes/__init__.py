@@ -1,1 +1,1 @@
-"""Several processes that train one model: groups, gradients, sharding."""
+"""Training one model in several processes: groups, gradients, sharding."""

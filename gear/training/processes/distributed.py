@@ -1,7 +1,7 @@
-"""The processes of one training run: who they are, and what they tell each other.
+"""The processes of one training run: their ranks, and their communication.
 
-torchrun starts the processes; `process_group` joins them. Without torchrun a run is alone and everything here is a
-no-op, so the rest of the code has one path.
+torchrun starts the processes; `process_group` joins them. Without torchrun there is one process and everything here is
+a no-op, so the rest of the code has one path.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TIMEOUT = timedelta(minutes=60)
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Which process this is, and of how many."""
+    """The rank of this process, and the number of processes."""
 
     rank: int = 0
     size: int = 1
@@ -39,7 +39,7 @@ class World:
 
 
 def world() -> World:
-    """The processes of this run; one, when no group was joined."""
+    """The processes of this run; one if no group was joined."""
     if dist.is_available() and dist.is_initialized():
         return World(rank=dist.get_rank(), size=dist.get_world_size())
     return World()
@@ -49,7 +49,7 @@ def world() -> World:
 def process_group(device: torch.device) -> Iterator[torch.device]:
     """Join the processes that torchrun started, and leave them at the end. Yields this process's device.
 
-    Tensors on a GPU travel by NCCL, those on the CPU by gloo. GPUs are given out by local rank.
+    Tensors on a GPU are sent by NCCL, those on the CPU by gloo. GPUs are assigned by local rank.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
@@ -66,7 +66,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """The element-wise mean; a NaN anywhere is a NaN everywhere. Called by all processes alike."""
+    """The element-wise mean; a NaN in one process is a NaN in all. Called by all processes."""
     size = world().size
     if size == 1:
         return values
@@ -86,7 +86,7 @@ def all_gather(values: Tensor) -> Tensor:
 
 
 def broadcast_object(value: T) -> T:
-    """What the main process has, in all of them. Small plain objects only."""
+    """The main process's value, in all processes. Small plain objects only."""
     if world().size == 1:
         return value
     box = [value]
@@ -95,7 +95,7 @@ def broadcast_object(value: T) -> T:
 
 
 def decided_by_main(action: Callable[[], T]) -> T:
-    """`action`, done by the main process alone; its result, or its UserError, in all of them."""
+    """Run `action` in the main process only; its result, or its UserError, reaches all processes."""
     if world().size == 1:
         return action()
     outcome: tuple[T | None, UserError | None] = (None, None)
@@ -111,7 +111,7 @@ def decided_by_main(action: Callable[[], T]) -> T:
 
 
 def gather_objects(value: T) -> list[T]:
-    """Every process's value in the order of ranks, in all of them. Pickled: for plain objects and small arrays."""
+    """Every process's value in the order of ranks, in all processes. Pickled: for plain objects and small arrays."""
     if world().size == 1:
         return [value]
     values: list[T] = [value] * world().size
@@ -120,7 +120,7 @@ def gather_objects(value: T) -> list[T]:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """(n, D) CPU tensors of all processes, one under the other in the order of ranks; n may differ."""
+    """(n, D) CPU tensors of all processes, concatenated in the order of ranks; n may differ."""
     if world().size == 1:
         return rows
     counts = gather_objects(len(rows))
@@ -132,6 +132,6 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def barrier() -> None:
-    """Returns when every process is here."""
+    """Returns when every process has called it."""
     if world().size > 1:
         dist.barrier()

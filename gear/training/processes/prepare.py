@@ -1,4 +1,4 @@
-"""Modules made ready for several processes and for speed, as the section `engine` of a configuration says."""
+"""Prepare modules for several processes and for speed, following the section `engine` of a configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gear.training.processes.sync_norm import synchronise_batch_norms
 def prepare(config: RunConfig, device: torch.device, modules: Iterable[nn.Module], sharded: list[nn.Module]) -> None:
     """In place: the same weights in every process, batch norms over all of them, compilation, sharding.
 
-    modules: everything that runs in a step. sharded: those that FSDP cuts, if the configuration asks for it.
+    modules: everything that runs in a step. sharded: those that FSDP shards, if the configuration asks for it.
     """
     modules = list(modules)
     if world().size > 1:
@@ -38,13 +38,13 @@ def prepare(config: RunConfig, device: torch.device, modules: Iterable[nn.Module
 
 @torch.no_grad()
 def broadcast_weights(module: nn.Module) -> None:
-    """The main process's parameters and buffers, everywhere. (Equal seeds give equal weights; this does not ask.)"""
+    """Copy the main process's parameters and buffers to all processes, without relying on equal seeds."""
     for tensor in (*module.parameters(), *module.buffers()):
         dist.broadcast(tensor, src=0)
 
 
 def compiled_parts(module: nn.Module) -> list[nn.Module]:
-    """What is compiled by itself: blocks that are called many times, and never code that talks to other processes."""
+    """The parts that are compiled separately: blocks that are called many times, and no code that communicates."""
     if isinstance(module, Tokenizer):
         return [module.encoder, module.decoder]
     if isinstance(module, Trunk):
@@ -56,7 +56,7 @@ def compiled_parts(module: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def uncompiled(*modules: nn.Module) -> Iterator[None]:
-    """Plain calls inside the block: drawing samples token by token would compile every block for every length."""
+    """Inside the block modules run uncompiled: sampling token by token would compile every block for every length."""
     parts = [part for module in modules for part in module.modules() if part._compiled_call_impl is not None]
     compiled = [part._compiled_call_impl for part in parts]
     try:

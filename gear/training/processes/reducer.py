@@ -1,9 +1,9 @@
-"""Gradients averaged over processes, while the backward pass that makes them is still running.
+"""Average gradients over processes while the backward pass that computes them is still running.
 
 Why not DistributedDataParallel: it ties one backward pass to one forward pass of one wrapped module. A GEAR step calls
-parts of models (a tap, an encoder), freezes and thaws them, goes backward three times and gives each optimizer its
+parts of models (a tap, an encoder), freezes and unfreezes them, runs three backward passes and gives each optimizer its
 own gradients. So the averaging belongs to the optimizer: it happens in the backward pass that completes an update,
-never while gradients only accumulate, and whatever was called to get there.
+never while gradients only accumulate, and whichever modules were called before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gear.training.processes.distributed import world
 
 
 class Bucket:
-    """Neighbouring parameters whose gradients travel together."""
+    """Neighbouring parameters whose gradients are sent together."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.parameters = parameters
@@ -29,7 +29,7 @@ class Bucket:
         self.work: dist.Work | None = None
 
     def send(self, processes: int) -> None:
-        """Start the sum over processes. A parameter that got no gradient takes part with zeros."""
+        """Start the sum over processes. A parameter without a gradient contributes zeros."""
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         self.flat = torch.cat([gradient.flatten() for gradient in gradients]).div_(processes)
         self.work = dist.all_reduce(self.flat, async_op=True)
@@ -49,8 +49,8 @@ class GradientReducer:
     """Averages the gradients of some parameters over all processes; does nothing where there is only one.
 
     A bucket is sent as soon as its gradients are complete, and always after the bucket before it, so that all processes
-    send in the same order. Buckets run from the last parameter to the first, which is about how a backward pass
-    completes them.
+    send in the same order. Buckets run from the last parameter to the first, which is roughly the order in
+    which a backward pass completes them.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], bucket_bytes: int = 25 << 20) -> None:
@@ -67,7 +67,7 @@ class GradientReducer:
 
     @contextmanager
     def averaging(self) -> Iterator[None]:
-        """The backward pass in this block completes an update: behind it, all gradients are averages."""
+        """The backward pass in this block completes an update: after the block, all gradients are averages."""
         self._active, self._sent = True, 0
         for bucket in self._buckets:
             bucket.waiting_for = len(bucket.parameters)

@@ -1,7 +1,7 @@
-"""FSDP2: a model cut over the processes, and its whole state dict again.
+"""FSDP2: shard a model over the processes, and gather its full state dict.
 
-A checkpoint is the same file whether the run was sharded or not: tensors are gathered when it is written and cut again
-when it is read, so a run may go on with another number of processes, or without sharding.
+A checkpoint is the same file whether the run was sharded or not: tensors are gathered when it is written and sharded
+again when it is read, so a run may continue with another number of processes, or without sharding.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from gear.training.processes.distributed import world
 
 
 def shard(modules: list[nn.Module], device: torch.device, *, bf16: bool) -> None:
-    """Cut the parameters of `modules` over all processes, in place; they become DTensors.
+    """Shard the parameters of `modules` over all processes, in place; they become DTensors.
 
-    An AR model is cut block by block, so that one block at a time is whole; anything else is one piece. In bf16 the
-    blocks travel as bfloat16 and their gradients are summed in float32.
+    An AR model is sharded block by block, so that one block at a time is whole; any other module is one unit. In bf16
+    the blocks are sent as bfloat16, and their gradients are summed in float32.
     """
     mesh = init_device_mesh(device.type, (world().size,))
     policy = MixedPrecisionPolicy(
@@ -52,12 +52,12 @@ def gather_full(tree: Any) -> Any:
 
 
 def shard_like(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """`state` with whole tensors cut as their namesakes in `like` are; anything else as it is."""
+    """`state` with full tensors sharded like those of the same name in `like`; anything else unchanged."""
     return {key: _cut(value, like.get(key)) for key, value in state.items()}
 
 
 def shard_optimizer_state(state: Mapping[str, Any], parameters: list[nn.Parameter]) -> dict[str, Any]:
-    """An optimizer's state dict whose moments are cut as the parameters are."""
+    """An optimizer's state dict with its moments sharded like the parameters."""
     per_parameter = {
         index: {name: _cut(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()

@@ -1,6 +1,6 @@
 """Batch normalisation over the images of all processes.
 
-`torch.nn.SyncBatchNorm` has no CPU kernel. This one is plain tensor arithmetic, so what the tests show on a CPU is
+`torch.nn.SyncBatchNorm` has no CPU kernel. This one is plain tensor arithmetic, so the tests on a CPU cover
 what runs on a GPU; the discriminator is small, and the statistics are a few kilobytes.
 """
 
@@ -16,7 +16,7 @@ from gear.training.processes.distributed import world
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose batch is that of all processes, which must have equally many images each.
+    """`nn.BatchNorm2d` over the images of all processes, each of which must have the same number.
 
     Keys, initial values and running statistics are those of the module it replaces.
     """
@@ -30,7 +30,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics, as nn.BatchNorm2d does: with the unbiased variance."""
+        """Update the running statistics as nn.BatchNorm2d does: with the unbiased variance."""
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1

@@ -1,1 +1,1 @@
-"""The four stages of training, one file each, and what they are built from."""
+"""The four stages of training, one file each, and how they are built."""

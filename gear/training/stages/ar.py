@@ -1,6 +1,6 @@
 """Stage `ar`: the AR model on a frozen tokenizer.
 
-With the tokenizer and the AR model of stage `e2e` this is the second half of GEAR; with a stage-`tokenizer` file and
+With the tokenizer and the AR model of stage `e2e` this is the second half of GEAR; with a file of stage `tokenizer` and
 a fresh AR model it is the LlamaGen-REPA baseline.
 """
 
@@ -24,7 +24,7 @@ from gear.training.stages.stage import Logs, Stage
 
 
 class ARStage(Stage):
-    """An AR model with its projectors, learning the tokens of a tokenizer that does not move."""
+    """An AR model with its projectors, learning the tokens of a frozen tokenizer."""
 
     phase = "ar"
     headline = "ce_loss"
@@ -42,7 +42,7 @@ class ARStage(Stage):
         super().__init__(config, device)
         self.tokenizer = tokenizer.to(device).eval().requires_grad_(False)
         self.ar, self.projectors, self.targets = ar.to(device), projectors.to(device), targets
-        # The frozen tokenizer travels with the checkpoint, so that one file is enough to sample from.
+        # The frozen tokenizer is stored in the checkpoint, so that one file is enough to sample from.
         self.modules = {"vq": tokenizer, "ar": ar, "projectors": projectors}
         self.averages = {"ema": EMA(ar, self.settings.ema_decay)}
         self.prepare()

@@ -1,4 +1,4 @@
-"""From a configuration and the files to start from, to a stage that is ready to train."""
+"""Build a stage that is ready to train, from a configuration and the files to start from."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def build_stage(
 
     Args:
         phase: tokenizer, e2e, ar or t2i.
-        init: file to start from. tokenizer: its tokenizer and critic, of anybody's; e2e: the same (stage `tokenizer`);
-            ar: AR model and projectors (stage `e2e`); t2i: the same, of a class-conditional or a text-to-image model.
+        init: file to start from. tokenizer: its tokenizer and critic, of any project; e2e: the same, of stage
+            `tokenizer`; ar: AR model and projectors of stage `e2e`; t2i: the same, of a class-conditional or a
+            text-to-image model.
         tokenizer: file with the frozen tokenizer of the stages `ar` and `t2i`; `init` when absent.
     """
     torch.manual_seed(config.seed)
@@ -83,7 +84,7 @@ def _ar_stage(config: RunConfig, device: torch.device, init: ModelFile | None, t
 
 def _t2i_stage(config: RunConfig, device: torch.device, init: ModelFile | None, tokenizer: ModelFile | None) -> Stage:
     text_ar = config.text_ar
-    assert config.text is not None  # or text_ar would have said so
+    assert config.text is not None  # text_ar has raised otherwise
     frozen = frozen_tokenizer("t2i", config, tokenizer or init)
     ar, projectors, targets = _ar_parts(config, device, lambda: TextToImageAR(text_ar))
     if init is not None:
@@ -102,7 +103,7 @@ def _t2i_stage(config: RunConfig, device: torch.device, init: ModelFile | None, 
 
 
 def _ar_parts(config: RunConfig, device: torch.device, build: Callable[[], A]) -> tuple[A, Projectors, Targets]:
-    """A fresh AR model and projectors, and the teachers whose patches are the tokens' targets."""
+    """A fresh AR model and projectors, and the teachers' patches as alignment targets."""
     grid = config.tokenizer.grid_side(config.data.image_size)
     teachers = build_teachers(config.teacher, image_size=config.data.image_size, grid=grid)
     targets = Targets([teacher.to(device) for teacher in teachers], config.teacher, cached=config.data.repeats)

@@ -29,7 +29,7 @@ def usage_logs(code_ids: Tensor, num_codes: int) -> Logs:
 
 
 def _spread(prefix: str, entropy_name: str, statistics: PosteriorStatistics) -> Logs:
-    """Of all processes: the exponential comes after the mean."""
+    """Figures over all processes: the exponential is taken after the mean."""
     entropy_nats = mean_over_processes(statistics.entropy_nats)
     return {
         f"{prefix}/{entropy_name}": entropy_nats,
@@ -60,7 +60,7 @@ def tokenizer_logs(generator_logs: dict[str, Tensor], critic_logs: dict[str, Ten
 
 
 def optimizer_logs(norms: dict[str, tuple[Optimization, Tensor | None]]) -> Logs:
-    """Gradient norms before clipping and learning rates after the warm-up moved; nothing while accumulating."""
+    """Gradient norms before clipping, and learning rates after the schedule advanced; nothing while accumulating."""
     logs: Logs = {}
     for name, (optimization, norm) in norms.items():
         if norm is not None:

@@ -56,10 +56,11 @@ class GearStage(Stage):
 
 
 def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool = True) -> Logs:
-    """One GEAR iteration: two optimizations and a critic, around a single forward pass of the tokenizer.
+    """One GEAR iteration: the updates of tokenizer, critic and AR model, with one forward pass of the tokenizer.
 
-    No crosstalk: the tokenizer's backward leaves no gradient in the AR model or the projectors, since the soft codes
-    are read with both frozen; the AR model's backward leaves none in the tokenizer, since hard codes are integers.
+    The two losses do not mix: the tokenizer's backward leaves no gradient in the AR model or the projectors, since the
+    soft codes are read with both frozen; the AR model's backward leaves none in the tokenizer, since hard codes are
+    integers.
     """
     gear, num_images = run.config.gear, len(batch.labels)
     pixels = batch.pixels
@@ -71,11 +72,11 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
     soft = soft_codes(code.distances, num_images, gear.temperature)  # (B, L) distributions over K codes
     if gear.straight_through:
         soft = straight_through(soft, hard)
-    codebook = codebook_logs(code, gear.temperature) if diagnose else {}  # before the codebook moves
+    codebook = codebook_logs(code, gear.temperature) if diagnose else {}  # before the codebook is updated
 
     run.ar.eval()
     with frozen(run.ar, run.projectors):
-        # 1. Tokenizer: reconstruct, while the alignment measured inside the frozen AR pulls on the soft codes.
+        # 1. Tokenizer: reconstruction, plus the alignment measured inside the frozen AR through the soft codes.
         with run.autocast():
             hidden = run.ar.tap(soft[:, :-1], batch.labels, gear.tap_layer)  # (B, T+L-1, D)
             align_soft = alignment_loss(run.projectors(run.ar.predicting(hidden)), targets)
@@ -83,11 +84,11 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
         tokenizer_loss = generator + gear.tokenizer_align_coeff * align_soft
         tokenizer_norm = run.tokenizer_opt.step(tokenizer_loss, last_micro_batch=last)
 
-        # 2. Critic: the images against the reconstructions made before the tokenizer moved.
+        # 2. Critic: the images against the reconstructions made before the tokenizer's update.
         critic_loss, critic_logs = run.losses.discriminator_loss(pixels, code.recon.detach(), run.step)
         critic_norm = run.discriminator_opt.step(critic_loss, last_micro_batch=last)
 
-    # 3. AR: predict the hard codes and align on the way.
+    # 3. AR: predict the hard codes, and align the features.
     run.ar.train()
     dropped = batch.dropped(run.ar.label_dropout)  # whose label is hidden, for classifier-free guidance
     with run.autocast():

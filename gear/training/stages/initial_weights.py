@@ -30,20 +30,20 @@ def published_initial_weights(phase: str, config: RunConfig) -> ModelFile | None
 
 
 def init_tokenizer(tokenizer: Tokenizer, losses: LossHead, init: ModelFile, config: RunConfig) -> None:
-    """Give a tokenizer and its critic the weights of a warm start; the critic keeps its own where the file has none."""
+    """Load the weights of a warm start into a tokenizer and its critic; a file without a critic leaves it as it is."""
     require_same_tokenizer(config, init)
     load_exactly(tokenizer, _live_tokenizer(init), source=init.source)
     if init.has("discriminator"):
         load_exactly(losses.discriminator, init.weights("discriminator"), source=f"the discriminator of {init.source}")
     else:
-        log.info("%s holds no discriminator; a fresh one is trained.", init.source)
+        log.info("%s holds no discriminator; training starts with a fresh one.", init.source)
 
 
 def require_discriminator(init: ModelFile, config: RunConfig) -> None:
-    """Raise UserError where a stage would set an untrained critic against a trained tokenizer."""
+    """Raise UserError where a stage would train a tokenizer that is already trained against an untrained critic."""
     if config.loss.discriminator_weight and not init.has("discriminator"):
         raise UserError(
-            f"stage e2e goes on with the discriminator of stage tokenizer, and {init.source} holds none; warm it up "
+            f"stage e2e continues with the discriminator of stage tokenizer, but {init.source} holds none; warm it up "
             "first: gear train tokenizer (or train without one: --set loss.discriminator_weight=0)."
         )
 
@@ -51,14 +51,14 @@ def require_discriminator(init: ModelFile, config: RunConfig) -> None:
 def _live_tokenizer(init: ModelFile) -> StateDict:
     """The live weights, so that the average starts from them: the published recipe.
 
-    Lightning files (Open-MAGVIT2, IBQ) are read at their average, which is what was published of them.
+    Of Lightning files (Open-MAGVIT2, IBQ) the average is loaded, since that is what was published.
     """
     averaged = init.layout == "Lightning" or "vq" not in init.parts
     return init.weights("tokenizer", ema=averaged)
 
 
 def frozen_tokenizer(phase: str, config: RunConfig, source: ModelFile | None) -> Tokenizer:
-    """The trained tokenizer of a stage that does not train one, averaged where the file has averages."""
+    """The frozen tokenizer of a stage, with averaged weights where the file has them."""
     if source is None:
         raise UserError(
             f"stage {phase} needs a trained tokenizer; give its model with --tokenizer SOURCE (or --init SOURCE)."
@@ -68,26 +68,26 @@ def frozen_tokenizer(phase: str, config: RunConfig, source: ModelFile | None) ->
 
 
 def initial_ar(phase: str, init: ModelFile) -> StateDict:
-    """The AR model to go on with."""
+    """The weights of the AR model to continue with."""
     if not init.has("ar"):
         raise UserError(
-            f"--init of stage {phase} needs an AR model, and {init.source} has none; use it as --tokenizer."
+            f"--init of stage {phase} needs an AR model, but {init.source} has none; give it as --tokenizer instead."
         )
     return init.weights("ar", ema=True)
 
 
 def init_projectors(projectors: nn.Module, init: ModelFile) -> None:
-    """Load the projectors where the file holds some; published files hold none, and the fresh ones stay."""
+    """Load the projectors if the file holds some; published files hold none, and the fresh ones are kept."""
     if init.has("projectors"):
         load_exactly(projectors, init.weights("projectors"), source=f"the projectors of {init.source}")
 
 
 def require_same_tokenizer(config: RunConfig, source: ModelFile) -> None:
-    """Raise UserError, naming the field, when a file's tokenizer is another one than the configuration's."""
+    """Raise UserError, naming the field, when a file's tokenizer differs from the configuration's."""
     theirs, ours = source.tokenizer_config.architecture(), config.tokenizer.architecture()
     for name in ours.keys() | theirs.keys():
         if theirs.get(name) != ours.get(name):
             raise UserError(
                 f"the tokenizer of {source.source} has {name} = {theirs.get(name)} but the configuration says "
-                f"{ours.get(name)}; train from the preset that it was trained with."
+                f"{ours.get(name)}; use the preset that the tokenizer was trained with."
             )

@@ -1,4 +1,4 @@
-"""From a configuration to the loss head of the tokenizer, shared by the two stages that train one."""
+"""Build the loss head of the tokenizer from a configuration, for the two stages that train one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loop asks of a stage. The stages themselves are tokenizer.py, e2e.py and ar.py."""
+"""The interface of a stage for the training loop. The stages are in tokenizer.py, e2e.py, ar.py and t2i.py."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Stage(ABC):
         """Work on one micro-batch. last: finish the update; diagnose: also compute the costly statistics."""
 
     def finish_update(self) -> None:
-        """After the optimizers of an update: move the averages, count the step."""
+        """After the optimizers of an update: update the averages, count the step."""
         for name, average in self.averages.items():
             average.update(self.modules[_LIVE_OF[name]])
         self.step += 1
@@ -62,8 +62,8 @@ class Stage(ABC):
         return nullcontext()
 
     def prepare(self) -> None:
-        """Make the modules ready for several processes and for speed: once the averages are made, which copy plain
-        modules, and before the optimizers, which hold on to parameters."""
+        """Prepare the modules for several processes and for speed. Call it after making the averages, which copy plain
+        modules, and before making the optimizers, which keep references to parameters."""
         sharded = [self.modules[name] for name in _SHARDED if name in self.modules]
         averages = [average.module for name, average in self.averages.items() if _LIVE_OF[name] in _SHARDED]
         prepare(self.config, self.device, self.modules.values(), sharded + averages)
@@ -83,7 +83,7 @@ class Stage(ABC):
         return made
 
     def weights(self) -> dict[str, Any]:
-        """What the finished model is: weights and configuration, without the optimizers.
+        """The content of the finished model file: weights and configuration, without the optimizers.
 
         All processes call it; sharded tensors are gathered in the main one's dictionary and absent from the others'.
         """
@@ -96,10 +96,10 @@ class Stage(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an uninterrupted run has in memory at this step; called by all processes, as `weights`.
+        """Everything an uninterrupted run has in memory at this step; called by all processes, like `weights`.
 
-        The position in the data follows from `steps`, and so does the random state of every process (`randomness.py`);
-        `processes` says for how many of them it holds.
+        The position in the data follows from `steps`, and so does the random state of every process (`randomness.py`),
+        as long as the number of processes is `processes`.
         """
         return {
             **self.weights(),
@@ -115,8 +115,8 @@ class Stage(ABC):
         """The inverse of `state_dict`; strict."""
         if state.get("phase") != self.phase:
             raise UserError(
-                f"the checkpoint belongs to the stage {state.get('phase')!r}, this is {self.phase!r}; "
-                "use another output folder, or start from it with --init."
+                f"the checkpoint belongs to the stage {state.get('phase')!r}, but this is {self.phase!r}; "
+                "give another --out, or start from it with --init."
             )
         averages = {name: average.module for name, average in self.averages.items()}
         for name, module in (self.modules | averages).items():
@@ -131,7 +131,7 @@ class Stage(ABC):
 
 _LIVE_OF = {"vq_ema": "vq", "ema": "ar"}
 _SHARDED = ("ar", "projectors")
-"""What FSDP cuts; tokenizer and critic are small."""
+"""The modules that FSDP shards; tokenizer and critic are small."""
 
 
 def _own_buffers(module: nn.Module) -> dict[str, Tensor]:

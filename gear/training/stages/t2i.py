@@ -1,7 +1,7 @@
 """Stage `t2i`: the AR model of stage `ar`, conditioned on captions instead of classes.
 
-The step is `ar_step`: next-token prediction over a frozen tokenizer's codes, plus alignment with the teacher. What is
-particular to text is here: what a caption becomes, which captions are dropped, and where the text stream starts.
+The step is `ar_step`: next-token prediction over a frozen tokenizer's codes, plus alignment with the teacher. This
+file holds what is specific to text: encoding captions, dropping some of them, and initialising the text stream.
 
 Shapes: B images, T text slots, C width of the text encoder.
 """
@@ -31,7 +31,7 @@ _TEXT_STREAM = ("wqkv_text.", "wo_text.", "attention_norm_text.")
 
 
 class TextToImageStage(ARStage):
-    """A text-to-image AR model with its projectors; tokenizer and text encoder do not move."""
+    """A text-to-image AR model with its projectors; tokenizer and text encoder are frozen."""
 
     phase = "t2i"
     ar: TextToImageAR
@@ -50,7 +50,7 @@ class TextToImageStage(ARStage):
         super().__init__(config, device, tokenizer=tokenizer, ar=ar, projectors=projectors, targets=targets)
         self.text_encoder = text_encoder
         self.null_caption = NullCaption(text_encoder.null()).to(device)
-        # What an encoder gives at fully masked positions depends on its attention kernel: a constant of the run.
+        # Kept constant for the run, since the features at fully masked positions depend on the attention kernel.
         self.modules["null_caption"] = self.null_caption
 
     def micro_step(self, batch: Batch, *, last: bool, diagnose: bool) -> Logs:
@@ -70,14 +70,14 @@ def _present(batch: Batch) -> list[str]:
     captions = [caption for caption in batch.captions if caption is not None]
     if len(captions) != len(batch.labels):
         raise UserError(
-            "stage t2i needs captions, and these images have none; give shards with captions, or a folder with "
+            "stage t2i needs captions, but these images have none; give shards with captions, or a folder with "
             "IMAGE.txt beside each image or a metadata.jsonl (`gear train t2i --help`)."
         )
     return captions
 
 
 class NullCaption(nn.Module):
-    """The empty caption's features (1, T, C) and mask (1, T), as one of the run's constants."""
+    """The empty caption's features (1, T, C) and mask (1, T), constant for the whole run."""
 
     features: Tensor
     mask: Tensor
@@ -92,7 +92,7 @@ class NullCaption(nn.Module):
 
 
 def drop_captions(captions: TextCondition, null: TextCondition, dropped: Tensor) -> TextCondition:
-    """Features AND mask of the `dropped` (B,) captions replaced by those of the empty one."""
+    """Replace both features and mask of the `dropped` (B,) captions by those of the empty one."""
     assert captions.mask is not None and null.mask is not None
     return TextCondition(
         features=torch.where(dropped[:, None, None], null.features.to(captions.features.dtype), captions.features),
@@ -101,9 +101,9 @@ def drop_captions(captions: TextCondition, null: TextCondition, dropped: Tensor)
 
 
 def warm_start(ar: TextToImageAR, weights: Mapping[str, Tensor], *, copy_image_stream: bool) -> None:
-    """Start from another AR model: a text-to-image one whole; of a class-conditional one the trunk.
+    """Start from another AR model: all of a text-to-image one, only the trunk of a class-conditional one.
 
-    Then the caption MLP stays fresh, and the text stream is fresh or a copy of the image stream.
+    In the second case the caption MLP stays fresh, and the text stream is fresh or a copy of the image stream.
     Raises UserError listing every key that is missing, left over or of another shape.
     """
     if any(key.startswith(_TEXT_INPUT) for key in weights):

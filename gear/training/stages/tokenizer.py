@@ -34,12 +34,12 @@ class TokenizerStage(Stage):
 
 
 def tokenizer_step(run: TokenizerStage, batch: Batch, *, last: bool = True, diagnose: bool = True) -> Logs:
-    """One iteration: the tokenizer, then its critic on the reconstructions made before the tokenizer moved."""
+    """One iteration: the tokenizer, then its critic on the reconstructions made before the tokenizer's update."""
     pixels = batch.pixels
     run.tokenizer.train()
     with run.autocast():
         code = run.tokenizer(pixels)
-    codebook = codebook_logs(code) if diagnose else {}  # before the codebook moves
+    codebook = codebook_logs(code) if diagnose else {}  # before the codebook is updated
 
     tokenizer_loss, generator_logs = run.losses.generator(pixels, code.recon, code.losses, run.step)
     tokenizer_norm = run.tokenizer_opt.step(tokenizer_loss, last_micro_batch=last)

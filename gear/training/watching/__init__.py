@@ -1,1 +1,1 @@
-"""What a run is watched with: figures, pictures, monitors, trackers. Nothing here changes what is learnt."""
+"""Watching a run: figures, pictures, monitors, trackers. Nothing here changes what is learnt."""

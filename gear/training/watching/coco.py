@@ -1,8 +1,8 @@
-"""COCO while text-to-image trains: FID and CLIPScore of a fixed selection of captions, drawn by the averaged model.
+"""COCO monitor of text-to-image training: FID and CLIPScore of a fixed set of captions, drawn by the averaged model.
 
-The published protocol: once without guidance and once with it, top-k 2000, levels rounded and not truncated, both sides
-brought to 256 px. Real and drawn images of a caption are the work of the same process; no image is counted twice to
-fill the processes up, as published runs do, so the figures do not depend on their number.
+The published protocol: once without guidance and once with it, top-k 2000, levels rounded and not truncated, real and
+drawn images resized to 256 px. One process handles both the real and the drawn image of a caption. Published runs count
+some images twice to give all processes the same number; this does not, so the figures do not depend on their number.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.scoring.networks.clip import ClipCosines
 
 
 class CocoMonitor:
-    """Opened with the run, so that a missing file is reported before step 1; its networks stay on the device."""
+    """Created when the run starts, so that a missing file is reported before step 1. Its networks stay loaded."""
 
     def __init__(self, stage: Stage, extract: Extractor, stop_if_requested: Callable[[], None] = lambda: None) -> None:
         """extract: InceptionV3's features."""
@@ -40,7 +40,7 @@ class CocoMonitor:
         self.config = config = stage.config.watch
         if not isinstance(stage.modules.get("ar"), TextToImageAR):
             raise UserError(
-                f"watch.coco_every has captions drawn, which stage {stage.phase} cannot; set watch.coco_every=0."
+                f"watch.coco_every draws captions, which stage {stage.phase} cannot; set watch.coco_every=0."
             )
         assert config.coco_dir is not None
         dataset = CocoParquet(Path(config.coco_dir).expanduser(), setting="--set watch.coco_dir=DIR")
@@ -48,7 +48,7 @@ class CocoMonitor:
         count, me = len(self.selection), world()
         if count < max(2, me.size):
             raise UserError(
-                f"{config.coco_dir} gives {count} captions, and {max(2, me.size)} are needed; raise "
+                f"{config.coco_dir} gives {count} captions, but {max(2, me.size)} are needed; raise "
                 "watch.coco_images, or give more rows."
             )
         self.start, self.stop = count * me.rank // me.size, count * (me.rank + 1) // me.size
@@ -72,13 +72,13 @@ class CocoMonitor:
         return {"wocfg": 1.0} if scale == 1.0 else {"wocfg": 1.0, f"cfg{scale:g}": scale}
 
     def _real(self) -> Features:
-        """Of this process's images. They are read at once: each look for some of them is a pass over all files."""
+        """Features of this process's real images. All are read at once, since each read is a pass over all files."""
         images = self.selection.images(self.start, self.stop, self.config.coco_image_size)
         batches = in_batches(range(len(images)), self.config.batch_size, self.stop_if_requested)
         return np.concatenate([self.extract(to_01(images[list(batch)])) for batch in batches if batch])
 
     def _drawn(self, scale: float) -> tuple[Features, npt.NDArray[np.float64]]:
-        """Features and cosines of this process's captions; the seeds belong to the captions' places."""
+        """Features and cosines of this process's captions; the seeds follow from the captions' positions."""
         side, size = self.stage.config.data.image_size, self.config.coco_image_size
         protocol = Protocol(image_size=side, cfg_scale=scale, top_k=self.config.coco_top_k)
         prompts = [Prompt(item=f"{place:06d}", text=text) for place, text in enumerate(self.selection.captions)]
@@ -99,7 +99,7 @@ def _squares(images_u8: ImagesU8, size: int) -> ImagesU8:
 
 
 def _fitted(features: Features) -> Statistics:
-    """Of the features of all processes. The mean is float32, as that of pytorch-fid."""
+    """Statistics of the features of all processes. The mean is float32, as in pytorch-fid."""
     return statistics(_of_all(features), mean_dtype=np.float32)
 
 

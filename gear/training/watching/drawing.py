@@ -1,7 +1,7 @@
-"""Images from the models of a running stage, live or averaged: drawn ones, and reconstructions.
+"""Images from the models of a running stage, live or averaged: samples and reconstructions.
 
-Sampling is the engine of `gear sample`, so what one watches is what one will get. What is shown of a data set is a
-fixed pseudo-random choice of it: class folders are in order, so its first images are those of a few classes.
+Sampling uses the engine of `gear sample`, so the images are those that it will give. Of a data set, a fixed
+pseudo-random choice is shown: class folders are in order, so the first images would be of a few classes only.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ Images01 = npt.NDArray[np.float32]
 """(N, 3, H, W) in [0, 1], not rounded."""
 Weights = Literal["live", "ema"]
 _CHOICE = (0, 0, 0, 9)
-"""Key of the permutation whose first samples are shown; of a length that no key of the training order has."""
+"""Key of the permutation whose first samples are shown; its length differs from that of the training order's keys."""
 
 
 class EvaluationModels:
-    """The plain modules of a stage: eval mode, whole, uncompiled. Made by `evaluation_models`."""
+    """The plain modules of a stage: in eval mode, unsharded, uncompiled. Made by `evaluation_models`."""
 
     def __init__(self, tokenizer: Tokenizer, ar: Trunk | None, encoder: Any) -> None:
         self.tokenizer, self.ar, self.encoder = tokenizer, ar, encoder
 
     def engine(self, protocol: Protocol, *, rounding: Rounding = "truncate") -> Engine:
-        """What draws by `protocol`, a tile of requests at a time."""
+        """The engine that draws under `protocol`, a tile of requests at a time."""
         assert self.ar is not None
         return Engine(
             self.ar,
@@ -71,7 +71,7 @@ class EvaluationModels:
 
 @contextmanager
 def evaluation_models(stage: Stage, weights: Weights, *, with_ar: bool = True) -> Iterator[EvaluationModels]:
-    """The models of `stage` for a while; their modes come back. All processes call it: shards are gathered."""
+    """The models of `stage`; their modes are restored afterwards. All processes call it: shards are gathered."""
     live, averages = stage.modules, {name: average.module for name, average in stage.averages.items()}
     tokenizer = averages.get("vq_ema", live["vq"]) if weights == "ema" else live["vq"]
     ar = averages.get("ema", live.get("ar")) if weights == "ema" else live.get("ar")
@@ -118,7 +118,7 @@ def requests_for(
     protocol: Protocol,
     stop_if_requested: Callable[[], None] = lambda: None,
 ) -> RequestSet:
-    """What a stage can be asked for: labels in turn, or the captions of the samples of `fixed_choice`. Always the same.
+    """Requests that suit a stage: labels in turn, or the captions of the samples of `fixed_choice`; always the same.
 
     All processes call it: each reads its share of the captions, with their images.
     """
@@ -140,7 +140,7 @@ def requests_for(
 def in_batches(own: Sequence[T], size: int, stop_if_requested: Callable[[], None]) -> Iterator[Sequence[T]]:
     """This process's share of some work, `size` at a time; `stop_if_requested` may end all processes before each batch.
 
-    They get equally many, so that all end before the same one: whoever has less to do gets empty ones at the end.
+    All processes get the same number of batches, so that all end before the same one; the last may be empty.
     """
     for start in range(0, max(gather_objects(len(own))), size):
         stop_if_requested()

@@ -16,10 +16,10 @@ NONFINITE_FILE = "nonfinite.json"
 
 
 def refuse_nonfinite(row: UpdateMetrics, out_dir: Path) -> None:
-    """Raise EnvironmentFailure when a figure of this update is not finite, and leave `nonfinite.json` behind.
+    """Raise EnvironmentFailure when a figure of this update is not finite, and write `nonfinite.json`.
 
     Figures are averaged over processes, so all of them find it in the same update. By then at most one more update was
-    made, and none of either touched weights or moments with a norm that was not finite; nothing of it is saved.
+    made. Neither changed weights or moments if its gradient norm was not finite, and neither is saved.
     """
     wrong = row.not_finite
     if not wrong:
@@ -32,15 +32,15 @@ def refuse_nonfinite(row: UpdateMetrics, out_dir: Path) -> None:
     name = min(wrong)
     raise EnvironmentFailure(
         f"{name} is {wrong[name]} at step {row.step} (samples {ids[:8]}...); the run stopped before saving it, and "
-        f"{path} names every such term and sample. Lower a learning rate or max_grad_norm (--set stages.STAGE....) and "
-        "run the same command again: it goes on from the last checkpoint."
+        f"{path} lists every such term and sample. Lower a learning rate or max_grad_norm (--set stages.STAGE....) and "
+        "run the same command again: it resumes from the last checkpoint."
     )
 
 
 class BadSampleLog:
     """`bad_samples.jsonl`: samples that were replaced by others, each once; more than `limit` end the run.
 
-    Each process writes and counts what it met (`bad_samples.1.jsonl` and so on), the limit is one process's.
+    Each process writes and counts its own (`bad_samples.1.jsonl` and so on); the limit is per process.
     """
 
     def __init__(self, out_dir: Path, limit: int) -> None:
@@ -63,5 +63,5 @@ class BadSampleLog:
         if len(self._known) > self.limit:
             raise BadSamples(
                 f"{len(self._known)} samples cannot be used, more than data.max_bad_samples = {self.limit}; "
-                f"{self.path} names them. Repair the data set or raise the limit."
+                f"{self.path} lists them. Repair the data set or raise the limit."
             )

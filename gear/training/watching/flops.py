@@ -36,7 +36,7 @@ def flops_per_image(stage: Stage) -> float:
     assert isinstance(tokenizer, Tokenizer)
     encode, decode = tokenizer_flops(tokenizer, side)
     critic = stage.modules.get("discriminator")
-    learnt = encode  # a frozen tokenizer only reads
+    learnt = encode  # a frozen tokenizer only encodes
     if isinstance(critic, PatchDiscriminator):
         learnt = 3 * (encode + decode) + 8 * discriminator_flops(critic, side)
     if not isinstance(ar, Trunk):
@@ -85,7 +85,7 @@ def projector_flops(projectors: nn.Module, num_tokens: int) -> float:
 
 
 def _matrix_sizes(module: nn.Module) -> int:
-    """Weights that a slot is multiplied with: text slots have their own in place of the image's, not besides."""
+    """Weights that a slot is multiplied with: text slots use their own instead of the image's, not in addition."""
     return sum(
         part.weight.numel()
         for name, part in module.named_modules()

@@ -1,4 +1,4 @@
-"""Pictures of a run: a grid of drawn images and one of reconstructions beside their originals."""
+"""Pictures of a run: a grid of samples, and one of reconstructions beside their originals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GAP = 2
 
 
 def sample_grid(stage: Stage, source: ImageSource) -> Image | None:
-    """Images drawn from the averaged weights with guidance, the same requests every time; None without an AR model."""
+    """Samples of the averaged weights with guidance, for the same requests every time; None without an AR model."""
     if "ar" not in stage.modules:
         return None
     config = stage.config.watch
@@ -37,7 +37,7 @@ def sample_grid(stage: Stage, source: ImageSource) -> Image | None:
 
 
 def reconstruction_grid(stage: Stage, source: ImageSource) -> Image | None:
-    """Pairs of an image and what the averaged tokenizer makes of it; None without usable images."""
+    """Pairs of an image and its reconstruction by the averaged tokenizer; None without usable images."""
     if not world().is_main:
         return None
     config = stage.config.watch

@@ -1,7 +1,7 @@
-"""The figures of every update, on their way from the device to the log without anybody waiting for the device.
+"""Move the figures of every update from the device to the log without waiting for the device.
 
 Each update's figures become one small vector, averaged over processes and copied to the host in the background. It is
-looked at one update later, when it has long arrived. So every update is checked for values that are not finite, and
+read one update later, when the copy has long finished. So every update is checked for values that are not finite, and
 all processes find them, or a request to stop, in the same update.
 """
 
@@ -20,7 +20,7 @@ from gear.training.processes.distributed import mean_over_processes
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateMetrics:
-    """One update as it is read back: means over micro-batches and processes."""
+    """One update as read on the host: means over micro-batches and processes."""
 
     step: int
     """From 1."""
@@ -61,7 +61,7 @@ class _Pending:
 
 
 class MetricQueue:
-    """A queue of updates whose figures are on the way."""
+    """A queue of updates whose figures are being copied to the host."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -70,7 +70,7 @@ class MetricQueue:
     def put(
         self, step: int, figures: Mapping[str, Tensor | float], ids: list[int], *, logged: bool, stop: bool
     ) -> None:
-        """Send the figures of update `step` on their way; called by all processes alike."""
+        """Start copying the figures of update `step` to the host; called by all processes."""
         tensors = {name: value for name, value in figures.items() if isinstance(value, Tensor)}
         flag = torch.full((), float(stop), dtype=torch.float64, device=self.device)
         scalars = [value.detach().to(self.device, torch.float64).reshape(()) for value in tensors.values()]
@@ -94,7 +94,7 @@ class MetricQueue:
 
 
 def _to_host(vector: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """The values in host memory, and the event after which they are there."""
+    """The values in host memory, and the event after which they are valid."""
     if vector.device.type != "cuda":
         return vector, None
     host = torch.empty(vector.shape, dtype=vector.dtype, pin_memory=True)
@@ -105,7 +105,7 @@ def _to_host(vector: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
 
 
 def mean_metrics(parts: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:
-    """The figures of an update from those of its micro-batches: means where all have them, else the last one's."""
+    """The figures of an update from those of its micro-batches: the mean if all have one, else the last value."""
     last = parts[-1]
     if len(parts) == 1:
         return last

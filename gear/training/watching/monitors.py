@@ -1,10 +1,10 @@
-"""Quality while training: Frechet distance of drawn images, and metrics of reconstructions, live and averaged.
+"""Quality during training: Frechet distance of samples, and metrics of reconstructions, live and averaged.
 
-The arithmetic is `harness.metrics`; the images come from the sampling engine and the validation data. Every process
-takes every n-th image, and of a batch only its figures and the statistics of its features are kept: what a monitor
-holds does not grow with the number of images. Distances are between features of the network in `watch.features`: only
-`inception` with its official weights gives numbers called FID elsewhere (and those of 5,000 images are no FID-50k:
-compare them within a run).
+The arithmetic is `harness.metrics`; the images come from the sampling engine and the validation data. Each of n
+processes takes every n-th image, and of a batch only its figures and the statistics of its features are kept: a
+monitor's memory does not grow with the number of images. Distances are between features of the network in
+`watch.features`: only `inception` with its official weights gives numbers called FID elsewhere (and those of 5,000
+images are not FID-50k: compare them within a run).
 """
 
 from __future__ import annotations
@@ -84,15 +84,15 @@ def _lite0(weights: Path | None, device: torch.device) -> Callable[[torch.Tensor
 
 
 def statistics_of_all(batches: Iterable[Features | None]) -> Statistics:
-    """Statistics of the features of all processes, which give as many batches each; None for one without images."""
+    """Statistics of the features of all processes, each of which gives the same number of batches; None: no images."""
     return statistics_of(part for batch in batches for part in gather_objects(batch) if part is not None)
 
 
 class GenerationMonitor:
     """Frechet distance between drawn images and the reference, without guidance and filters, as FIDs are reported.
 
-    Without `watch.reference` that is a fixed choice of training images as the stage sees them, cropped and mirrored at
-    random where it does so: the distribution that it learns.
+    Without `watch.reference`, the reference is a fixed choice of training images as the stage sees them, randomly
+    cropped and mirrored where it does so: the distribution that it learns.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class GenerationMonitor:
 
     @cached_property
     def _requests(self) -> list[Request]:
-        """This process's. Asked for once, because captions are read with their images."""
+        """This process's requests. Made only once, because captions are read with their images."""
         count = self.config.generation_images
         requests = requests_for(self.stage, self.source, count, self.protocol, self.stop_if_requested)
         return list(requests)[world().rank :: world().size]
@@ -145,12 +145,12 @@ def read_reference(path: Path) -> Statistics:
             return Statistics(mean=arrays["mu"], covariance=arrays["sigma"])
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} holds no statistics mu and sigma ({error}); give another watch.reference, or leave it out."
+            f"{path} holds no statistics mu and sigma ({error}); set watch.reference to another file, or leave it out."
         ) from None
 
 
 class ComparedBatch(NamedTuple):
-    """One batch of one process, by whose image it is: `original`, or the weights that reconstructed it."""
+    """One batch of one process. Keys: `original`, or the weights that reconstructed the images."""
 
     features: dict[str, Features]
     metrics: dict[str, npt.NDArray[np.float64]]
@@ -158,7 +158,7 @@ class ComparedBatch(NamedTuple):
 
 
 class ReconstructionMonitor:
-    """L1, PSNR (dB), SSIM and Frechet distance of reconstructed validation images; nothing is rounded to levels."""
+    """L1, PSNR (dB), SSIM and Frechet distance of reconstructed validation images; pixels are not rounded to levels."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class ReconstructionMonitor:
         return figures
 
     def _compared(self) -> Iterator[ComparedBatch]:
-        """Batch by batch; each image is read once for all weights."""
+        """The compared batches; each image is read once for all weights."""
         own = fixed_choice(self.source, self.config.reconstruction_images)[world().rank :: world().size]
         with ExitStack() as stack:
             models = {

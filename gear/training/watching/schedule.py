@@ -1,4 +1,4 @@
-"""When pictures are drawn and quality is measured, and of what data."""
+"""When pictures are drawn and quality is measured, and on which data."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from harness.contract.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledMonitor:
-    """What is measured, and how often."""
+    """A monitor, and how often it measures."""
 
     monitor: CocoMonitor | GenerationMonitor | ReconstructionMonitor
     every: int
     prefix: str
-    """Of the names of its figures, and of no other's."""
+    """Prefix of the names of its figures, and of no other monitor's."""
     from_start: bool = False
-    """Whether it is due after the first update, too."""
+    """Whether it is also due after the first update."""
 
 
 class Monitoring:
     """The grids and monitors of a run.
 
-    Networks and data are opened when they are first due; a missing file is reported when the run starts.
+    Networks and data are loaded when first due; a missing file is reported when the run starts.
     """
 
     def __init__(
         self, stage: Stage, source: ImageSource, out_dir: Path, stop_if_requested: Callable[[], None] = lambda: None
     ) -> None:
-        """stop_if_requested: called by all processes between the batches of a monitor; it may end them."""
+        """stop_if_requested: called by all processes between the batches of a monitor; it may end the processes."""
         self.stage, self.source, self.out_dir = stage, source, out_dir
         self.config = stage.config.watch
         self.validation = validation_source(stage.config)
         if self.config.reconstruction_every and self.validation is None:
             raise UserError(
-                "watch.reconstruction_every asks for reconstruction metrics, but there are no validation images; set "
+                "watch.reconstruction_every is set, but there are no validation images; set "
                 "watch.validation_dir=DIR, or watch.reconstruction_every=0."
             )
         self._scheduled = list(self._schedule(stop_if_requested))
@@ -85,7 +85,7 @@ class Monitoring:
         return any(self._due(scheduled.every, scheduled.from_start) for scheduled in self._scheduled)
 
     def measurements(self, known: Collection[str] = ()) -> Iterator[dict[str, float]]:
-        """The figures of each monitor that is due, once it has them; not of those whose figures are `known`."""
+        """The figures of each monitor that is due, as soon as it has them; skips monitors whose figures are `known`."""
         for scheduled in self._scheduled:
             if self._due(scheduled.every, scheduled.from_start) and not any(
                 name.startswith(scheduled.prefix) for name in known

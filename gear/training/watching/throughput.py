@@ -18,7 +18,7 @@ PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 
 
 
 def peak_tflops(device: torch.device, configured: float = 0.0) -> float | None:
-    """The peak of one device: `configured` if given, else by its name; None where nobody knows."""
+    """The peak of one device: `configured` if given, else by its name; None if it is unknown."""
     if configured > 0:
         return configured
     if device.type != "cuda":
@@ -28,7 +28,7 @@ def peak_tflops(device: torch.device, configured: float = 0.0) -> float | None:
 
 
 class Throughput:
-    """Counts between two looks."""
+    """Counts images and time between two calls of `look`."""
 
     def __init__(
         self, device: torch.device, *, tokens_per_image: int, flops_per_image: float, peak_tflops: float | None
@@ -44,7 +44,7 @@ class Throughput:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The time in this block goes by waiting for data."""
+        """The time in this block counts as waiting for data."""
         started = time.perf_counter()
         yield
         self._waited_s += time.perf_counter() - started
@@ -61,7 +61,7 @@ class Throughput:
         self._images += images
 
     def look(self) -> dict[str, float]:
-        """The figures since the last look."""
+        """The figures since the last call."""
         elapsed = max(time.perf_counter() - self._since - self._away_s, 1e-9)
         images_per_s = self._images / elapsed
         figures = {

@@ -1,4 +1,4 @@
-"""Where figures and pictures go besides log.jsonl: TensorBoard and Weights & Biases, when asked for."""
+"""Optional trackers of figures and pictures, besides log.jsonl: TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Image = npt.NDArray[np.uint8]
 
 
 class Tracker(Protocol):
-    """Something that shows a run."""
+    """A service that shows the figures and pictures of a run."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -29,7 +29,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in `<run>/tensorboard`. What a killed run wrote beyond `after_step` is hidden, not repeated."""
+    """Event files in `<run>/tensorboard`. What a killed run wrote after `after_step` is hidden, not repeated."""
 
     def __init__(self, out_dir: Path, after_step: int) -> None:
         try:
@@ -51,7 +51,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases that the same run folder always continues. WANDB_MODE=offline keeps it on the disk."""
+    """A run of Weights & Biases, one per run folder. WANDB_MODE=offline keeps it on the disk."""
 
     def __init__(self, out_dir: Path, project: str, config: Mapping[str, Any]) -> None:
         try:
@@ -71,10 +71,10 @@ class WandB:
             )
         except wandb.errors.Error as error:
             raise UserError(
-                f"Weights & Biases did not start ({error}); run `wandb login`, or keep the run on this disk with "
+                f"Weights & Biases did not start ({error}); run `wandb login`, or keep its data on this disk with "
                 "WANDB_MODE=offline, or leave --track wandb out."
             ) from None
-        # Our own step, so that a run that went back to a checkpoint may log a step again.
+        # A step metric of our own, so that a run that went back to a checkpoint may log a step again.
         self._run.define_metric("*", step_metric="step")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

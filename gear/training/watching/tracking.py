@@ -1,4 +1,4 @@
-"""What one watches while training: a JSON-lines log, and a progress bar with loss, images/s and ETA."""
+"""Progress of a run: a JSON-lines log, and a progress bar with loss, images/s and ETA."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.contract.progress import Progress as ProgressLines
 
 
 class JsonlLog:
-    """`log.jsonl`: one object per logged step. Opened at a step, it drops what a killed run logged beyond it."""
+    """`log.jsonl`: one object per logged step. Opened at a step, it drops what a killed run logged after that step."""
 
     def __init__(self, path: Path, after_step: int) -> None:
         self.path = path
@@ -35,14 +35,14 @@ class JsonlLog:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of the file without a torn last one."""
+    """The lines of the file, without an incomplete last one."""
     if not path.exists():
         return []
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
 
 
 class Meter:
-    """Shows how far a stage is: a bar on a terminal, progress lines for a program that reads stderr otherwise."""
+    """Shows how far a stage is: a bar on a terminal, otherwise progress lines for a program that reads stderr."""
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         self.what, self.total, self.done = what, total, done

@@ -1,6 +1,6 @@
-"""Everything one watches, in one place: log.jsonl, trackers, the progress bar, pictures and monitors.
+"""All outputs that show a run: log.jsonl, trackers, the progress bar, pictures and monitors.
 
-Figures and pictures come from the main process; monitors are the work of all.
+The main process writes figures and pictures; all processes work on the monitors.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """Opened for a run at the step it goes on from; a context manager."""
+    """A context manager, opened at the step that a run starts or resumes from."""
 
     def __init__(self, stage: Stage, source: ImageSource, out_dir: Path, stop_requests: Sized = ()) -> None:
-        """stop_requests: not empty once this process was asked to stop."""
+        """stop_requests: non-empty once this process was asked to stop."""
         self.stage, self.out_dir, self.stop_requests = stage, out_dir, stop_requests
         self.monitoring = Monitoring(stage, source, out_dir, self._stop_if_requested)
         self._trackers: list[Tracker] = []
@@ -49,14 +49,14 @@ class Watch:
             self._meter = Meter(stage.phase, stage.settings.steps, stage.step)
 
     def show(self, row: UpdateMetrics) -> None:
-        """One update that was looked at: moves the bar, and writes the figures of a logged one."""
+        """Show one checked update: advance the bar, and write the figures if it is a logged one."""
         if self._meter is not None:
             self._meter.advance(self.stage.settings.batch_size, row.values.get(self.stage.headline))
         if row.logged:
             self.write(row.step, row.values)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures of a step, to the log and the trackers."""
+        """Write figures of a step to the log and the trackers."""
         if self._journal is None:
             return
         self._journal.write({"step": step, "phase": self.stage.phase, "time_s": time.time(), **values})
@@ -64,7 +64,7 @@ class Watch:
             tracker.log(step, values)
 
     def measures(self) -> bool:
-        """Whether a monitor is due at this step. It may take long, and leave: a checkpoint has to be there by then."""
+        """Whether a monitor is due at this step. It may take long and end the run: a checkpoint must exist by then."""
         return self.monitoring.measures()
 
     def run_monitors(self) -> None:
@@ -74,7 +74,7 @@ class Watch:
             self._measure()
 
     def run_missed_monitors(self) -> None:
-        """What was due at the step that the run goes on from, and was not done before it stopped."""
+        """Run what was due at the step that the run resumes from and was not done before it stopped."""
         with self.throughput.away():
             if not decided_by_main(lambda: any((self.out_dir / "images").glob(f"{self.stage.step:07d}-*.png"))):
                 self._grids()
@@ -99,7 +99,8 @@ class Watch:
     def _stop_if_requested(self) -> None:
         if any(gather_objects(bool(self.stop_requests))):
             log.warning(
-                "stopped measuring step %d, which has a checkpoint; the same command does it again.", self.stage.step
+                "stopped measuring step %d, which has a checkpoint; the same command repeats the measurement.",
+                self.stage.step,
             )
             raise SystemExit(EXIT_STOPPED)
 

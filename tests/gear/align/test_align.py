@@ -19,7 +19,7 @@ def test_every_teacher_counts_the_same_whatever_its_width():
     assert alignment_loss([narrow, -wide], [narrow, wide]).item() == pytest.approx(0.0, abs=1e-6)
 
 
-def test_an_all_zero_target_counts_zero_and_pulls_nowhere():
+def test_an_all_zero_target_adds_zero_and_no_gradient():
     p, z = torch.randn(1, 2, 4, requires_grad=True), torch.randn(1, 2, 4)
     z[0, 1] = 0.0
     alignment_loss([p], [z]).backward()

@@ -24,7 +24,7 @@ def problem(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]
 
 @pytest.fixture(params=[1, 25, 1000], ids="{} numbers at a time".format)
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Sizes that cut 7 rows of 11 codes into 7, 4 and 1 pieces."""
+    """Sizes that divide 7 rows of 11 codes into 7, 4 and 1 pieces."""
     monkeypatch.setitem(numerics.CHUNK_ELEMENTS, "cpu", request.param)
     return request.param
 
@@ -63,11 +63,11 @@ def test_under_autocast_the_product_is_bfloat16_and_the_softmax_float32() -> Non
     torch.testing.assert_close(got, torch.autograd.grad(wanted, (hidden, weight)), atol=2e-3, rtol=2e-2)
 
 
-def test_going_back_twice_is_refused_in_words() -> None:
+def test_a_second_backward_pass_is_refused_with_a_message() -> None:
     hidden, weight, targets = problem()
     loss = linear_cross_entropy(hidden, weight, targets)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="back-propagated once"):
+    with pytest.raises(RuntimeError, match="back-propagated only once"):
         loss.backward()
 
 

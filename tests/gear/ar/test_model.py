@@ -1,4 +1,4 @@
-"""The class-conditional AR against what the released models promise."""
+"""The class-conditional AR against the properties of the released models."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_cached_decoding_equals_the_full_forward(tokens, labels):
     torch.testing.assert_close(ar.logits_of(torch.stack(steps, dim=1)), full)
 
 
-def test_a_cache_serves_a_second_batch_without_being_cleared(tokens, labels):
+def test_a_cache_can_be_reused_for_a_second_batch_without_clearing(tokens, labels):
     ar = tiny()
     used, fresh = ar.new_cache(4), ar.new_cache(4)
     ar.prefill(labels, used)
@@ -235,7 +235,7 @@ def test_tokens_of_another_kind_are_refused(bad, labels):
         tiny()(bad, labels)
 
 
-def test_misuse_is_refused_in_words(tokens, labels):
+def test_misuse_is_refused_with_a_message(tokens, labels):
     ar = tiny()
     with pytest.raises(ValueError, match="blocks 1 to 3"):
         ar(tokens, labels, tap_layer=4)

@@ -46,7 +46,7 @@ def test_masked_slots_are_not_seen():
 
 
 @pytest.mark.parametrize("length", [1, 8, 33, 250])
-def test_a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_number_of_threads(length):
+def test_a_row_does_not_depend_on_the_other_rows_nor_on_the_number_of_threads(length):
     q, cache = filled(16, 12, 12)
     whole = attend_one(q, cache, length)
     for rows in (1, 7, 8):
@@ -62,7 +62,7 @@ def test_other_precisions_are_left_to_pytorch():
     torch.testing.assert_close(attend_one(q, cache, 50), expected(q, cache, 50), rtol=0.02, atol=0.02)
 
 
-def test_what_was_kept_in_inference_mode_serves_a_backward_pass():
+def test_values_cached_in_inference_mode_can_be_used_in_a_backward_pass():
     q, cache = filled(2, 4, 4)
     with torch.inference_mode():
         attend_one(q, cache, 21)

@@ -1,4 +1,4 @@
-"""The copy that decodes, and steps whose slot is counted on the device."""
+"""The copy for decoding, and steps whose slot is counted on the device."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_packed_parts_give_what_the_parts_they_replace_give(rows):
         torch.testing.assert_close(PackedSwiGLU(block.feed_forward)(x), block.feed_forward(x))
 
 
-def test_the_copy_shares_what_it_does_not_pack_and_leaves_the_model_alone():
+def test_the_copy_shares_what_it_does_not_pack_and_does_not_change_the_model():
     ar = tiny().train()
     decoder = for_decoding(ar)
     assert decoder.tok_embeddings.weight is ar.tok_embeddings.weight

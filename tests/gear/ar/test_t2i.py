@@ -105,7 +105,7 @@ def test_without_a_caption_mask_attention_is_causal_in_both_modes_and_paths(capt
     torch.testing.assert_close(prefix.logits_of(prefix.decode(tokens[:, 0], 4, cache)), causal[:, 4])
 
 
-def test_padding_never_reaches_an_image_token_but_through_the_first_slot(captions, tokens):
+def test_padding_reaches_an_image_token_only_through_the_first_slot(captions, tokens):
     ar = tiny()
     changed = captions.features.clone()
     changed[1, 2] += 1.0  # padding of the short caption
@@ -135,7 +135,7 @@ def test_a_copied_text_stream_acts_like_the_image_stream(captions, tokens):
     torch.testing.assert_close(ar(tokens, captions)[0], single(tokens, captions)[0])
 
 
-def test_a_class_conditional_checkpoint_fits_but_for_text_stream_and_condition():
+def test_a_class_conditional_checkpoint_fits_except_for_text_stream_and_condition():
     ours = tiny().state_dict().keys()
     theirs = ClassConditionalAR(ARConfig(**TINY)).state_dict().keys()
     assert theirs - ours == {"cls_embedding.embedding_table.weight"}
@@ -151,7 +151,7 @@ def test_training_logits_start_at_the_slot_that_predicts_the_first_token(caption
     assert ar.predicting(tapped).shape == (3, 9, 32)
 
 
-def test_guidance_puts_the_empty_caption_beside_every_row(captions):
+def test_guidance_adds_the_empty_caption_to_every_row(captions):
     both = tiny().with_null(captions)
     assert len(both) == 6
     assert torch.equal(both.features[3:], captions.null.features.expand(3, -1, -1))
@@ -171,7 +171,7 @@ def test_tokens_do_not_depend_on_the_batch_size(captions):
         assert torch.equal(alone[0], whole[row])
 
 
-def test_misuse_is_refused_in_words(captions, tokens):
+def test_misuse_is_refused_with_a_message(captions, tokens):
     ar = tiny()
     with pytest.raises(ValueError, match="do not fill 4 slots of width 6"):
         ar(tokens, TextCondition(features=torch.zeros(3, 5, 6)))

@@ -35,7 +35,7 @@ def test_gear_is_a_step_in_the_core_environment(toy):
     )
 
 
-def test_a_published_model_keeps_the_name_that_tells_its_size(toy):
+def test_a_published_model_keeps_the_file_name_that_gives_its_size(toy):
     (toy.root / "c2i_B_384.pt").touch()
     generator = drawing(ckpt=toy.root / "c2i_B_384.pt")
     (step,), _ = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
@@ -52,18 +52,20 @@ def test_a_converted_folder_is_a_model(toy):
     assert step.inputs["model-gear-b"] == FileInput(folder) and step.argv[5] == "{in}/model-gear-b"
 
 
-@pytest.mark.parametrize(("name", "value", "sentence"), [("cfg-scale", "2", "no such option"), ("ema", "no", "true")])
-def test_an_option_of_drawing_that_is_not_known_is_refused(toy, name: str, value: str, sentence: str):
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"), [("cfg-scale", "2", "no option named 'cfg-scale'"), ("ema", "no", "true")]
+)
+def test_an_unknown_drawing_option_is_refused(toy, name: str, value: str, sentence: str):
     (toy.root / "model.pt").touch()
     with pytest.raises(UserError, match=sentence):
         drawing(ckpt=toy.root, draw={name: value})
 
 
-def test_a_checkpoint_that_is_not_there_is_named(toy):
+def test_a_missing_checkpoint_is_named(toy):
     with pytest.raises(UserError, match=r"holds no model\.pt"):
         drawing(ckpt=toy.root)
 
 
-def test_a_checkpoint_whose_place_does_not_exist_is_named(toy):
+def test_a_checkpoint_in_a_missing_folder_is_named(toy):
     with pytest.raises(UserError, match=r"nothing\.pt: does not exist"):
         drawing(ckpt=toy.root / "nothing.pt")

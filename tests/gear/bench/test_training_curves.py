@@ -12,25 +12,25 @@ from harness.report.html import Report
 WriteLog = Callable[..., Path]
 
 
-def test_only_what_somebody_logged_gets_a_panel(falling_log: WriteLog) -> None:
+def test_only_logged_quantities_get_a_panel(falling_log: WriteLog) -> None:
     section = training_curves({"GEAR": [falling_log("a", 2.0)], "base": [falling_log("b", 1.0)]})
     assert [panel.title for panel in section.panels] == ["Next-token loss"]
 
 
-def test_the_race_to_the_baselines_loss_is_told(falling_log: WriteLog) -> None:
+def test_a_head_start_over_the_baseline_is_reported(falling_log: WriteLog) -> None:
     logs = {"GEAR": [falling_log("a", 2.0)], "base": [falling_log("b", 1.0)]}
     (sentence,) = training_curves(logs, baseline="base").findings
     assert sentence.startswith("GEAR reaches the next-token loss that base ends with")
     assert sentence.endswith("times sooner.")
 
 
-def test_losing_the_race_is_told_too(falling_log: WriteLog) -> None:
+def test_falling_behind_the_baseline_is_reported_too(falling_log: WriteLog) -> None:
     logs = {"GEAR": [falling_log("a", 0.5)], "base": [falling_log("b", 1.0)]}
     (sentence,) = training_curves(logs, baseline="base").findings
     assert "does not reach" in sentence
 
 
-def test_a_frozen_quantity_is_a_level_line(write_log: WriteLog) -> None:
+def test_a_frozen_quantity_is_a_horizontal_line(write_log: WriteLog) -> None:
     logs = {"GEAR": [write_log([{"step": 1, "codebook_usage": 0.5}], name="a")], "base": [write_log([], name="b")]}
     section = training_curves(logs, levels={"codebook_usage": {"base": 0.7}})
     (panel,) = section.panels

@@ -60,7 +60,7 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, row: str) -> None:
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="names no image"):
+    with pytest.raises(UserError, match="lists no image"):
         CaptionedFolderSource(tmp_path, 16)
     with pytest.raises(UserError, match="is not a folder"):
         CaptionedFolderSource(tmp_path / "none", 16)

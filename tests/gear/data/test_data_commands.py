@@ -37,9 +37,9 @@ def test_looking_shows_kind_number_and_captions(tmp_path: Path) -> None:
     assert output.startswith("gpic: 3 samples") and "2: 'picture 2'" in output
 
 
-def test_a_place_without_data_is_one_sentence(tmp_path: Path) -> None:
+def test_a_place_without_data_is_refused_in_one_sentence(tmp_path: Path) -> None:
     result = CliRunner().invoke(data, ["look", str(tmp_path)])
-    assert result.exit_code == 2 and "holds no training data known here" in result.output
+    assert result.exit_code == 2 and "holds no known kind of training data" in result.output
 
 
 def test_the_digits_are_written_with_their_captions(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_captions_name_digit_and_colour_in_every_phrasing() -> None:
         assert "seven" in caption(7, 0, phrasing) and "red" in caption(7, 0, phrasing)
 
 
-def test_one_colour_of_each_digit_is_held_out_and_every_colour_is_somewhere() -> None:
+def test_one_colour_of_each_digit_is_held_out_and_every_colour_at_least_once() -> None:
     digits, colours = np.divmod(np.arange(80), 8)
     unseen = is_unseen(digits, colours)
     assert np.array_equal(np.bincount(digits[unseen]), np.ones(10)) and set(colours[unseen]) == set(range(8))

@@ -77,7 +77,7 @@ def test_shards_with_both_sorts_of_captions_are_ambiguous(tmp_path: Path) -> Non
 
 
 def test_a_folder_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no training data known here"):
+    with pytest.raises(UserError, match="holds no known kind of training data"):
         detect_kind(str(tmp_path))
 
 

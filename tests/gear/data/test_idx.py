@@ -41,8 +41,8 @@ def test_images_are_resized_to_the_training_size(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "no IDX file"),
-        (b"\0\0\x08\x01\0\0\0\x05abc", "no IDX file"),
+        (b"", "is not an IDX file"),
+        (b"\0\0\x08\x01\0\0\0\x05abc", "is not an IDX file"),
         (idx(np.zeros((2, 2, 2), np.uint8))[:-1], "7 of 8"),
     ],
 )
@@ -57,7 +57,7 @@ def test_a_file_that_is_not_gzip_or_missing_is_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"images-idx3-ubyte\.gz cannot be read"):
         IdxSource(folder, 28)
     (folder / "train-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(UserError, match="holds no file called train-images-idx3-ubyte"):
+    with pytest.raises(UserError, match="holds no file named train-images-idx3-ubyte"):
         IdxSource(folder, 28)
 
 

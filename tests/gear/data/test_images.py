@@ -29,7 +29,7 @@ def test_truncated_images_are_refused_unless_they_are_accepted(tmp_path: Path) -
         open_rgb(tmp_path / "absent.png")
 
 
-def test_an_image_of_the_training_size_is_left_alone() -> None:
+def test_an_image_of_the_training_size_is_unchanged() -> None:
     image = open_rgb(make.encoded(0, (16, 16), "png"))
     pixels = training_image(image, 16, np.random.default_rng(0), crop="random", random_hflip=False)
     assert np.array_equal(pixels, np.asarray(image).transpose(2, 0, 1))

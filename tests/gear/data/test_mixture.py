@@ -11,7 +11,7 @@ from harness.contract.errors import UserError
 
 
 class Numbers:
-    """A source whose samples' labels say which they are."""
+    """A source whose samples are identified by their labels."""
 
     def __init__(self, first: int, count: int) -> None:
         self.first, self.count = first, count

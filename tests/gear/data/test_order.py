@@ -72,7 +72,7 @@ class HalfBroken(tiny.Noise):
         return super().item(index, rng)
 
 
-def test_a_bad_sample_is_named_and_another_one_stands_in() -> None:
+def test_a_bad_sample_is_named_and_replaced_by_another() -> None:
     (batch,) = batches(HalfBroken(), BatchOrder(10, 10), start=0, stop=1)
     assert not (batch.ids % 2).any()
     assert sorted(batch.bad) == [f"sample {index} is torn" for index in (1, 3, 5, 7, 9)]
@@ -111,7 +111,7 @@ def test_too_few_images_are_refused() -> None:
 
 
 def test_a_batch_that_processes_cannot_share_is_refused() -> None:
-    with pytest.raises(UserError, match="cannot be cut into 3 equal pieces"):
+    with pytest.raises(UserError, match="cannot be split into 3 equal pieces"):
         BatchOrder(30, 4).indices(0, 0, 3)
-    with pytest.raises(UserError, match="cannot be cut into 3 equal pieces"):
+    with pytest.raises(UserError, match="cannot be split into 3 equal pieces"):
         next(batches(Broken(), BatchOrder(30, 4), start=0, stop=1, split=BatchSplit(world_size=3), num_workers=1))

@@ -13,7 +13,7 @@ def test_a_computed_permutation_names_every_entry_once(num_items: int) -> None:
     assert sorted(computed(np.arange(num_items), num_items, (1, 2))) == list(range(num_items))
 
 
-def test_it_is_the_same_entry_by_entry_and_another_with_another_key() -> None:
+def test_single_entries_equal_the_whole_and_another_key_gives_another_permutation() -> None:
     whole = computed(np.arange(1000), 1000, (7, 0, 3))
     np.testing.assert_array_equal(computed(np.array([999, 0, 500]), 1000, (7, 0, 3)), whole[[999, 0, 500]])
     assert (computed(np.arange(1000), 1000, (7, 0, 4)) == whole).mean() < 0.02
@@ -28,7 +28,7 @@ def test_every_entry_is_as_likely_everywhere() -> None:
     assert ((counts - expected) ** 2 / expected).sum() < 132 + 6 * 16
 
 
-def test_neighbours_are_torn_apart() -> None:
+def test_neighbours_end_up_far_apart() -> None:
     entries = computed(np.arange(100_000), 100_000_000, (0, 0, 0))
     assert abs(np.corrcoef(entries[:-1], entries[1:])[0, 1]) < 0.02
     assert np.histogram(entries, bins=10, range=(0, 100_000_000))[0].std() < 5 * np.sqrt(10_000)

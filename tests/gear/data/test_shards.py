@@ -29,7 +29,7 @@ def source(*shards: Path, kind: ShardKind = "gpic") -> ShardSource:
     return ShardSource(shards, kind, 16)
 
 
-def test_samples_lie_in_the_order_of_shards_and_members(tmp_path: Path) -> None:
+def test_samples_are_in_the_order_of_shards_and_members(tmp_path: Path) -> None:
     shards = [make.gpic_shard(tmp_path / "b.tar", 3), make.gpic_shard(tmp_path / "a.tar", 2, first=10)]
     samples = source(*find_shards(str(tmp_path)))
     assert find_shards(str(tmp_path)) == shards[::-1]
@@ -93,7 +93,7 @@ def test_indices_made_by_helper_processes_are_the_same(tmp_path: Path, cache: Pa
         assert np.array_equal(theirs, load_index(shard))
 
 
-def test_a_shard_that_is_cut_off_gives_what_is_whole_and_one_bad_sample(tmp_path: Path) -> None:
+def test_a_truncated_shard_gives_its_intact_samples_and_one_bad_sample(tmp_path: Path) -> None:
     shard = make.gpic_shard(tmp_path / "s.tar", 3)
     shard.write_bytes(shard.read_bytes()[:4700])
     samples = source(shard)
@@ -102,7 +102,7 @@ def test_a_shard_that_is_cut_off_gives_what_is_whole_and_one_bad_sample(tmp_path
         samples.item(len(samples) - 1, rng())
 
 
-def test_a_file_that_is_no_tar_is_one_bad_sample(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tar_is_one_bad_sample(tmp_path: Path) -> None:
     shard = tmp_path / "s.tar"
     shard.write_bytes(b"<html>not found</html>" * 100)
     with pytest.raises(BadSample, match="damaged"):
@@ -162,7 +162,7 @@ def test_a_bad_sample_is_named(tmp_path: Path, members: dict[str, bytes], proble
         source(make.tar(tmp_path / "s.tar", members)).item(0, rng())
 
 
-def test_an_image_that_ends_early_is_taken_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_of_a_truncated_image_the_existing_part_is_used(tmp_path: Path) -> None:
     whole = make.jpeg(size=(64, 64))
     shard = make.tar(tmp_path / "s.tar", {"1.jpg": whole[: len(whole) // 2], "1.json": b"{}"})
     assert source(shard).item(0, rng()).image_u8.std() > 0
@@ -212,7 +212,7 @@ def test_few_files_are_open_however_many_shards_there_are(tmp_path: Path) -> Non
 
 def test_a_place_without_shards_is_refused(tmp_path: Path) -> None:
     for place in (str(tmp_path), str(tmp_path / "*.tar"), str(tmp_path / "none.tar")):
-        with pytest.raises(UserError, match="there are no shards"):
+        with pytest.raises(UserError, match=r"no shards \(\*\.tar\) at"):
             find_shards(place)
     make.gpic_shard(tmp_path / "a.tar", 1)
     assert find_shards(str(tmp_path / "?.tar")) == find_shards(str(tmp_path / "a.tar")) == [tmp_path / "a.tar"]

@@ -33,7 +33,7 @@ def test_widths_stop_growing_at_eight_times_the_first():
 
 
 @pytest.mark.parametrize("arguments", [{"norm": "layer"}, {"ndf": 0}, {"n_layers": 0}])
-def test_arguments_without_sense_are_refused(arguments):
+def test_arguments_that_make_no_sense_are_refused(arguments):
     with pytest.raises(ValueError, match="must be"):
         PatchDiscriminator(**arguments)
 

@@ -1,4 +1,4 @@
-"""The loss head: which term reaches what, and when the adversarial game starts."""
+"""The loss head: which term reaches what, and when the adversarial losses start."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_modules_forward_is_the_discriminators_loss(images):
     assert torch.equal(head()(*images, 0)[0], head().discriminator_loss(*images, 0)[0])
 
 
-def test_before_its_start_the_game_costs_nothing_but_statistics_move(images):
+def test_before_the_adversarial_start_the_loss_is_zero_and_batch_statistics_are_updated(images):
     losses = head(discriminator_start=10)
     _, logs = losses.generator(*images, QuantizerLosses(), step=9)
     assert logs["weighted_gan_loss"].item() == 0 and logs["discriminator_factor"].item() == 0
@@ -139,6 +139,6 @@ def test_a_perceptual_weight_needs_a_perceptual_network():
         ({"lecam_ema_decay": 1.0}, "lecam_ema_decay"),
     ],
 )
-def test_a_configuration_without_sense_is_refused_in_the_users_words(fields, message):
+def test_a_configuration_that_makes_no_sense_is_refused_in_the_users_words(fields, message):
     with pytest.raises(ValueError, match=message):
         LossConfig(**fields)

@@ -57,7 +57,7 @@ def test_swapped_files_are_refused(weight_files):
 
 def test_a_training_checkpoint_is_not_taken_for_weights(weight_files, tmp_path):
     torch.save({"vq": {}, "steps": 3}, tmp_path / "model.pt")
-    with pytest.raises(UserError, match=r"model.pt is no plain state dict \(found: vq, steps\)"):
+    with pytest.raises(UserError, match=r"model.pt is not a plain state dict \(found: vq, steps\)"):
         LPIPS.from_files(tmp_path / "model.pt", weight_files[1])
 
 

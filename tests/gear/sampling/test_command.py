@@ -1,4 +1,4 @@
-"""`gear sample` as it is typed: what it refuses, what it records, which text encoder it takes."""
+"""The command `gear sample`: what it refuses, what it records, which text encoder it uses."""
 
 from __future__ import annotations
 
@@ -25,29 +25,31 @@ from tests.gear.sampling.conftest import run, sample_command, toy_requests
 
 
 def sample(*arguments: object) -> tuple[int, str]:
-    """Exit status and all that was said."""
+    """Exit status and all output."""
     result = CliRunner().invoke(main, ["-q", "sample", *map(str, arguments)])
     return result.exit_code, result.output
 
 
 def generator(folder: Path) -> dict[str, Any]:
-    """Who drew a finished sample set."""
+    """The recorded generator of a finished sample set."""
     return json.loads((folder / "samples.json").read_text())["generator"]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--cfg-scale", 3), "the request set says what --cfg-scale says, too"),
-        (("--labels", "balanced"), "the request set says what --labels says, too"),
-        (("--seed", 5), "the request set says what --seed says, too"),
+        (("--cfg-scale", 3), "the request set already decides --cfg-scale"),
+        (("--labels", "balanced"), "the request set already decides --labels"),
+        (("--seed", 5), "the request set already decides --seed"),
         (("--parity", "--processes", 2), "--parity runs in one process"),
         (("--parity", "--parity-ranks", 0), "0 is not in the range"),
-        (("--device", "mps"), "there is no device 'mps' for gear"),
-        (("--count", 4, "--per-class", 2), "the request set says"),
+        (("--device", "mps"), "no device named 'mps'"),
+        (("--count", 4, "--per-class", 2), "the request set already decides"),
     ],
 )
-def test_what_would_be_passed_over_is_refused(options: tuple[object, ...], words: str, model_file, tmp_path) -> None:
+def test_options_that_would_be_ignored_are_refused(
+    options: tuple[object, ...], words: str, model_file, tmp_path
+) -> None:
     toy_requests(2).write(tmp_path / "requests")
     where = ("--ckpt", model_file, "--requests", tmp_path / "requests", "--out", tmp_path / "out")
     code, said = sample(*where, *options)
@@ -56,7 +58,7 @@ def test_what_would_be_passed_over_is_refused(options: tuple[object, ...], words
 
 
 def test_the_protocol_has_one_option_per_field_and_a_new_field_gets_its_own(monkeypatch) -> None:
-    """Name, type, default and help come from the dataclass: adding a field there is all there is to do."""
+    """Name, type, default and help come from the dataclass: adding a field there is all that is needed."""
     extended = make_dataclass(
         "Extended",
         [("min_p", float, field(default=0.25, metadata={"help": "Likelihood at least."}))],
@@ -80,7 +82,7 @@ def test_the_protocol_has_one_option_per_field_and_a_new_field_gets_its_own(monk
     assert shown >= {entry.name for entry in fields(Protocol)}
 
 
-def test_a_size_that_no_image_has_is_refused(model_file, tmp_path) -> None:
+def test_an_impossible_size_is_refused(model_file, tmp_path) -> None:
     code, said = sample("--ckpt", model_file, "--count", 4, "--image-size", 0, "--out", tmp_path / "out")
     assert code == 2 and "image_size 0 is not within" in said
 
@@ -104,12 +106,12 @@ def test_the_record_says_how_labels_were_chosen(model_file, tmp_path) -> None:
         assert generator(tmp_path / labels)["labels"] == labels
 
 
-def test_parity_takes_the_published_batch_unless_told(model_file, tmp_path) -> None:
+def test_parity_uses_the_published_batch_by_default(model_file, tmp_path) -> None:
     assert sample("--ckpt", model_file, "--count", 4, "--parity", "--out", tmp_path / "out")[0] == 0
     assert generator(tmp_path / "out")["parity"] == {"seed": 0, "num_ranks": 1, "batch": 32}
 
 
-def test_somebody_elses_finished_set_is_no_success_of_several_processes(model_file, tmp_path) -> None:
+def test_a_set_finished_by_others_does_not_count_as_success_of_several_processes(model_file, tmp_path) -> None:
     for seed in (0, 5):
         toy_requests(4 + seed).write(tmp_path / f"requests-{seed}")
     run(sample_command(model_file, tmp_path / "requests-0", tmp_path / "out"))
@@ -143,7 +145,7 @@ def test_the_settings_of_a_reference_checkpoint_name_its_text_encoder(text_model
 
 
 def test_another_text_encoder_is_another_generator(text_model: Path, tmp_path: Path) -> None:
-    """Its folder may have any name: what it holds decides."""
+    """Its folder may have any name: the content decides."""
     asked = ("t2i", "--ckpt", text_model, "--prompt", "a cat", "--out", tmp_path / "out", "--text-encoder")
     assert sample(*asked, tmp_path / "encoder")[0] == 0
     moved = (tmp_path / "encoder").rename(tmp_path / "moved")

@@ -8,7 +8,7 @@ import torch
 from gear.sampling.draws import PerImageDraw, inverse_cdf, most_likely, multinomial, uniforms
 
 
-def test_a_stream_is_pinned_for_good():
+def test_a_stream_has_its_pinned_numbers():
     # Written down once: published samples depend on these numbers.
     assert uniforms([0, 2**64 - 1], 2).tolist() == [
         [0.011546754286331562, 0.24154919656271812],
@@ -49,7 +49,7 @@ def test_draws_follow_the_probabilities():
     assert np.abs(np.bincount(ids, minlength=4) / 20_000 - [0.1, 0.2, 0.0, 0.7]).max() < 0.01
 
 
-def test_not_a_number_leaves_the_id_in_range():
+def test_a_nan_leaves_the_id_in_range():
     ids = inverse_cdf(torch.full((2, 3), torch.nan), torch.tensor([0.1, 0.9], dtype=torch.float64))
     assert ids.max() < 3 and ids.min() >= 0
 

@@ -146,7 +146,7 @@ def test_labels_beyond_the_models_classes_are_refused(tmp_path):
 
 def test_models_and_requests_that_do_not_fit_are_refused_before_any_work(models, tmp_path):
     ar, tokenizer = models
-    with pytest.raises(UserError, match="knows 32 codes and the tokenizer 64"):
+    with pytest.raises(UserError, match="has 32 codes but the tokenizer has 64"):
         draw((ar, tiny_tokenizer(64)), tmp_path / "a")
     with pytest.raises(UserError, match="no null class"):
         draw((tiny_ar(class_dropout_prob=0.0), tokenizer), tmp_path / "a")

@@ -26,7 +26,7 @@ def models():
 
 
 def reference_run(models, parity: Parity, count: int):
-    """Labels and images by index, each process by itself with its own seeds."""
+    """Labels and images by index, each process run alone with its own seeds."""
     ar, tokenizer = models
     labels, images = {}, {}
     for rank in range(parity.num_ranks):
@@ -56,7 +56,7 @@ def test_one_process_draws_what_the_reference_draws_with_two(models, tmp_path):
     assert samples.manifest.generator["parity"] == {"seed": 3, "num_ranks": 2, "batch": 4}
 
 
-def test_a_run_in_parity_that_was_cut_off_ends_with_the_same_images(models, tmp_path, monkeypatch):
+def test_an_interrupted_run_in_parity_ends_with_the_same_images(models, tmp_path, monkeypatch):
     request_set = PARITY.requests(PROTOCOL, count=24, num_classes=5, device=CPU)
     whole = generate(*models, request_set, tmp_path / "whole", generator={}, parity=PARITY)
     write, written = SampleSetWriter.write, []

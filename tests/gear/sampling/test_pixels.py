@@ -26,7 +26,7 @@ def test_channels_go_last():
     assert images_u8[0, 0, 0].tolist() == [128, 255, 128]
 
 
-def test_the_right_size_is_left_alone():
+def test_an_image_of_the_right_size_is_unchanged():
     pixels = torch.randn(1, 3, 8, 8)
     assert resize(pixels, 8) is pixels
     assert resize(pixels, 4).shape == (1, 3, 4, 4)

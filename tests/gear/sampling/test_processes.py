@@ -1,4 +1,4 @@
-"""The same images from any number of processes, killed or not: the command itself, in processes of its own."""
+"""The same images from any number of processes, killed or not: the real command, in separate processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.gear.sampling.conftest import run, sample_command, toy_requests
 
 @pytest.fixture(scope="module")
 def job(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """Model, request set, and the digest that one undisturbed process gives."""
+    """Model, request set, and the digest of the set that one uninterrupted process gives."""
     folder = tmp_path_factory.mktemp("job")
     toy_requests().write(folder / "requests")
     run(sample_command(model_file, folder / "requests", folder / "out"))
@@ -56,7 +56,7 @@ def test_a_process_that_dies_has_its_share_drawn_by_the_others(job, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_twice_and_continued_by_other_numbers_of_processes(job, tmp_path):
+def test_a_run_killed_twice_resumes_with_other_numbers_of_processes(job, tmp_path):
     model, requests, digest = job
     out = tmp_path / "out"
     for processes, shards in ((1, 1), (2, 3)):
@@ -72,7 +72,7 @@ def test_killed_twice_and_continued_by_other_numbers_of_processes(job, tmp_path)
     assert SampleSet.open(out).digest == digest
 
 
-def test_a_model_that_does_not_fit_is_one_sentence_and_its_status_from_all_processes(model_file, tmp_path):
+def test_a_model_that_does_not_fit_is_refused_in_one_sentence_with_its_status_by_all_processes(model_file, tmp_path):
     from harness.contract.requests import Protocol, class_requests
 
     class_requests("toy", 1, Protocol(image_size=8), count=9, num_classes=99).write(tmp_path / "requests")
@@ -84,7 +84,7 @@ def test_a_model_that_does_not_fit_is_one_sentence_and_its_status_from_all_proce
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_status_6_and_finished_shards_are_kept(model_file, tmp_path):
+def test_a_full_disk_gives_one_sentence_and_status_6_and_finished_shards_are_kept(model_file, tmp_path):
     toy_requests(400).write(tmp_path / "requests")
     out = tmp_path / "out"
     command = sample_command(model_file, tmp_path / "requests", out)

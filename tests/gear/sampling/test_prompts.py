@@ -75,7 +75,7 @@ def test_each_distinct_prompt_is_encoded_once_and_long_ones_are_counted(models, 
         samples = draw(models, tmp_path / "out", asked(repeats=5), encoder)
     samples.validate()
     assert sorted(encoder.seen) == sorted(["", *TEXTS])
-    assert "1 prompts were longer than 6 tokens, and were cut" in caplog.text
+    assert "1 prompts were longer than 6 tokens and were cut" in caplog.text
 
 
 def test_an_image_does_not_depend_on_the_other_prompts(models, tmp_path):
@@ -90,7 +90,7 @@ def test_images_are_enlarged_to_the_size_that_a_benchmark_wants(models, tmp_path
     assert draw(models, tmp_path / "out", asked(protocol=large)).images(range(2)).shape == (2, 32, 32, 3)
 
 
-def test_what_a_text_to_image_model_cannot_draw_is_refused_in_a_sentence(models, tmp_path):
+def test_what_a_text_to_image_model_cannot_draw_is_refused_in_one_sentence(models, tmp_path):
     with pytest.raises(UserError, match="has an empty prompt"):
         draw(models, tmp_path / "out", asked(("a cat", " ")))
     with pytest.raises(UserError, match="draws prompts"):

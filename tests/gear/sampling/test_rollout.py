@@ -99,7 +99,7 @@ def test_options_come_from_the_benchmarks_protocol():
     )
 
 
-def test_training_goes_on_after_a_roll_out(ar):
+def test_training_continues_after_a_roll_out(ar):
     sampled(ar, range(2))
     logits, _ = ar(torch.zeros(2, 15, dtype=torch.long), torch.tensor([0, 1]))
     logits.sum().backward()
@@ -107,7 +107,7 @@ def test_training_goes_on_after_a_roll_out(ar):
     ar.zero_grad()
 
 
-def test_logits_that_are_no_numbers_are_reported(ar):
+def test_logits_that_are_not_finite_are_reported(ar):
     class Broken(ClassConditionalAR):
         def decode(self, *args):
             return super().decode(*args) * torch.nan

@@ -1,4 +1,4 @@
-"""The number of CPU threads decides how fast images come, and nothing else.
+"""The number of CPU threads affects only the speed of sampling, not the images.
 
 At published widths, because kernels sum in another order only where channels are many; maps are small.
 """
@@ -62,7 +62,7 @@ def test_a_packed_product(shape):
     assert_any_threads(lambda: layer(rows), counts=(2, 3, 5, 8))
 
 
-def test_what_conditions_leave_behind_is_computed_by_a_power_of_two_of_threads():
+def test_prefixes_are_computed_by_a_power_of_two_of_threads():
     torch.manual_seed(0)
     features = torch.randn(120, 2048)
     used = []

@@ -1,4 +1,4 @@
-"""The published architectures with little width and depth, so that a test can run them."""
+"""The published architectures with small width and depth, so that a test can run them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shallow(family: str, *, depth: int, layer: int = FINAL_LAYER, size: str | No
 
 
 def as_seen_by(family: str, images_u8: torch.Tensor) -> torch.Tensor:
-    """The network's input, as a family of vision transformers wants it."""
+    """The network's input, preprocessed as a family of vision transformers expects."""
     chosen = FAMILIES[family]
     assert isinstance(chosen, ViTFamily)
     return preprocess(images_u8, chosen.input)

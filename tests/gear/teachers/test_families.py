@@ -127,7 +127,7 @@ def test_a_layer_is_read_before_the_norm_and_the_last_one_becomes_the_output_by_
         (TeacherConfig(name="clip-vit-L", weights="random", layer=24), 16, r"set teacher\.layer=-1"),
     ],
 )
-def test_a_teacher_that_does_not_fit_is_refused_in_a_sentence(config: TeacherConfig, grid: int, message: str) -> None:
+def test_a_teacher_that_does_not_fit_is_refused_in_one_sentence(config: TeacherConfig, grid: int, message: str) -> None:
     with torch.device("meta"), pytest.raises(UserError, match=message):
         build_teachers(config, image_size=256, grid=grid)
 

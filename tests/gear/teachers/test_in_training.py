@@ -1,4 +1,4 @@
-"""The published architectures at work: one GEAR update at 256 px with two of them, a projector each."""
+"""The published architectures in training: one GEAR update at 256 px with two of them, a projector each."""
 
 from __future__ import annotations
 

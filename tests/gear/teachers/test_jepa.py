@@ -64,7 +64,7 @@ def test_a_grid_of_any_size_spans_the_sixteen_positions_of_training(grid: int, h
         )
 
 
-def test_the_channels_that_are_left_over_do_not_turn() -> None:
+def test_the_remaining_channels_are_not_rotated() -> None:
     x = torch.randn(1, 1, 256, 64)
     assert torch.equal(rotate(x, rotary_table(16, 64))[..., 60:], x[..., 60:])
 
@@ -100,7 +100,7 @@ def test_the_encoder_computes_what_its_description_says() -> None:
     torch.testing.assert_close(teacher.features(IMAGE)[0], want, rtol=1e-4, atol=1e-4)
 
 
-def test_the_averaged_encoder_is_read_out_of_the_authors_file(tmp_path: Path) -> None:
+def test_the_averaged_encoder_is_loaded_from_the_authors_file(tmp_path: Path) -> None:
     source, target = shallow("jepa21", depth=2, seed=1), shallow("jepa21", depth=2, seed=2)
     torch.save(authors_file(source.network.state_dict()), tmp_path / "vjepa2_1.pt")
     assert not torch.equal(target.features(IMAGE), source.features(IMAGE))

@@ -36,7 +36,7 @@ def test_a_layer_is_its_blocks_output_without_special_tokens(layer, factor):
     assert torch.equal(patches, factor * x[:, 3:])
 
 
-def test_no_hook_stays_behind_even_when_the_network_fails():
+def test_no_hook_is_left_even_when_the_network_fails():
     encoder = Encoder()
     patch_features(encoder, list(encoder.blocks), torch.zeros(1, 3, 2), layer=2, num_special=1)
     encoder.blocks[2] = nn.Linear(1, 1)
@@ -66,7 +66,7 @@ def test_resampling_keeps_special_rows_and_the_mean_of_a_flat_grid():
     torch.testing.assert_close(resampled[:, 2:], torch.ones(1, 25, 1))
 
 
-def test_the_same_grid_is_left_alone_and_a_crooked_one_refused():
+def test_the_same_grid_is_unchanged_and_one_that_is_not_square_is_refused():
     table = torch.randn(1, 10, 2)
     assert resample_position_table(table, 3) is table
     with pytest.raises(ValueError, match="square"):

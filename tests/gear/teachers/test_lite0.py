@@ -37,7 +37,7 @@ def test_chunks_do_not_change_the_features(images_u8: torch.Tensor, teacher: Tea
     torch.testing.assert_close(together, one_by_one, rtol=1e-4, atol=1e-4)
 
 
-def test_only_its_end_can_be_asked_for() -> None:
+def test_only_its_output_can_be_used() -> None:
     with pytest.raises(UserError, match=r"set teacher\.layer=-1"):
         build_teachers(TeacherConfig(layer=3), image_size=32, grid=4)
 

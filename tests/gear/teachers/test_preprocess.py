@@ -1,4 +1,4 @@
-"""What each family of teachers sees."""
+"""The preprocessing of each family of teachers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_flat_image_stays_flat_and_is_normalised(family):
     torch.testing.assert_close(pixels, want[None, :, None, None].expand_as(pixels), rtol=1e-4, atol=1e-5)
 
 
-def test_wrong_input_is_refused_in_words():
+def test_wrong_input_is_refused_with_a_message():
     with pytest.raises(ValueError, match="uint8"):
         preprocess(torch.zeros(1, 3, 256, 256), RULES["dinov2"])
     with pytest.raises(ValueError, match="too small"):

@@ -1,4 +1,4 @@
-"""Published files of every layout, made up with the right names and shapes, give what an independent model computes.
+"""Synthetic files of every published layout, with the right names and shapes, give what an independent model computes.
 
 The independent models are those of the transformers library, for all families but V-JEPA 2.1, which it does not have.
 """
@@ -26,7 +26,7 @@ SIZES: dict[str, Any] = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_atte
 
 
 def randomized(model: nn.Module) -> nn.Module:
-    """Every parameter drawn anew, so that none has the value it would have by default."""
+    """Every parameter drawn again, so that none has its default value."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -197,7 +197,7 @@ def hub_file(folder: Path) -> State:
 # SigLIP 2 and CLIP ----------------------------------------------------------------------------------------------------
 
 TEXT_KEYS = {"logit_scale": torch.zeros(1), "text_model.embeddings.token_embedding.weight": torch.zeros(3, 4)}
-"""What the two-tower files of the hub hold beside the image tower."""
+"""What the two-tower files of the hub hold besides the image tower."""
 
 
 def save_beside_text(model: nn.Module, folder: Path, **more: Tensor) -> Path:

@@ -15,8 +15,8 @@ def test_the_first_part_of_a_teachers_name_is_its_family() -> None:
     assert len(set(teacher_names())) == len(teacher_names())
 
 
-def test_a_name_is_given_once() -> None:
-    with pytest.raises(ValueError, match="there is a teacher family 'lite0' already"):
+def test_a_name_can_be_registered_once() -> None:
+    with pytest.raises(ValueError, match="a teacher family named 'lite0' already exists"):
         register(FAMILIES["lite0"])
 
 

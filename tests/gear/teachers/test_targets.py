@@ -1,4 +1,4 @@
-"""The alignment targets of a batch: one or several teachers, fresh or remembered."""
+"""The alignment targets of a batch: one or several teachers, fresh or cached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IDS = torch.arange(6)
 
 
 class MeanColours(Teacher):
-    """Patch means of the first `dim` channels: a teacher whose features can be told at sight."""
+    """Patch means of the first `dim` channels: a teacher whose features are easy to recognise."""
 
     grid = 4
 
@@ -43,7 +43,7 @@ def test_the_loss_of_two_teachers_is_the_mean_of_their_losses() -> None:
 
 
 @pytest.mark.parametrize("norm", ["none", "demean", "zscore"])
-def test_remembered_targets_are_the_fresh_ones_and_no_image_is_looked_at_twice(norm: str) -> None:
+def test_cached_targets_equal_fresh_ones_and_no_image_is_computed_twice(norm: str) -> None:
     config = TeacherConfig(spatial_norm=norm)  # type: ignore[arg-type]
     teacher = MeanColours(3)
     (want,) = Targets([MeanColours(3)], config, cached=False)(IMAGES, IDS)

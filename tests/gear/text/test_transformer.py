@@ -61,7 +61,7 @@ def test_another_width_than_configured_is_refused() -> None:
         tiny_text.encoder(TextConfig(name="qwen3"))
 
 
-def test_a_left_padding_tokenizer_is_turned_round() -> None:
+def test_a_left_padding_tokenizer_is_made_to_pad_on_the_right() -> None:
     tokenizer = tiny_text.tokenizer()
     tokenizer.padding_side = "left"
     encoded = tiny_text.encoder().encode(["abc"])
@@ -84,7 +84,7 @@ def test_weights_that_are_not_here_name_the_command_that_fetches_them(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(MissingAsset, match=r"'Qwen/Qwen3-1\.7B' is not on this machine; fetch it with `hf download"):
         build_text_encoder(TextConfig())
-    with pytest.raises(MissingAsset, match="is not a text encoder that can be loaded"):
+    with pytest.raises(MissingAsset, match="cannot be loaded as a text encoder"):
         build_text_encoder(TextConfig(source=str(tmp_path)))
 
 
@@ -100,7 +100,7 @@ def test_minilm_comes_from_its_package() -> None:
     assert means[0] @ means[1] > means[0] @ means[2] + 0.2, "these are real weights"
 
 
-def test_a_remembered_caption_is_what_it_is_by_itself_to_the_last_bit() -> None:
+def test_a_cached_caption_equals_one_encoded_alone_to_the_last_bit() -> None:
     plain, remembering = tiny_text.encoder(), CachingEncoder(tiny_text.encoder())
     first = remembering.encode(["abc", "de", "abc"])
     alone = plain.encode(["abc"])
@@ -108,7 +108,7 @@ def test_a_remembered_caption_is_what_it_is_by_itself_to_the_last_bit() -> None:
     assert torch.equal(remembering.encode(["de"]).features[0], first.features[1])
 
 
-def test_captions_longest_unused_are_forgotten() -> None:
+def test_the_least_recently_used_captions_are_dropped_from_the_cache() -> None:
     row_bytes = 6 * 16 * 4
     remembering = CachingEncoder(tiny_text.encoder(), max_bytes=2 * row_bytes)
     for caption in ("a", "b", "a", "c"):
@@ -116,7 +116,7 @@ def test_captions_longest_unused_are_forgotten() -> None:
     assert list(remembering._known) == ["a", "c"]
 
 
-def test_the_empty_caption_of_a_run_takes_the_place_of_the_encoders() -> None:
+def test_the_empty_caption_of_a_run_replaces_the_encoders() -> None:
     stored = tiny_text.encoder().encode(["x"])
     assert CachingEncoder(tiny_text.encoder(), null=stored).null() is stored
 

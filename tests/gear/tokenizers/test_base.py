@@ -108,17 +108,17 @@ def test_an_unknown_family_is_named_with_the_known_ones():
         (VQConfig, {"codebook_size": 0}, "positive"),
         (VQConfig, {"commit_loss_beta": -1.0}, "commit_loss_beta must not be negative"),
         (LFQConfig, {"codebook_size": 1000}, "power of two, got 1000"),
-        (GLFQConfig, {"num_codebooks": 5}, "32 bits cannot be cut into 5"),
+        (GLFQConfig, {"num_codebooks": 5}, "32 bits cannot be divided into 5"),
         (GLFQConfig, {"num_codebooks": 1}, "raise num_codebooks"),
         (GLFQConfig, {"downsample": 12}, "power of two from 2 to 16"),
         (IBQConfig, {"entropy_loss_temperature": 0.0}, "entropy_loss_temperature must be positive"),
     ],
 )
-def test_a_configuration_without_sense_is_refused_in_the_users_words(family, fields, message):
+def test_a_configuration_that_makes_no_sense_is_refused_in_the_users_words(family, fields, message):
     with pytest.raises(ValueError, match=message):
         family(**fields)
 
 
 def test_only_tokenizer_configurations_are_built():
-    with pytest.raises(TypeError, match="no tokenizer is built from dict"):
+    with pytest.raises(TypeError, match="no tokenizer can be built from dict"):
         build_tokenizer({})

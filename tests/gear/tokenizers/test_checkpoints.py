@@ -19,7 +19,7 @@ StateDict = dict[str, torch.Tensor]
 
 
 def shifted(weights: StateDict) -> StateDict:
-    """Stands for the averaged weights: every value one larger."""
+    """Fake averaged weights: every value is one larger."""
     return {key: value + 1 for key, value in weights.items()}
 
 
@@ -110,5 +110,5 @@ def test_weights_of_another_architecture_are_refused_by_name(tiny_tokenizer, tmp
 
 def test_a_file_without_a_tokenizer_is_refused(tmp_path):
     torch.save({"optimizer": {}, "steps": 3}, tmp_path / "optimizer.pt")
-    with pytest.raises(UserError, match=r"optimizer.pt is no model in a known layout: it holds optimizer, steps"):
+    with pytest.raises(UserError, match=r"optimizer.pt is not a model in a known layout: it holds optimizer, steps"):
         load_tokenizer(tmp_path / "optimizer.pt")

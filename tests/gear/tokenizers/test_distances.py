@@ -1,4 +1,4 @@
-"""Distances as factors: the matrix they stand for, and softmaxes of it."""
+"""Distances as factors: the matrix that they represent, and softmaxes of it."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _on_rank(affinities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return terms.average.detach(), affinities.grad
 
 
-def test_evaluation_asks_other_processes_nothing(tokenizer, pixels, monkeypatch):
+def test_evaluation_does_not_communicate_with_other_processes(tokenizer, pixels, monkeypatch):
     def refuse(local):
         raise AssertionError("a collective in evaluation would wait for ranks that have no batch left")
 

@@ -1,4 +1,4 @@
-"""Norm, SiLU and convolution as one step: the same numbers as three modules, and less that is kept."""
+"""Norm, SiLU and convolution as one step: the same numbers as three modules, with less memory for the backward pass."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_every_code_learns_from_the_reconstruction(ibq, pixels):
     assert (ibq.quantize.embedding.weight.grad.abs().sum(dim=1) > 0).all()
 
 
-def test_the_whole_quantiser_loss_sits_in_one_slot(ibq, pixels):
+def test_the_whole_quantiser_loss_is_in_one_field(ibq, pixels):
     losses = ibq.encode(pixels).losses
     assert losses.commit is None
     assert losses.vq is not None and losses.entropy is not None

@@ -1,4 +1,4 @@
-"""Tokenizers in channels-last layout and under bfloat16 autocast, as on a GPU: the numbers that do not change."""
+"""Tokenizers in channels-last layout and under bfloat16 autocast, as on a GPU: results match float32 in row layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def step(tokenizer: Tokenizer, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor
 
 
 def test_in_channels_last_a_tokenizer_computes_the_same(tokenizer, pixels):
-    # In float64, so that no token sits between two codes within rounding.
+    # In float64, so that no token is equally close to two codes within rounding.
     tokenizer, pixels = tokenizer.double(), pixels.double()
     recon, gradients = step(tokenizer, pixels)
     tokenizer.layout = torch.channels_last

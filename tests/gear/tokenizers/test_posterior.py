@@ -14,7 +14,7 @@ ROWS, CODES, CHANNELS, WIDTH = 12, 10, 3, 4
 
 @pytest.fixture(params=[1, 25, 70, 1000], ids="{} numbers at a time".format)
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Sizes that cut 12 rows of 10 codes into 12, 6, 2 (unequal) and 1 pieces."""
+    """Sizes that divide 12 rows of 10 codes into 12, 6, 2 (unequal) and 1 pieces."""
     monkeypatch.setitem(numerics.CHUNK_ELEMENTS, "cpu", request.param)
     return request.param
 

@@ -1,4 +1,4 @@
-"""The registry of tokenizer families: what the rest of gear asks instead of naming families."""
+"""The registry of tokenizer families, which the rest of gear uses instead of naming families."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_a_family_drops_what_its_own_checkpoints_hold_and_nothing_of_others() ->
         assert ("quantize.codebook" not in kept) == dropped
 
 
-def test_a_name_is_given_once() -> None:
-    with pytest.raises(ValueError, match="there is a tokenizer family 'vq' already"):
+def test_a_name_can_be_registered_once() -> None:
+    with pytest.raises(ValueError, match="a tokenizer family named 'vq' already exists"):
         register(FAMILIES["vq"])
 
 
-def test_fields_that_weigh_losses_are_no_part_of_an_architecture() -> None:
+def test_fields_that_weight_losses_are_not_part_of_an_architecture() -> None:
     for config in TINY.values():
         plain = TokenizerConfig.from_dict({**config.to_dict(), "entropy_loss_ratio": 7.0, "commit_loss_beta": 7.0})
         assert plain != config

@@ -39,13 +39,13 @@ def test_without_l2_norm_the_length_of_codebook_rows_matters(vq, pixels):
     torch.testing.assert_close(code.quant.permute(0, 2, 3, 1).reshape(-1, 4), vectors, atol=1e-6, rtol=0)
 
 
-def test_reconstruction_passes_the_codebook_by_on_its_way_to_the_encoder(vq, pixels):
+def test_the_reconstruction_gradient_reaches_the_encoder_and_not_the_codebook(vq, pixels):
     vq(pixels).recon.square().mean().backward()
     assert vq.quantize.embedding.weight.grad is None
     assert vq.encoder.conv_in.weight.grad.abs().sum() > 0
 
 
-def test_the_codebook_loss_moves_the_codebook_and_the_commitment_loss_the_encoder(vq, pixels):
+def test_the_codebook_loss_trains_the_codebook_and_the_commitment_loss_the_encoder(vq, pixels):
     losses = vq.encode(pixels).losses
     codebook = vq.quantize.embedding.weight
     to_codebook, to_encoder = torch.autograd.grad(

@@ -20,7 +20,7 @@ from gear.weights import open_model
 from harness.scoring.digit_classifier import DigitClassifier
 
 _INK = 0.5
-"""Pixels with at least this share of the image's darkest ink tell the colour."""
+"""Pixels with at least this share of the image's darkest ink determine the colour."""
 
 
 def colour_ids(images_u8: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -77,7 +77,7 @@ def accuracies(images_u8: npt.NDArray[np.uint8], wanted: npt.NDArray[np.int64]) 
 
 
 def load_stage(run: Path) -> TextToImageStage:
-    """A finished run, for drawing."""
+    """A finished run, for sampling."""
     opened = open_model(run)
     assert opened.config is not None
     stage, _ = build_stage("t2i", opened.config, torch.device("cpu"), init=opened)

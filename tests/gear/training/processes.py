@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 900.0
-"""A test that takes this long hangs: minutes may pass on a machine that is busy with other things."""
+"""A test that takes this long has hung; on a busy machine it may take minutes."""
 
 
 def start(jobs: list[dict[str, Any]], count: int, folder: Path) -> list[subprocess.Popen[str]]:
-    """`count` processes that do `jobs` together."""
+    """`count` processes that run `jobs` together."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"jobs-{count}.json"
     path.write_text(json.dumps(jobs, default=str))
@@ -33,7 +33,7 @@ def start(jobs: list[dict[str, Any]], count: int, folder: Path) -> list[subproce
 
 
 def run(jobs: list[dict[str, Any]], count: int, folder: Path) -> None:
-    """Do `jobs` with `count` processes; a failure shows what the processes wrote."""
+    """Run `jobs` with `count` processes; a failure shows the processes' output."""
     finish(start(jobs, count, folder))
 
 

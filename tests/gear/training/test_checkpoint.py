@@ -36,7 +36,7 @@ def test_milestones_are_kept_beside_the_newest(tmp_path: Path) -> None:
 
 
 def test_a_damaged_later_checkpoint_does_not_push_out_the_one_just_written(tmp_path: Path) -> None:
-    """The run went back to step 2, since 3 was torn, and saves step 2 again under a policy that keeps one."""
+    """The run went back to step 2, since 3 was incomplete, and saves step 2 again while keeping only one."""
     store = store_with_three(tmp_path)
     (tmp_path / "0000003.json").unlink()
     CheckpointStore(tmp_path, keep=1).save(2, {"steps": 2})
@@ -91,7 +91,7 @@ def test_a_malicious_file_is_refused_without_running_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 torn"])
-def test_a_file_that_is_no_checkpoint_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.pt"):

@@ -51,11 +51,11 @@ def test_a_stopped_run_continues_to_the_same_bits(phase: str, tmp_path: Path) ->
     assert_same_bits(model(tmp_path / "whole" / last), model(tmp_path / "stopped" / last))
 
 
-def test_a_run_whose_process_vanished_goes_back_to_its_last_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path: Path) -> None:
     whole = fit(tiny.stage("e2e"), tiny.Noise(), tmp_path / "whole", {})
 
     class Vanished(Exception):
-        """Stands for kill -9: nothing of the loop's own runs after it."""
+        """Acts like kill -9: nothing of the loop runs after it."""
 
     stage = tiny.stage("e2e")
     step = stage.micro_step
@@ -102,14 +102,16 @@ def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
         fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {"init": "0" * 64})
 
 
-def test_a_diverging_run_may_go_on_with_another_clipping_norm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_diverging_run_may_resume_with_another_clipping_norm(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     finished = fit(tiny.stage("tokenizer", tiny.config(steps=2)), tiny.Noise(), tmp_path, {})
     tighter = tiny.config(steps=4, max_grad_norm=0.5)
     with pytest.raises(UserError, match=r"holds another run .*max_grad_norm"):
         fit(tiny.stage("tokenizer", tighter), tiny.Noise(), tmp_path, {})
     finished.unlink()  # as if it had stopped there
     fit(tiny.stage("tokenizer", tighter), tiny.Noise(), tmp_path, {})
-    assert "going on with a changed stage.max_grad_norm: 1.0 there, 0.5 now." in caplog.messages
+    assert "continuing with a changed stage.max_grad_norm: 1.0 there, 0.5 now." in caplog.messages
     assert json.loads((tmp_path / "config.json").read_text())["config"]["stage"]["max_grad_norm"] == 0.5
 
 
@@ -134,7 +136,7 @@ def poison_after(stage: Stage, step: int) -> None:
 
 @pytest.mark.parametrize("log_every", [1, 100])
 def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_ruined(log_every: int, tmp_path: Path) -> None:
-    """Also on a step that is not logged: weights, averages and moments stay finite, and nothing of it is saved."""
+    """Also on a step that is not logged: weights, averages and moments stay finite, and the bad update is not saved."""
     stage: Stage = tiny.stage("e2e", tiny.config(checkpoint_every=4, log_every=log_every, steps=12))
     poison_after(stage, 5)
     with pytest.raises(EnvironmentFailure, match="is nan at step 6"):

@@ -18,8 +18,8 @@ def optimization(module: nn.Module, **settings: object) -> Optimization:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_an_update_with_a_norm_that_is_not_finite_touches_nothing(value: float) -> None:
-    """Neither weights nor moments nor their counters; the next good update is as if it had not been."""
+def test_an_update_with_a_norm_that_is_not_finite_changes_nothing(value: float) -> None:
+    """Neither weights nor moments nor their counters; the next good update is as if the bad one had not happened."""
     layer = nn.Linear(3, 2)
     opt = optimization(layer)
     opt.step(layer(torch.ones(1, 3)).sum())
@@ -46,7 +46,7 @@ def test_warm_up_is_linear_and_the_cosine_ends_at_its_floor() -> None:
     assert rates[10] == pytest.approx(0.1)
 
 
-def test_a_run_may_go_on_with_another_learning_rate() -> None:
+def test_a_run_may_resume_with_another_learning_rate() -> None:
     def after_three(lr: float) -> Optimization:
         torch.manual_seed(0)
         layer = nn.Linear(1, 1)

@@ -1,4 +1,4 @@
-"""The Slurm job, in a shell: srun runs its command, scontrol notes what it is asked."""
+"""The Slurm job, in a shell: a fake srun runs its command, a fake scontrol notes its arguments."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def command(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_job_that_runs_out_of_time_saves_and_queues_itself_again(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_a_job_that_runs_out_of_time_saves_and_requeues_itself(cluster: dict[str, str], tmp_path: Path) -> None:
     """SIGUSR1 to the batch shell, as `--signal=B:USR1@120` sends it; then the job once more, to the end."""
     job = subprocess.Popen(command(tmp_path), env=cluster)
     log = tmp_path / "out/log.jsonl"
@@ -83,10 +83,10 @@ def test_a_job_that_runs_out_of_time_saves_and_queues_itself_again(cluster: dict
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_is_not_queued_again(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_a_job_that_fails_is_not_requeued(cluster: dict[str, str], tmp_path: Path) -> None:
     words = command(tmp_path)
     words[words.index("--preset") + 1] = "no-such-preset"
     done = subprocess.run(words, env=cluster, check=False, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "there is no preset" in done.stderr
+    assert "no preset named" in done.stderr
     assert not (tmp_path / "asked").exists()

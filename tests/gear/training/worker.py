@@ -93,7 +93,7 @@ def sync_norm_is_batch_norm_of_all_images() -> None:
 
 
 def gradients_are_averaged_once_per_update() -> None:
-    """Two micro-batches, one exchange; a parameter that nothing reached keeps no gradient."""
+    """Two micro-batches, one exchange; an unused parameter gets no gradient."""
     used, unused = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
     reducer = GradientReducer([used, unused], bucket_bytes=1)
     (used * (world().rank + 1)).sum().backward()

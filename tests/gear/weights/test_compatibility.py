@@ -1,4 +1,4 @@
-"""A tokenizer and an AR model that do not belong together are told apart before anything is drawn."""
+"""A tokenizer and an AR model that do not match are refused before anything is drawn."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_what_belongs_together_passes():
 @pytest.mark.parametrize(
     ("tokenizer", "options", "words"),
     [
-        (dataclasses.replace(VQ, codebook_size=1024), {}, "knows 16384 codes and the tokenizer 1024; give"),
-        (TOKENIZERS["IBQ-16"], {"trained_with": VQ}, "a tokenizer of family vq, and this one has ibq"),
-        (dataclasses.replace(VQ, codebook_embed_dim=32), {"trained_with": VQ}, "code dimension 8, and this one has 32"),
+        (dataclasses.replace(VQ, codebook_size=1024), {}, "has 16384 codes but the tokenizer has 1024; give"),
+        (TOKENIZERS["IBQ-16"], {"trained_with": VQ}, "a tokenizer of family vq, but this one has ibq"),
+        (dataclasses.replace(VQ, codebook_embed_dim=32), {"trained_with": VQ}, "code dimension 8, but this one has 32"),
         (
             dataclasses.replace(TOKENIZERS["VQ-8"], codebook_size=16_384),
             {"trained_with": VQ},
-            "downsample factor 16, and this one has 8",
+            "downsample factor 16, but this one has 8",
         ),
         (VQ, {"image_size": 384}, "draws 16 x 16 tokens, 256 px with this tokenizer, but 384 px were asked for"),
         (TOKENIZERS["VQ-8"], {"image_size": 256}, "128 px with this tokenizer"),
@@ -47,5 +47,5 @@ def test_what_does_not_is_one_sentence_with_the_fix(tokenizer, options, words):
 
 def test_a_tokenizer_of_several_codes_per_token_is_refused():
     ar = ar_config("LlamaGen-B", vocab_size=256)
-    with pytest.raises(UserError, match="4 codes per token, which no AR model here reads; give one"):
+    with pytest.raises(UserError, match="4 codes per token, which no AR model here supports; give one"):
         check_pair(TOKENIZERS["GLFQ-16"], ar)

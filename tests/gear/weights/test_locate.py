@@ -1,4 +1,4 @@
-"""Files, folders and hub ids; the hub is its cache here, or a server on this machine that the real client asks."""
+"""Files, folders and hub ids. The hub is its local cache here, or a server on this machine for the real client."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_repository_in_the_hub_layout_gives_the_part_that_is_asked_for(cache, 
         load_ar("hf://org/gear@v1")
 
 
-def test_several_files_are_not_guessed_between(cache):
+def test_several_files_are_refused_instead_of_guessing(cache):
     for name in ("a.pt", "b.pt"):
         (repository(cache, "org/zoo") / name).write_bytes(b"")
     with pytest.raises(UserError, match=r"holds 2 weights files \(a.pt, b.pt\); name one, such as hf://org/zoo/a.pt"):
@@ -82,12 +82,12 @@ def test_several_files_are_not_guessed_between(cache):
 def test_what_is_not_in_the_cache_names_the_command_that_fetches_it(cache):
     with pytest.raises(MissingAsset) as refusal:
         open_model("org/absent")
-    assert "org/absent is no path here, and the hub does not give it" in str(refusal.value)
+    assert "org/absent is not a path here, and the hub did not provide it" in str(refusal.value)
     assert str(refusal.value).endswith("hf download org/absent")
 
 
 def test_the_offline_switch_of_the_hub_client_is_respected(tmp_path):
-    """In a process of its own, since the client reads its environment once."""
+    """In a separate process, since the client reads its environment once."""
     command = [sys.executable, "-m", "gear", "info", "hf://org/absent"]
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
@@ -151,7 +151,7 @@ def gear_with(endpoint: str, home: Path, *arguments: str) -> subprocess.Complete
 
 @pytest.mark.slow
 def test_of_a_repository_only_what_is_used_is_fetched_and_then_kept(hub, tmp_path):
-    """The real client against a hub on this machine; without it, what was fetched is still there."""
+    """The real client with a hub on this machine; after the hub is gone, fetched files can still be used."""
     endpoint, asked = hub
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(tmp_path / "a.png")
@@ -165,7 +165,7 @@ def test_of_a_repository_only_what_is_used_is_fetched_and_then_kept(hub, tmp_pat
     assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
     missing = gear_with(unreachable, tmp_path / "home", "info", "org/absent")
     assert missing.returncode == MissingAsset.exit_code
-    assert "the hub does not give it" in missing.stderr and "Traceback" not in missing.stderr
+    assert "the hub did not provide it" in missing.stderr and "Traceback" not in missing.stderr
 
 
 def test_a_name_beside_a_folders_others_is_a_path(cache, tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_name_beside_a_folders_others_is_a_path(cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("source", ["weights/absent.pt", "a/b/c", "absent", "org/name.safetensors"])
-def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(source, cache):
+def test_a_missing_path_is_not_taken_for_a_hub_id(source, cache):
     with pytest.raises(UserError, match="does not exist; give a file, a folder, or a hub id"):
         locate(source)
 
@@ -191,7 +191,7 @@ def test_a_folder_is_its_model_file_or_its_only_weights(tmp_path):
     assert locate(tmp_path) == tmp_path / "model.pt"
 
 
-def test_an_unfinished_run_is_told_to_go_on(tmp_path):
+def test_for_an_unfinished_run_the_message_says_to_resume_it(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "log.jsonl").write_text("")
     (tmp_path / "checkpoints").mkdir()
@@ -199,7 +199,7 @@ def test_an_unfinished_run_is_told_to_go_on(tmp_path):
         open_model(tmp_path)
 
 
-def test_a_folder_of_somebody_elses_config_is_refused(tmp_path):
+def test_a_folder_with_another_projects_config_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(UserError, match="is not the model card of a GEAR model"):

@@ -1,4 +1,4 @@
-"""What the door says and refuses: one sentence, with the fix."""
+"""What loading reports and refuses: one sentence, with the fix."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def refusal_of(call: Any, *arguments: Any, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("family", TOKENIZERS)
-def test_sizes_of_a_small_tokenizer_are_read_off_its_tensors(family, tmp_path):
+def test_sizes_of_a_small_tokenizer_are_inferred_from_its_tensors(family, tmp_path):
     """Not only published sizes: different multipliers of encoder and decoder, attention at any level, any depth."""
     path = save(weights(TOKENIZERS[family], 1), tmp_path / "t.pt")
     assert open_model(path).tokenizer_config == TOKENIZERS[family]
@@ -75,7 +75,7 @@ def test_half_precision_files_become_float32_models(tmp_path):
 def test_an_unregistered_size_needs_its_configuration(tmp_path):
     path = save(weights(ARS["c2i"], 1), tmp_path / "ar.pt")
     message = refusal_of(load_ar, path, image_size=64)
-    assert "3 blocks of width 16 are no registered size" in message and "--preset" in message
+    assert "3 blocks of width 16 are not a registered size" in message and "--preset" in message
     assert load_ar(path, config=ARS["c2i"]).config == ARS["c2i"]
 
 
@@ -85,19 +85,19 @@ def test_a_rotary_table_tells_heads_and_image_size(tmp_path):
     assert (model.ar_config().n_head, model.ar_config().block_size, model.image_size) == (2, 16, 64)
 
 
-# -- each of these once loaded nothing, or the wrong thing, without a word --
+# -- each of these once silently loaded nothing, or the wrong thing --
 
 
 def test_a_wrapper_of_something_else_says_what_was_found(tmp_path):
     path = save({"model": {"backbone.weight": torch.ones(2)}, "steps": 3}, tmp_path / "other.pt")
     message = refusal_of(load_tokenizer, path)
-    assert "other.pt is no model in a known layout: the tensors under 'model' are those of neither" in message
+    assert "other.pt is not a model in a known layout: the tensors under 'model' belong to neither" in message
     assert "backbone.weight" in message and "give a GEAR, LlamaGen" in message
 
 
 def test_a_wrapper_in_a_wrapper_says_so(tmp_path):
     path = save({"model": {"model": weights(TOKENIZERS["vq"], 1)}}, tmp_path / "other.pt")
-    assert "'model' in it is no state dict (found: model)" in refusal_of(load_tokenizer, path)
+    assert "'model' in it is not a state dict (found: model)" in refusal_of(load_tokenizer, path)
 
 
 def test_live_weights_are_not_taken_from_a_file_of_averages(content, tmp_path):
@@ -129,13 +129,13 @@ def test_a_preset_of_another_image_size_is_refused(content, tmp_path):
     assert load_ar(path, preset=preset()).config == ARS["c2i"]
 
 
-def test_an_image_size_that_nobody_tells_is_assumed_aloud(tmp_path, caplog):
+def test_an_unrecorded_image_size_is_assumed_with_a_warning(tmp_path, caplog):
     path = save({"ar": weightless(shapes_of(build("c2i-LlamaGen-S")))}, tmp_path / "ar.pt")
     assert load_ar(path).config.block_size == 256
-    assert "does not say its image size; 256 px is assumed" in caplog.text
+    assert "does not record its image size; 256 px is assumed" in caplog.text
 
 
-def test_an_ar_file_is_no_tokenizer_and_the_other_way_round(content, tmp_path):
+def test_an_ar_file_is_not_a_tokenizer_nor_the_other_way_round(content, tmp_path):
     ar = save({"ar": content["ar"]}, tmp_path / "ar.pt")
     vq = save({"vq": content["vq"]}, tmp_path / "vq.pt")
     assert "ar.pt holds no tokenizer (it has ar); name its file as well (--vq-ckpt" in refusal_of(load_tokenizer, ar)
@@ -150,7 +150,7 @@ def test_unknown_keys_are_named(layout, tmp_path):
 
 
 def test_unknown_keys_beside_lightning_averages_are_named(tmp_path):
-    """The reference keeps a list of prefixes there and passes over everything else."""
+    """The reference keeps a list of prefixes there and ignores everything else."""
     live = weights(TOKENIZERS["ibq"], 1)
     shadows = {"model_ema." + key.replace(".", ""): value for key, value in live.items()}
     path = save({"state_dict": {**live, **shadows, "adapter.weight": torch.ones(1)}}, tmp_path / "t.ckpt")
@@ -167,14 +167,14 @@ def test_unknown_keys_beside_lightning_averages_are_named(tmp_path):
     ],
 )
 @pytest.mark.parametrize("family", ["vq", "lfq", "ibq"])
-def test_tensors_of_impossible_shapes_are_no_known_tokenizer(family, key, value, tmp_path):
+def test_tensors_of_impossible_shapes_are_an_unknown_tokenizer(family, key, value, tmp_path):
     message = refusal_of(load_tokenizer, save({**weights(TOKENIZERS[family], 1), key: value}, tmp_path / "t.pt"))
     assert "t.pt" in message
 
 
-def test_another_kind_of_model_with_an_encoder_is_no_known_tokenizer(tmp_path):
+def test_another_kind_of_model_with_an_encoder_is_an_unknown_tokenizer(tmp_path):
     path = save({"encoder.layer.0.weight": torch.ones(2)}, tmp_path / "bert.pt")
-    assert "of no known tokenizer family (known: vq, lfq, glfq, ibq)" in refusal_of(load_tokenizer, path)
+    assert "belong to no known tokenizer family (known: vq, lfq, glfq, ibq)" in refusal_of(load_tokenizer, path)
 
 
 def test_a_part_that_is_no_state_dict_is_named(tmp_path):
@@ -208,14 +208,14 @@ def test_a_run_folder_carries_its_configuration(tmp_path):
     assert facts["config"]["name"] == "tiny"
 
 
-def test_the_tokenizer_that_an_ar_file_speaks_of_is_known(tmp_path):
+def test_the_tokenizer_that_an_ar_file_records_is_known(tmp_path):
     args = {"vq_model": "VQ-16", "codebook_size": 64, "codebook_embed_dim": 32}
     model = open_model(save({"ar": weights(ARS["c2i"], 1), "args": args}, tmp_path / "ar.pt"))
     assert isinstance(model.trained_with, VQConfig)
     assert (model.trained_with.num_codes, model.trained_with.code_dim, model.downsample) == (64, 32, 16)
 
 
-def test_the_package_offers_the_door_without_importing_torch():
+def test_the_package_offers_its_functions_without_importing_torch():
     assert gear.load_tokenizer is load_tokenizer and gear.load_ar is load_ar
     code = "import sys, gear; assert 'torch' not in sys.modules; dir(gear); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""Every published architecture, full size and in the layout it is released in, through the one door.
+"""Every published architecture, full size and in its released layout, loads through the same function.
 
 The tensors are a single number each (strides of zero), so files of billions of parameters take a few hundred kB.
 """
@@ -35,7 +35,7 @@ def saved(content: Any, path: Path) -> ModelFile:
 
 
 def original_weights(name: str) -> dict[str, torch.Tensor]:
-    """What the released file holds: as the map says where it is at hand, else the architecture and typical extras."""
+    """What the released file holds: from the full map if there is one, else the architecture and typical extras."""
     full = spec(name)
     ours = shapes_of(build(name.partition(".")[0]))
     if full is not None:
@@ -52,7 +52,7 @@ def original_weights(name: str) -> dict[str, torch.Tensor]:
 
 
 def values_of(module: nn.Module) -> set[float]:
-    """The numbers that its weights consist of."""
+    """The numbers that its weights are made of."""
     return {parameter.flatten()[0].item() for parameter in module.parameters()}
 
 
@@ -106,7 +106,7 @@ def test_an_ar_model_is_recognised_from_its_tensors_and_loads(name, tmp_path):
 
 @pytest.mark.parametrize("wrapper", ["model", "module", "state_dict", None])
 def test_a_llamagen_ar_file_loads_from_every_wrapper(wrapper, tmp_path):
-    """DDP, DeepSpeed, Lightning, and FSDP's bare dictionaries; the file's name tells the image size."""
+    """DDP, DeepSpeed, Lightning, and FSDP's bare dictionaries; the file name gives the image size."""
     weights = weightless(shapes_of(build("c2i-LlamaGen-B")), LIVE)
     weights["freqs_cis"] = torch.zeros(1).expand(577, 32, 2)
     content = weights if wrapper is None else {wrapper: weights, "optimizer": {}, "steps": 5, "ema": weights}
@@ -118,7 +118,7 @@ def test_a_llamagen_ar_file_loads_from_every_wrapper(wrapper, tmp_path):
 
 
 def test_the_original_text_to_image_model_has_no_text_stream_and_its_null_caption_is_named(tmp_path):
-    """120 text slots of LlamaGen; no block has projections of its own for text."""
+    """120 text slots of LlamaGen; no block has separate projections for text."""
     weights = {key: shape for key, shape in shapes_of(build("t2i-LlamaGen-XL")).items() if "_text" not in key} | {
         "cls_embedding.uncond_embedding": [120, 2048]
     }

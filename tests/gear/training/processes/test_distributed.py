@@ -1,4 +1,4 @@
-"""Several processes on one machine, over gloo: what they compute, and how they stop and go on."""
+"""Several processes on one machine, over gloo: what they compute, and how they stop and resume."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ TIMES = {"time_s", "images_per_s", "tokens_per_s", "data_wait_share", "memory_gi
 
 # float64, since the question is whether the arithmetic is the same, and summing in another order is not the same
 # rounding. The entropy term (temperature 0.01) magnifies a difference by up to ten in every update: from 1e-16 to at
-# most 1e-8 after 20, measured 2e-9. In float32 the same growth starts at 1e-7 and nothing could be told after 20
-# updates, except for stage ar, which has no such term and is compared in float32 as well (measured 4e-6).
+# most 1e-8 after 20, measured 2e-9. In float32 the same growth starts at 1e-7 and the results could not be
+# compared after 20 updates, except for stage ar, which has no such term and is compared in float32 as well (measured
+# 4e-6).
 EXACT, SINGLE = 1e-7, 1e-4
 
 
@@ -109,7 +110,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_stop_together_and_continue_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
-    """SIGUSR1 reaches one of them; both save at the same update, and new ones go on."""
+    """SIGUSR1 reaches one of them; both save at the same update, and new ones resume."""
     stopped = [interrupted(tmp_path, phase, sharding=sharding, stop_at=3) for phase, sharding in KINDS]
     processes.run(stopped, 2, tmp_path)
     for stop in stopped:
@@ -124,7 +125,9 @@ def test_two_processes_stop_together_and_continue_to_the_same_bits(whole: Path, 
 
 
 @pytest.mark.parametrize(("phase", "sharding"), KINDS)
-def test_a_process_that_vanishes_costs_nothing_but_time(phase: str, sharding: str, whole: Path, tmp_path: Path) -> None:
+def test_after_a_killed_process_the_run_resumes_to_the_same_bits(
+    phase: str, sharding: str, whole: Path, tmp_path: Path
+) -> None:
     """kill -9 of one of two processes; the other is ended as torchrun does; then the same command again."""
     first, last = processes.start([interrupted(tmp_path, phase, sharding=sharding, kill_at=3)], 2, tmp_path)
     assert last.wait(timeout=processes.PATIENCE_S) == -signal.SIGKILL
@@ -135,8 +138,8 @@ def test_a_process_that_vanishes_costs_nothing_but_time(phase: str, sharding: st
     assert_same_bits(model(whole / name / "model.pt"), model(tmp_path / name / "model.pt"))
 
 
-def test_a_sharded_run_may_go_on_in_one_process(tmp_path: Path) -> None:
-    """Checkpoints do not know how many processes there were; only rounding does."""
+def test_a_sharded_run_may_resume_in_one_process(tmp_path: Path) -> None:
+    """Checkpoints do not depend on the number of processes; only rounding does."""
     sharded = {**job(tmp_path, "ar", sharding="fsdp"), "stop_at": 9}
     processes.run([sharded], 2, tmp_path)
     assert not (sharded["out"] / "model.pt").exists()

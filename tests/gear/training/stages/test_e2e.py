@@ -1,4 +1,4 @@
-"""The promise of GEAR: two optimizations, no crosstalk. (Numbers against the reference: golden area gear-step.)"""
+"""GEAR's main property: the two losses do not mix. (Numbers against the reference: golden area gear-step.)"""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_ar_loss_leaves_tokenizer_grads_empty(stage: GearStage) -> None:
     assert seen["ar"] == {name for name, _ in stage.ar.named_parameters()}
 
 
-def test_the_critic_only_moves_itself(stage: GearStage) -> None:
+def test_the_critic_updates_only_itself(stage: GearStage) -> None:
     seen = grads_after_each_backward(stage)["discriminator"]
     assert seen["vq"] == seen["ar"] == seen["projectors"] == set()
 
 
 def test_without_the_alignment_coefficient_the_tokenizer_ignores_the_ar_model() -> None:
-    """With lambda_tok = 0 another AR model makes no difference to the tokenizer; with it, it does."""
+    """With lambda_tok = 0 another AR model makes no difference to the tokenizer; otherwise it does."""
 
     def tokenizer_after(coefficient: float, ar_scale: float) -> dict[str, torch.Tensor]:
         values = copy.deepcopy(tiny.VALUES)

@@ -30,7 +30,7 @@ CAPTION_MLP = "cls_embedding.cap_proj.fc1.weight"
 TEXT_STREAM = "layers.0.attention.wqkv_text.weight"
 
 
-def test_one_update_moves_the_ar_and_the_projectors_and_nothing_else() -> None:
+def test_one_update_changes_the_ar_and_the_projectors_and_nothing_else() -> None:
     stage = tiny_text.stage()
     before = {name: {k: v.clone() for k, v in module.state_dict().items()} for name, module in stage.modules.items()}
     encoder = {key: value.clone() for key, value in tiny_text.qwen3().state_dict().items()}
@@ -71,7 +71,7 @@ def test_captions_are_dropped_by_the_samples_own_draws() -> None:
 
 
 def test_data_without_captions_is_refused() -> None:
-    with pytest.raises(UserError, match="needs captions, and these images have none"):
+    with pytest.raises(UserError, match="needs captions, but these images have none"):
         tiny_text.stage().condition(dataclasses.replace(tiny.batch(), captions=(None,) * 4))
 
 
@@ -152,7 +152,7 @@ def command(*arguments: object) -> str:
 
 @pytest.mark.slow
 def test_the_command_trains_on_any_data_with_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tokenizer on a folder of images, then t2i on shards with a bad sample; nothing but --data-dir is said."""
+    """A tokenizer on a folder of images, then t2i on shards with a bad sample; --data-dir is the only data option."""
     monkeypatch.setenv("GEAR_CACHE", str(tmp_path / "cache"))
     preset, shards, qwen3 = tmp_path / "tiny.yaml", tmp_path / "shards", tmp_path / "qwen3"
     values = tiny_text.config(tiny.config(steps=2)).to_dict()
@@ -187,7 +187,7 @@ def test_a_class_conditional_configuration_is_refused(tmp_path: Path) -> None:
 @pytest.mark.longest
 @pytest.mark.slow
 def test_samples_follow_their_captions_also_for_pairs_that_training_never_showed(tmp_path: Path) -> None:
-    """The presets for real, as they are. By chance one colour in eight is right, one digit in ten, one pair in eighty.
+    """The real presets, unchanged. By chance one colour in eight is right, one digit in ten, one pair in eighty.
 
     Measured once: colour 0.98, digit 0.70 and both 0.69 for pairs that training showed; 0.98, 0.56, 0.54 for others.
     """

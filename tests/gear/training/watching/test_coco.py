@@ -1,4 +1,4 @@
-"""FID and CLIPScore of COCO captions while text-to-image trains, against the same figures written out plainly."""
+"""FID and CLIPScore of COCO captions during text-to-image training, against a plain computation of the same figures."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def colours(images_01: Images01) -> np.ndarray:
 
 
 def plain_fid(a: np.ndarray, b: np.ndarray) -> float:
-    """As pytorch-fid has it."""
+    """As in pytorch-fid."""
     covariances = [np.cov(features, rowvar=False) for features in (a, b)]
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
     difference = a.mean(axis=0) - b.mean(axis=0)
@@ -91,7 +91,7 @@ def plain_clip_score(folder: Path, images_u8: ImagesU8, captions: list[str]) -> 
 
 
 def drawn_plainly(stage: Any, captions: list[str], scale: float) -> ImagesU8:
-    """From the averaged model, levels rounded, brought to size."""
+    """From the averaged model, levels rounded, resized."""
     prompts = [Prompt(item=f"{number:06d}", text=text) for number, text in enumerate(captions)]
     protocol = Protocol(image_size=tiny.IMAGE_SIZE, cfg_scale=scale, top_k=5)
     requests = list(prompt_requests("coco", 1, protocol, prompts=prompts))
@@ -163,7 +163,7 @@ def test_a_watched_run_learns_the_same_and_two_processes_log_the_same_figures(cl
         assert two[name] == pytest.approx(one[name], rel=1e-6), name
 
 
-def test_what_is_missing_is_said_before_the_first_step(clip: Path) -> None:
+def test_what_is_missing_is_reported_before_the_first_step(clip: Path) -> None:
     with pytest.raises(UserError, match="coco_every needs coco_dir"):
         config(clip, coco_dir=None)
     with pytest.raises(UserError, match="needs features = inception"):

@@ -1,4 +1,4 @@
-"""What one watches: the log, trackers, grids and monitors of real runs."""
+"""Watching a run: the log, trackers, grids and monitors of real runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rows(out: Path) -> list[dict[str, float]]:
 
 
 def figures_at(out: Path, step: int) -> dict[str, float]:
-    """Everything that the log has of a step; each figure once."""
+    """All figures of a step in the log; each occurs once."""
     figures: dict[str, float] = {}
     for row in rows(out):
         if row["step"] == step:
@@ -64,7 +64,7 @@ def colours(images_01: Images01) -> np.ndarray:
 
 
 class ByClass(tiny.Noise):
-    """Class after class, as folders are read; remembers what was asked for."""
+    """Class after class, as folders are read; records the requested indices."""
 
     def __init__(self, length: int = 30, enlarged: int = 1) -> None:
         self.length, self.enlarged = length, enlarged
@@ -162,7 +162,7 @@ def test_grids_are_drawn_into_the_run_folder_and_change_nothing(phase: str, tmp_
             assert torch.equal(value, plain_model[part][key]), key
 
 
-def test_a_grid_reads_like_a_page() -> None:
+def test_a_grid_is_in_reading_order() -> None:
     images = np.arange(1, 7, dtype=np.uint8)[:, None, None, None] * np.ones((6, 4, 4, 3), np.uint8)
     page = grids.grid(images)
     assert page.shape == (3 * 4 + 2 * 2, 2 * 4 + 2, 3)
@@ -299,7 +299,7 @@ class Interrupting:
 
 
 @pytest.mark.parametrize("step", [3, 6])
-def test_a_monitor_leaves_between_batches_and_its_figures_are_made_when_the_run_goes_on(
+def test_a_monitor_stops_between_batches_and_measures_when_the_run_resumes(
     step: int, extract_with: Callable[[Extractor], None], validation_dir: str, tmp_path: Path
 ) -> None:
     """In the reconstructions of a step in the middle and of the last one: what was drawn before is not drawn again."""
@@ -340,7 +340,7 @@ def test_a_monitor_leaves_between_batches_and_its_figures_are_made_when_the_run_
     assert steps == sorted(steps)
 
 
-def test_pictures_of_a_step_at_which_a_run_was_stopped_are_made_when_it_goes_on(
+def test_pictures_of_a_step_at_which_a_run_was_stopped_are_made_when_it_resumes(
     extract_with: Callable[[Extractor], None], tmp_path: Path
 ) -> None:
     extract_with(colours)
@@ -364,8 +364,8 @@ def test_pictures_of_a_step_at_which_a_run_was_stopped_are_made_when_it_goes_on(
 
 
 @pytest.mark.slow
-def test_two_processes_leave_a_monitor_together_and_measure_what_one_does(tmp_path: Path) -> None:
-    """A signal reaches one of them while it is at a step that is measured."""
+def test_two_processes_stop_a_monitor_together_and_measure_the_same_as_one(tmp_path: Path) -> None:
+    """A signal reaches one of them during a step with a monitor."""
     watch = {"generation_every": 3, "generation_images": 20, "grids_every": 3, "grid_images": 2, "batch_size": 4}
     no_dropout = {**tiny.VALUES["ar"], "token_dropout_p": 0.0, "resid_dropout_p": 0.0, "ffn_dropout_p": 0.0}
     job = {"phase": "e2e", "config": {"watch": watch, "ar": no_dropout}, "dtype": "float64", "stage": {"steps": 3}}
