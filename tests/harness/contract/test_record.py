@@ -138,7 +138,7 @@ DAMAGED = {
     "a metric twice": ({"metrics": [METRIC, METRIC]}, r"score\.json: the metric 'a' .* occurs twice"),
     "a metric beyond all floats": ({"metrics": [{**METRIC, "value": 10**400}]}, r"metrics\.0\.value must be a finite"),
     "no items": ({"items": None}, "items"),
-    "other items": ({"items": {"count": 1, "sha256": "0" * 64}}, r"items\.jsonl: is not the file"),
+    "other items": ({"items": {"count": 1, "sha256": "0" * 64}}, r"items\.jsonl: does not match its sha256"),
 }
 
 
