@@ -2,8 +2,8 @@
 
     harness run --benchmark adm --generator 'python examples/my_generator.py' --limit 1000
 
-It is called as `COMMAND --requests DIR --out DIR` and writes a sample set. If it is killed, the same command continues with
-the first missing shard. Its version is the file itself: after an edit, new samples are drawn. What it imports
+It is called as `COMMAND --requests DIR --out DIR` and writes a sample set. If it is killed, the same command continues
+with the first missing shard. Its version is the file itself: after an edit, new samples are drawn. What it imports
 or loads is not tracked: change --generator-version, or name the weights on the command line.
 """
 

@@ -74,7 +74,7 @@ def prompts_of(samples: SampleSet) -> RequestSet:
     """What the samples were drawn for; BadSamples when it is not this benchmark."""
     requests = samples.requests
     if requests is None or (requests.benchmark, requests.version) != ("demo_t2i", VERSION):
-        found = "no request set" if requests is None else f"{requests.benchmark} version {requests.version}"
+        found = "unknown prompts" if requests is None else f"{requests.benchmark} version {requests.version}"
         raise BadSamples(
             f"{samples.folder}: was drawn for {found}, not the prompts of demo_t2i; draw samples for them: harness run "
             "--suite demo-t2i --ckpt FILE"

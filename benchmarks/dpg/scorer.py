@@ -75,8 +75,8 @@ def prompts_of(samples: SampleSet) -> RequestSet:
     requests = samples.requests
     if requests is None or (requests.benchmark, requests.version) != ("dpg", VERSION):
         raise BadSamples(
-            f"{samples.folder}: was not drawn for DPG-Bench's prompts; draw samples for them, or score a folder of grids "
-            "made for the original: harness score dpg --samples DIR --layout dpg"
+            f"{samples.folder}: was not drawn for DPG-Bench's prompts; draw samples for them, or score a folder of "
+            "grids made for the original: harness score dpg --samples DIR --layout dpg"
         )
     return requests
 

@@ -90,10 +90,11 @@ def prompts_of(samples: SampleSet) -> RequestSet:
     """
     requests = samples.requests
     if requests is None or SERVES.get(requests.benchmark) != requests.version:
-        found = "no request set" if requests is None else f"{requests.benchmark} version {requests.version}"
+        found = "unknown prompts" if requests is None else f"{requests.benchmark} version {requests.version}"
         raise BadSamples(
             f"{samples.folder}: was drawn for {found}, not for geneval's prompts; draw samples for them: harness run "
-            "--benchmark geneval, or score a folder made for the original: harness score geneval --samples DIR --layout geneval"
+            "--benchmark geneval, or score a folder made for the original: harness score geneval --samples DIR "
+            "--layout geneval"
         )
     wrong = next((request for request in requests if not {"tag", "include", "prompt"} <= set(request.meta)), None)
     if wrong is not None:

@@ -113,7 +113,7 @@ def prompts_of(samples: SampleSet) -> RequestSet:
 def ask_all(
     job: ScoreJob, requests: RequestSet, journal: Journal, judge: Judge, ask: Callable[[Question], Row]
 ) -> None:
-    """Ask about every image in every round without a score, `concurrency` at a time; store each answer when it arrives."""
+    """Ask about every image and round without a score, `concurrency` at a time; store answers when they arrive."""
     questions = [(index, number) for number in range(judge.options.repeats) for index in range(len(requests))]
     done = [q for q in questions if journal.rows.get(key_of(requests[q[0]], q[1]), {}).get("score") is not None]
     progress = job.progress(len(questions), "answers")

@@ -93,7 +93,7 @@ def test_a_finished_run_has_scores_samples_time_and_provenance(run_dir: Path, re
     assert path == run_dir / "report.html"
     page = read_page(path.read_text(encoding="utf-8"))
     digest = ScoreRecord.read(run_dir / "steps/03/output").digests["samples"]
-    for part in ("gear-adm", "gFID", "3.94", "Samples for adm", "1 min 00 s", "total of what ran", digest, "a" * 64):
+    for part in ("gear-adm", "gFID", "3.94", "Samples for adm", "1 min 00 s", "total without cached", digest, "a" * 64):
         assert part in page.text
     assert "harness run --note 'two words'" in page.text
     assert page.tags.count("img") == 1
