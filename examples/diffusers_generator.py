@@ -4,9 +4,9 @@
     harness run --benchmark adm --generator 'python examples/diffusers_generator.py --model DiT-XL-2-256'
 
 Text-to-image pipelines get prompts, class-conditional ones (DiT) labels. Of the protocol, `image_size` and `cfg_scale`
-are honoured (the latter as `guidance_scale`); temperature, top-k and top-p have no meaning here and have to be off.
-Every image starts from a random generator of its own, seeded from its request, on the CPU: so the noise is the same on
-every device and in every batch. What the model makes of it may round differently with another --batch-size.
+are used (the latter as `guidance_scale`); temperature, top-k and top-p have no meaning here and must be off.
+Every image has its own random generator, seeded from its request, on the CPU: the noise is the same on every device and
+in every batch. The model itself may round differently with another --batch-size.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Draw what is missing of a request set."""
+    """Draw the missing images of a request set."""
     requests = RequestSet.read(arguments.requests)
     _refuse_unknown_protocol(requests.protocol)
     identity = {
@@ -88,7 +88,7 @@ def load(arguments: argparse.Namespace) -> Any:
 
 
 def check(pipeline: Any, requests: RequestSet) -> None:
-    """Raise UserError when the pipeline takes labels and the requests are prompts, or the other way round."""
+    """Raise UserError when the pipeline takes labels and the requests are prompts, or vice versa."""
     takes = inspect.signature(pipeline.__call__).parameters
     wanted = "class_labels" if requests.is_class_conditional else "prompt"
     if wanted not in takes:
@@ -139,7 +139,7 @@ def _refuse_unknown_protocol(protocol: Protocol) -> None:
 
 
 def _identity(model: str) -> dict[str, str]:
-    """A folder is known by the digest of its files; a hub id by its name."""
+    """The identity of the model: the digest of a folder's files, or a hub id."""
     folder = Path(model)
     if not folder.is_dir():
         return {"id": model}

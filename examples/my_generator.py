@@ -1,10 +1,10 @@
-"""A generator of one's own, whole: coloured noise, where a model would be.
+"""A complete generator of your own: coloured noise in place of a model.
 
     harness run --benchmark adm --generator 'python examples/my_generator.py' --limit 1000
 
-It is called as `COMMAND --requests DIR --out DIR` and writes a sample set. Called again after a kill it goes on with
-the first shard that is missing. The file itself is its version: an edit here draws new samples. What it imports or
-loads is not seen: say so with --generator-version, or name the weights on the command line.
+It is called as `COMMAND --requests DIR --out DIR` and writes a sample set. If it is killed, the same command continues
+with the first missing shard. Its version is the file itself: after an edit, new samples are drawn. What it imports
+or loads is not tracked: change --generator-version, or name the weights on the command line.
 """
 
 import argparse

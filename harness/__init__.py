@@ -6,7 +6,7 @@
     print(record.metric("gfid").value, record.metric("gfid").n)
 
 `harness.score`, `harness.run` and `harness.plan` are documented in `harness.api`; the file formats in
-`harness.contract`. Nothing is imported before it is used; `__init__.pyi` lists what there is (as in SPEC 1).
+`harness.contract`. Nothing is imported before it is used; `__init__.pyi` lists the names (as in SPEC 1).
 """
 
 import importlib

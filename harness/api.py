@@ -10,8 +10,8 @@
     print(run.scores["geneval"].metric("geneval").value, run.folder / "report.html")
 
 What the command line prints as an error is raised here: `harness.UserError` and its kinds, each with an `exit_code`.
-Work that is finished is found again under the digest of everything that determines it, as on the command line: the same
-call again returns at once, and an interrupted one continues.
+Finished work is found by the digest of everything that determines it, as on the command line: repeating a call returns
+at once, and repeating an interrupted one continues it.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ def plan(
     Args:
         benchmarks: benchmarks by id.
         suite: all benchmarks of a suite, in place of `benchmarks`.
-        limit: only the first so many images of each benchmark; such a number compares with no published one.
-        seed: other seeds draw other images.
+        limit: only the first N images of each benchmark; such numbers are not comparable with published ones.
+        seed: different seeds draw different images.
         gpus: GPUs to draw with.
         protocol: changes to how images are drawn, such as {"cfg_scale": 1.75}.
         options: changes to scorer options by benchmark, such as {"adm": {"batch_size": 32}}.
-        drawing: who draws; exactly one of generator="COMMAND" (any program, called as COMMAND --requests DIR
-            --out DIR), samples=PATH (what exists already), or an option of an installed package (`harness run --help`).
+        drawing: the generator; exactly one of generator="COMMAND" (any program, called as COMMAND --requests DIR
+            --out DIR), samples=PATH (existing samples), or an option of an installed package (`harness run --help`).
     Raises:
         UserError: an unknown benchmark, suite, option or generator, or a generator that cannot draw what is asked for.
     """
@@ -126,7 +126,7 @@ def run(
     progress: bool = False,
     **drawing: Any,
 ) -> Run:
-    """Draw what benchmarks ask for, score it, and keep record and provenance in a run folder.
+    """Draw the images of benchmarks, score them, and keep record and provenance in a run folder.
 
         run = harness.run("adm", samples="samples.npz", progress=True)
         print(run.scores["adm"].metric("gfid").value)
@@ -176,7 +176,7 @@ def score(
     force: bool = False,
     progress: bool = False,
 ) -> ScoreRecord:
-    """Score samples that exist already.
+    """Score existing samples.
 
         record = harness.score("adm", "samples.npz", options={"batch_size": 32})
         gfid = record.metric("gfid")
@@ -186,7 +186,7 @@ def score(
     Args:
         benchmark: by id, such as "adm".
         samples: a sample set, an NPZ with `arr_0` (uint8, N x H x W x 3), or a folder of images.
-        layout: the name of the folder's layout, when it was made for the benchmark's original scorer.
+        layout: the folder's layout by name, when it was made for the benchmark's original scorer.
         options: changes to the scorer's options.
         runtime, scheduler, runs_dir, assets, name, force, progress: as for `run`.
     Returns:
@@ -209,7 +209,7 @@ def score(
 
 @dataclass(frozen=True, kw_only=True)
 class GoldCheck:
-    """A scorer's answer to a case with a known one."""
+    """A scorer's result for a case with a known answer."""
 
     run: Run
     comparisons: list[Comparison]
@@ -217,7 +217,7 @@ class GoldCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether the scorer finished and every metric is as near to its known value as it must be."""
+        """Whether the scorer finished and every metric is within the tolerance of its known value."""
         return bool(self.comparisons) and all(row.passed for row in self.comparisons)
 
 
@@ -238,8 +238,8 @@ def check(
         benchmark: by id.
         full: the public batch with published scores, with the real assets; few benchmarks have one.
         assets: asset name -> a file or folder to use instead of the shipped or fetched one.
-        progress: whether to show what happens on stderr, or who is told.
-        command: for the record; by default the words of this process.
+        progress: whether to show what happens on stderr, or a reporter.
+        command: for the record; by default the command line of this process.
         setting: runtime, scheduler, runs_dir, images, base_image: as for `harness.running.setting.make_setting`.
     Raises:
         UserError: the benchmark has no such case.
@@ -261,7 +261,7 @@ def check(
 
 
 def load_run(name: str | Path, runs_dir: str | Path = "runs") -> Run:
-    """A run that was made before: its record and its scores.
+    """An earlier run: its record and its scores.
 
     Args:
         name: a run's name, the beginning of one, or a run folder.
@@ -277,7 +277,7 @@ def list_runs(runs_dir: str | Path = "runs", unreadable: Callable[[UserError], o
 
     Args:
         runs_dir: the folder.
-        unreadable: called with the error of each record that cannot be read; None: the first one is raised.
+        unreadable: called with the error of each record that cannot be read; None: the first error is raised.
     """
     folder = Path(runs_dir)
     return [Run(folder=folder / record.run, record=record) for record in find_runs(folder, unreadable)]
@@ -294,7 +294,7 @@ def prepare(
 
     Args:
         benchmarks: by id; none means all.
-        runtime: what they are built for: "venv", "docker", or what an installed package adds.
+        runtime: for which runtime they are built: "venv", "docker", or what an installed package adds.
         images: image name -> a ready image to use instead of building it.
         base_image: what images are built on.
         say: called with a sentence about what is being built.
@@ -316,7 +316,7 @@ def prepare(
 
 
 def _finished(run: Run) -> Run:
-    """The run, if every step has finished; else RunFailed with what the failed steps said."""
+    """The run, if every step has finished; else RunFailed with the errors of the failed steps."""
     problem = failures(run.record)
     if problem:
         raise RunFailed(problem, exit_code(run.record))
@@ -326,7 +326,7 @@ def _finished(run: Run) -> Run:
 def plan_of_samples(
     catalog: Catalog, benchmark: str, samples: Path, *, layout: str | None = None, options: Options | None = None
 ) -> Plan:
-    """The plan that scores samples that exist already; see `score`."""
+    """The plan that scores existing samples; see `score`."""
     chosen = catalog.benchmark(benchmark)
     taken_as = chosen.layout(layout) if layout else None
     values = {benchmark: dict(options)} if options else {}
@@ -343,15 +343,15 @@ def execute(
     progress: bool | Reporter = False,
     command: Sequence[str] | None = None,
 ) -> Run:
-    """Run a plan to its end; a step that fails is in the record, and raises nothing.
+    """Run a plan to its end; a failing step raises nothing: the record has it.
 
     Args:
         plan: what to do.
-        setting: with what; `harness.running.setting.make_setting`.
+        setting: runtime, assets, store and machine; from `harness.running.setting.make_setting`.
         force: compute finished steps again.
         name: of the run folder.
-        progress: whether to show what happens on stderr, or who is told.
-        command: for the record; by default the words of this process.
+        progress: whether to show what happens on stderr, or a reporter.
+        command: for the record; by default the command line of this process.
     Raises:
         MissingAsset: before anything runs.
         UserError: an input or an environment variable is missing.

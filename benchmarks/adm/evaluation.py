@@ -1,10 +1,10 @@
 """The ADM evaluator's five numbers from Inception features. Pure: no TensorFlow, no images.
 
-What the scorer's two feature stages leave in their folders is all that goes in here, so
+The only inputs are the files that the scorer's two feature stages write, so
 
     evaluate(Features.read(REFERENCE, SAMPLES), Options(**score["options"]))
 
-gives the recorded numbers again, on a machine with NumPy and SciPy only.
+computes the recorded numbers again, on a machine with NumPy and SciPy only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 STATISTICS_FILE = "statistics.npz"
 RADII_FILE = "radii.npy"
 EVALUATOR_MEAN = np.float32
-"""The evaluator takes the mean in the dtype of the features; the covariance is float64 all the same."""
+"""The evaluator takes the mean in the dtype of the features; the covariance is float64 regardless."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,13 +41,13 @@ class Features:
     sample_spatial: Array
     """(N, S) float32, the first 7 channels of `mixed_6/conv`, flattened (y, x, channel)."""
     reference_pool: Array
-    """(M, D) float32, of the reference's images; for precision and recall, whatever statistics are stored."""
+    """(M, D) float32, of the reference's images; for precision and recall, even where statistics are stored."""
     reference_pool_statistics: Statistics
     reference_spatial_statistics: Statistics
     classifier: Array
     """(D, C) float32, weights of the last layer, which has no bias."""
     reference_radii: Array | None = None
-    """(M,) squared radii of the reference's balls, where they are known already."""
+    """(M,) squared radii of the reference's balls, if already known."""
 
     @classmethod
     def read(cls, reference: Path, samples: Path) -> Features:
@@ -99,13 +99,13 @@ def evaluator_statistics(features: Array) -> Statistics:
 
 
 def evaluate(features: Features, options: Options, distance: Distance | None = None) -> Evaluation:
-    """All metrics. `distance` takes the place of the float16 arithmetic of precision and recall (TensorFlow's own).
+    """All metrics. `distance` replaces the float16 arithmetic of precision and recall (by TensorFlow's own).
 
     Raises BadSamples when there are too few images for a covariance or a neighbourhood.
     """
     count, needed = len(features.sample_pool), options.manifold_k + 1
     if count < needed:
-        raise BadSamples(f"adm needs at least {needed} images, the sample set has {count}; sample more with --limit.")
+        raise BadSamples(f"adm needs at least {needed} images, but the sample set has {count}; draw more with --limit.")
     reference, sample, k = features.reference_pool, features.sample_pool, options.manifold_k
     inside = adm_precision_recall(
         reference,

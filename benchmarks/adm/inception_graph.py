@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from harness.contract.errors import EnvironmentFailure, MissingAsset
 
-# Before the import: TensorFlow reads it once, and its start-up messages would drown the progress lines.
+# Before the import: TensorFlow reads it once, and its start-up messages would hide the progress lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 try:
@@ -35,11 +35,11 @@ SPATIAL_CHANNELS = 7
 class InceptionGraph:
     """(n, H, W, 3) uint8 images -> pool features (n, D) and spatial features (n, S), float32.
 
-    The graph resizes and scales by itself, so images of any size go in as they are, as float32 in 0..255.
+    The graph resizes and scales by itself: its input is images of any size, float32 in 0..255.
     """
 
     def __init__(self, path: Path) -> None:
-        """Load a `classify_image_graph_def.pb`.
+        """Load `classify_image_graph_def.pb`.
 
         Raises MissingAsset when the file is not that graph.
         """

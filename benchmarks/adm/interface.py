@@ -22,10 +22,10 @@ METRICS = (
     MetricSpec("inception_score", "IS", higher_is_better=True),
     MetricSpec("precision", "Precision", higher_is_better=True),
     MetricSpec("recall", "Recall", higher_is_better=True),
-    # Without the evaluator's rounding to float16: nearer to the truth, comparable with nothing published.
+    # Without the evaluator's rounding to float16: more exact, but not comparable with published values.
     MetricSpec("precision_exact", "Precision, exact", higher_is_better=True),
     MetricSpec("recall_exact", "Recall, exact", higher_is_better=True),
-    # In the place of gFID with `--set adm.measure=rfid`: reconstructions against the validation set.
+    # Instead of gFID with `--set adm.measure=rfid`: reconstructions against the validation set.
     MetricSpec("rfid", "rFID", higher_is_better=False),
 )
 
@@ -44,20 +44,20 @@ class Options(ScreenedOptions):
     """Arithmetic of precision and recall: `float16` (products summed in float32, as GPUs do) or `tensorflow` (float16
     on the installed TensorFlow build; hours for 50,000 images on a CPU)."""
     exact: bool = False
-    """Whether precision and recall are also given without rounding to float16; not comparable with published ones, and
-    minutes of work for 50,000 images."""
+    """Whether precision and recall are also computed without rounding to float16: not comparable with published ones,
+    takes minutes for 50,000 images."""
     measure: Measure = "gfid"
-    """`gfid`: samples against the training set. `rfid`: reconstructions of the validation set against that."""
+    """`gfid`: samples against the training set. `rfid`: reconstructions of the validation set against that set."""
     reference_split: ReferenceSplit = "auto"
-    """Of which split of ImageNet the reference is: `train`, `val`, `other`; `auto` goes by digest, else by contents."""
+    """ImageNet split of the reference: `train`, `val`, `other`; `auto` determines it by digest, else by contents."""
     references: Mapping[str, Split] = field(default_factory=dict)
     """sha256 -> split of reference archives that are known. Nobody publishes the digests; what the public archives hold
     is: VIRTUAL_imagenet64_labeled.npz, VIRTUAL_imagenet128_labeled.npz, VIRTUAL_imagenet256_labeled.npz and
-    VIRTUAL_imagenet512.npz each have 10,000 images and the statistics of the training set. An archive that is not
-    listed is told by that, or by `reference_split`."""
+    VIRTUAL_imagenet512.npz each have 10,000 images and the statistics of the training set. The split of an
+    unlisted archive follows from these facts, or from `reference_split`."""
     samples_are: SamplesAre = "auto"
-    """`generated` or `reconstructions`, for this run; `auto` goes by what the sample set says of itself. What a set
-    records (`python -m harness.contract adopt --kind`) cannot be overruled here."""
+    """`generated` or `reconstructions`, for this run; `auto` uses the kind that the sample set records. A recorded kind
+    (`python -m harness.contract adopt --kind`) cannot be overridden here."""
 
     def __post_init__(self) -> None:
         for sha256, split in self.references.items():

@@ -1,4 +1,4 @@
-"""Which reference archive is which, and what may be measured against it.
+"""Determines the ImageNet split of a reference archive, and what may be measured against it.
 
 A generator of ImageNet is compared with the *training* set (gFID), a tokenizer's reconstructions of the validation
 images with the *validation* set (rFID). The archives look alike, any of them runs through the evaluator, and the wrong
@@ -15,17 +15,17 @@ from harness.contract.errors import BadSamples, UserError
 from harness.contract.samples import SampleSet
 
 NUM_VALIDATION_IMAGES = 50_000
-"""Of ImageNet; an archive of nearly all of them is one of the validation set too."""
+"""Images in ImageNet's validation set; an archive of nearly as many counts as one, too."""
 NUM_REFERENCE_IMAGES = 10_000
-"""In the public archives, beside statistics of the whole training set."""
+"""Images in the public archives, with the statistics of the whole training set."""
 
-SAY_SPLIT = "If it is another archive, say so: --set adm.reference_split=train|val|other"
-ADOPT_ANEW = "adopt the images anew: python -m harness.contract adopt ... --kind"
+SAY_SPLIT = "If the archive is a different one, state its split: --set adm.reference_split=train|val|other"
+ADOPT_ANEW = "adopt the images again: python -m harness.contract adopt ... --kind"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What is known of the archive at hand."""
+    """What is known about the given archive."""
 
     filename: str
     sha256: str
@@ -34,14 +34,14 @@ class Reference:
     has_statistics: bool
     """Whether it stores `mu` and `sigma` of a whole data set."""
     said: ReferenceSplit = "auto"
-    """What the user says it is of; "auto": find out."""
+    """The split that the user states; "auto": determine it."""
     known: Mapping[str, Split] = field(default_factory=dict)
     """sha256 -> split, the option `references`."""
 
     @property
     def split(self) -> Split:
-        """As the user says; else by digest; else by contents. The archives of the training set hold its statistics and
-        10,000 images, those that people make of the validation set hold its 50,000 images."""
+        """As the user states; else by digest; else by contents. Archives of the training set hold its statistics and
+        10,000 images, the usual ones of the validation set hold its 50,000 images."""
         if self.said != "auto":
             return self.said
         if self.sha256 in self.known:
@@ -52,12 +52,12 @@ class Reference:
 
     @property
     def notes(self) -> list[str]:
-        """A sentence for the record where nobody knows what the archive is of."""
+        """A sentence for the record where the archive's split is unknown."""
         if self.said != "auto" or self.sha256 in self.known or self.split != "other":
             return []
         return [
-            f"Nothing tells which images the reference archive ({self.count:,} of them) is of, so a mix-up of training "
-            "and validation set would go unnoticed; say it: --set adm.reference_split=train|val|other"
+            f"The split of the reference archive ({self.count:,} images) is unknown, so a mix-up of training "
+            "and validation set would go unnoticed; state it: --set adm.reference_split=train|val|other"
         ]
 
 
@@ -66,27 +66,27 @@ def refuse_mixed_up(measure: Measure, reference: Reference) -> None:
     what = f"{reference.filename}: holds {reference.count:,} images"
     if measure == "rfid" and reference.split == "train":
         raise UserError(
-            f"{what} and passes for ImageNet's training set; rFID compares with the validation set. Give its images: "
+            f"{what} and is taken for ImageNet's training set; rFID compares with the validation set. Give its images: "
             "--asset adm-imagenet256-reference=FILE   or for gFID leave out --set adm.measure=rfid   "
             f"{SAY_SPLIT}"
         )
     if measure == "gfid" and reference.split == "val":
         raise UserError(
-            f"{what} and passes for ImageNet's validation set; gFID compares with the training set. Leave out --asset "
-            "adm-imagenet256-reference, or for reconstructions add: --set adm.measure=rfid   "
+            f"{what} and is taken for ImageNet's validation set; gFID compares with the training set. Leave out "
+            "--asset adm-imagenet256-reference, or for reconstructions add: --set adm.measure=rfid   "
             f"{SAY_SPLIT}"
         )
 
 
 def refuse_other_kind(measure: Measure, samples: SampleSet, said: SamplesAre) -> None:
-    """Raise BadSamples for gFID of reconstructions and for rFID of drawn images, where it is known what they are.
+    """Raise BadSamples for gFID of reconstructions and for rFID of drawn images, where their kind is known.
 
-    Raises UserError when the user says something else than the sample set's own record.
+    Raises UserError when the user's statement contradicts the sample set's record.
     """
     if samples.kind is not None and said not in ("auto", samples.kind):
         raise UserError(
-            f"{samples.folder}: is recorded as {samples.kind}, against --set adm.samples_are={said}. Leave the option "
-            f"out, or if the record is wrong, {ADOPT_ANEW} {said}"
+            f"{samples.folder}: is recorded as {samples.kind}, which contradicts --set adm.samples_are={said}. Leave "
+            f"out the option, or if the record is wrong, {ADOPT_ANEW} {said}"
         )
     kind = kind_of(samples) if said == "auto" else said
     if measure == "gfid" and kind == "reconstructions":
@@ -95,7 +95,7 @@ def refuse_other_kind(measure: Measure, samples: SampleSet, said: SamplesAre) ->
             "--set adm.measure=rfid, with the validation images as reference, or: harness score recon"
         )
     if measure == "rfid" and kind == "generated":
-        say_so = "say so: --set adm.samples_are=" if samples.kind is None else ADOPT_ANEW + " "
+        say_so = "state it: --set adm.samples_are=" if samples.kind is None else ADOPT_ANEW + " "
         raise BadSamples(
             f"{samples.folder}: holds drawn images; rFID is for reconstructions. Leave out --set adm.measure=rfid, or "
             f"if they are reconstructions, {say_so}reconstructions"
@@ -103,15 +103,15 @@ def refuse_other_kind(measure: Measure, samples: SampleSet, said: SamplesAre) ->
 
 
 def kind_of(samples: SampleSet) -> SamplesAre:
-    """As the set records it; else images that answer requests were drawn; else "auto": nobody knows."""
+    """As the set records it; else images with requests count as drawn; else "auto": unknown."""
     return samples.kind or ("auto" if samples.request_digest is None else "generated")
 
 
 def kind_notes(samples: SampleSet, said: SamplesAre) -> list[str]:
-    """What to tell the reader of a record where nobody knows what the images are."""
+    """A sentence for the record where the kind of the images is unknown."""
     if said != "auto" or kind_of(samples) != "auto":
         return []
     return [
-        "Nothing tells whether these images are drawn or reconstructions, so a mix-up of gFID and rFID goes unnoticed; "
-        "say it: --set adm.samples_are=generated|reconstructions"
+        "It is unknown whether these images are drawn or reconstructions, so a mix-up of gFID and rFID goes unnoticed; "
+        "state it: --set adm.samples_are=generated|reconstructions"
     ]

@@ -1,7 +1,7 @@
 """ADM ImageNet benchmark: sample set in, gFID, sFID, Inception Score, precision and recall out.
 
-Two feature stages, each kept by the harness under the digest of what it read: the reference's features (graph and
-archive), and the samples' (graph and samples). What is left for the score is the arithmetic of `evaluation.py`.
+Two feature stages, each stored by the harness under the digest of its inputs: the reference's features (graph and
+archive), and the samples' (graph and samples). The score itself is only the arithmetic of `evaluation.py`.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
 
 
 def screen(samples: SampleSet, options: Options, *, at_least: int = 2) -> list[str]:
-    """Refuse, before any work, what cannot be scored; notes for the record. The samples' stage does not know how many
-    neighbours the score will ask for, so it leaves `at_least` at what a covariance needs."""
+    """Refuse, before any work, what cannot be scored; notes for the record. The samples' stage does not know the
+    number of neighbours, so it leaves `at_least` at what a covariance needs."""
     refuse_other_kind(options.measure, samples, options.samples_are)
     found = screen_samples(samples, "adm", at_least=at_least, duplicates=options.duplicates)
     return [*kind_notes(samples, options.samples_are), *found]
@@ -77,8 +77,8 @@ def screen(samples: SampleSet, options: Options, *, at_least: int = 2) -> list[s
 def reference_features(job: FeatureJob[SampleSet]) -> None:
     """Features of the reference's images, its statistics, and the radii of its balls.
 
-    An archive that holds `mu` holds statistics of a whole data set, of which `arr_0` is a part; they then stand for the
-    two distances, and `arr_0` for precision and recall only.
+    An archive with `mu` has the statistics of a whole data set, of which `arr_0` is a part; the two distances then use
+    the statistics, and only precision and recall use `arr_0`.
     """
     options = Options.read(job.options, "adm")
     path = job.assets.file(REFERENCE)
@@ -101,7 +101,7 @@ def sample_features(job: FeatureJob[SampleSet]) -> None:
 
 def extract(job: FeatureJob[SampleSet], batches: Iterable[Array], progress: Progress) -> tuple[Array, Array]:
     """Write `pool.npy`, `spatial.npy` and `classifier.npy` batch by batch; images are never all in memory."""
-    from benchmarks.adm.inception_graph import InceptionGraph  # TensorFlow, which the score itself can do without
+    from benchmarks.adm.inception_graph import InceptionGraph  # TensorFlow, which the score itself does not need
 
     graph = InceptionGraph(job.assets.file(GRAPH))
     pool, spatial = (FeatureFile(job.out / f"{name}.npy", progress.total) for name in ("pool", "spatial"))
@@ -122,13 +122,13 @@ def check_reference(assets: Assets, options: Options) -> Reference:
         shape, dtype = images.shape, images.dtype
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         raise MissingAsset(
-            f"{path}: arr_0 is {dtype} {shape}, a reference archive holds uint8 (N, H, W, 3); "
+            f"{path}: arr_0 is {dtype} {shape}, but a reference archive holds uint8 (N, H, W, 3); "
             f"fetch it again: harness assets pull {REFERENCE}"
         )
     if shape[0] <= options.manifold_k:
         raise MissingAsset(
-            f"{path}: holds {shape[0]} images, precision and recall need more than {options.manifold_k}; "
-            "take a larger reference archive."
+            f"{path}: holds {shape[0]} images, but precision and recall need more than {options.manifold_k}; "
+            "use a larger reference archive."
         )
     has_statistics = "mu" in npz_names(path, error=MissingAsset)
     reference = Reference(
@@ -161,7 +161,7 @@ def stored_statistics(assets: Assets) -> tuple[Statistics, Statistics] | None:
 
 
 def metrics(evaluation: Evaluation, options: Options) -> list[Metric]:
-    """gFID is called rFID when that is what was measured. Shares have an interval over the samples they are of."""
+    """The metrics; gFID is called rFID when that was measured. Shares have an interval over their images."""
     count, make = len(evaluation.in_reference_manifold), Metrics(METRICS).make
     values = {field.name: getattr(evaluation, field.name) for field in fields(evaluation)}
     del values["in_reference_manifold"]

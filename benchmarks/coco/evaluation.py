@@ -19,6 +19,6 @@ def fid(reference: Array, sample: Array) -> float:
     Raises BadSamples below two images.
     """
     if len(sample) < 2:
-        raise BadSamples(f"coco needs at least 2 images, the sample set has {len(sample)}; draw more.")
+        raise BadSamples(f"coco needs at least 2 images, but the sample set has {len(sample)}; draw more.")
     fitted = (statistics(features, mean_dtype=np.float32) for features in (reference, sample))
     return frechet_distance(*fitted).value

@@ -19,10 +19,10 @@ class Options(ScreenedOptions):
     """What `--set coco.NAME=VALUE` may change; the defaults are the published protocol."""
 
     num_samples: Annotated[int, Within(1)] = 30_000
-    """Rows of the selection; capped to what the data set has. The request set takes it too."""
+    """Rows of the selection; at most those of the data set. Also used by the request set."""
     selection_seed: Annotated[int, Within(0)] = 42
-    """Of the permutation that selects. The request set takes it too."""
+    """Seed of the permutation that selects. Also used by the request set."""
     image_size: Annotated[int, Within(1)] = 256
-    """Side to which both sides are brought before the networks see them."""
+    """Side to which real and drawn images are resized before the networks, in pixels."""
     batch_size: Annotated[int, Within(1)] = 32
     """Images per call of the networks."""

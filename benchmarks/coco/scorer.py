@@ -1,6 +1,6 @@
 """COCO benchmark: sample set in, FID against the real images and CLIPScore against the captions out.
 
-Two feature stages, each kept by the harness under the digest of what it read: the real images, and the samples, which
+Two feature stages, each stored by the harness under the digest of its inputs: the real images, and the samples, which
 go through both networks in one pass.
 """
 
@@ -81,7 +81,7 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
 
 def reference_features(job: FeatureJob[SampleSet]) -> None:
     """`features.npy`: (n, 2048) of the selected real images, in the order of selection."""
-    from harness.scoring.networks.inception import FIDFeatures  # PyTorch, which the score itself can do without
+    from harness.scoring.networks.inception import FIDFeatures  # PyTorch, which the score itself does not need
 
     options, dataset = Options.read(job.options, "coco"), CocoParquet(job.assets.path(DATASET))
     rows = selection(len(dataset), options.num_samples, options.selection_seed)
@@ -99,7 +99,7 @@ def sample_features(job: FeatureJob[SampleSet]) -> None:
     screen_samples(samples, "coco", at_least=2, duplicates=options.duplicates)
     captions = [str(request.prompt) for request in requests_of(samples, job.assets, options)]
 
-    from harness.scoring.networks.inception import FIDFeatures  # after the checks, which are to take seconds
+    from harness.scoring.networks.inception import FIDFeatures  # after the checks, which should take only seconds
 
     inception = FIDFeatures(job.assets.file(WEIGHTS))
     clip = build_clip(job.assets, options.batch_size)
@@ -117,7 +117,7 @@ def sample_features(job: FeatureJob[SampleSet]) -> None:
 
 
 def build_clip(assets: Assets, batch_size: int) -> ClipCosines:
-    """CLIP out of its four assets, on the GPU where there is one."""
+    """CLIP from its four assets, on the GPU where there is one."""
     import torch
 
     from harness.scoring.networks.clip import ClipCosines
@@ -151,14 +151,14 @@ def real_batches(
 
 
 def requests_of(samples: SampleSet, assets: Assets, options: Options) -> RequestSet:
-    """The captions the samples answer, checked against the selection.
+    """The captions the samples were drawn for, checked against the selection.
 
-    Raises BadSamples when nothing says what was asked for, or it was something else.
+    Raises BadSamples when they are unknown, or not those of the selection.
     """
     requests = samples.requests
     if requests is None or requests.is_class_conditional:
         raise BadSamples(
-            f"{samples.folder}: nothing says which caption an image is of; draw the samples for coco's requests "
+            f"{samples.folder}: the captions of the images are unknown; draw samples for coco's requests "
             "(harness run --benchmark coco ...)."
         )
     captions = CocoParquet(assets.path(DATASET)).captions()
@@ -166,7 +166,7 @@ def requests_of(samples: SampleSet, assets: Assets, options: Options) -> Request
     if [request.prompt for request in requests] != [captions[row] for row in rows]:
         raise BadSamples(
             f"{samples.folder}: the captions are not the first {len(requests):,} of the selection of {DATASET}; draw "
-            "for the data set they are scored against."
+            "samples for the data set they are scored against."
         )
     return requests
 
@@ -176,10 +176,10 @@ def notes(num_real: int, num_drawn: int) -> list[str]:
     if num_real < NUM_PUBLISHED:
         found.append(
             f"The data set has {num_real:,} rows to compare with; results called COCO-30k use {NUM_PUBLISHED:,} images "
-            "and are lower for that alone."
+            "and are lower for that reason alone."
         )
     if num_drawn < num_real:
-        found.append(f"Computed from {num_drawn:,} samples of {num_real:,} captions: a look, not a result.")
+        found.append(f"Computed from {num_drawn:,} samples of {num_real:,} captions: a quick test, not a result.")
     return found
 
 

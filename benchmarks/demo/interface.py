@@ -1,6 +1,6 @@
 """The metrics of demo; it has no options.
 
-No metric is called FID: the features are another network's, and the numbers compare with nothing but this demo.
+No metric is called FID: the features are another network's, and the numbers are comparable only with this demo.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Demo benchmark: drawn digits against real ones, in a feature space that every machine has.
+"""Demo benchmark: drawn digits against real ones, in features that every machine can compute.
 
-The yardsticks are measured in the same run: what as many real training digits score, and how often the digit
-classifier is right about real held-out digits.
+Two values for comparison are measured in the same run: the score of as many real training digits, and how often the
+digit classifier is right on real held-out digits.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def score(job: ScoreJob) -> ScoreRecord:
     labels, count = checked_labels(job, held_out), len(job.samples)
     real_images_u8 = train.images_u8[:count]
 
-    # One count for all three sets of images, so that there is one bar to watch.
+    # One count for all three sets of images, so that there is a single progress bar.
     progress = job.progress(count + len(held_out.images_u8) + len(real_images_u8), "images")
     network, folder = Lite0Features(), job.out / "features"
     folder.mkdir(exist_ok=True)
@@ -84,8 +84,8 @@ def score(job: ScoreJob) -> ScoreRecord:
         },
         environment=describe_environment(["scipy", "torch", "efficientnet-lite-pytorch"]),
         notes=[
-            "Distances are taken in EfficientNet-Lite0 features of the demo's digits: they are not FID and compare "
-            "with nothing but other runs of this demo with as many images."
+            "Distances are taken in EfficientNet-Lite0 features of the demo's digits: they are not FID, and comparable "
+            "only with other runs of this demo with as many images."
         ],
     )
 
@@ -93,7 +93,7 @@ def score(job: ScoreJob) -> ScoreRecord:
 def asset_file(job: ScoreJob, split: str) -> Path:
     """`train.npz` or `held_out.npz`.
 
-    Raises MissingAsset that says how the files are made, since they are made and not fetched.
+    Raises MissingAsset that says how to make the files, since they cannot be fetched.
     """
     path = job.assets.folder / ASSET / f"{split}.npz"
     if not path.is_file():
@@ -116,23 +116,23 @@ def read_digits(job: ScoreJob, split: str) -> Digits:
 
 
 def checked_labels(job: ScoreJob, held_out: Digits) -> Array:
-    """The samples' labels (N,); samples that cannot be judged are refused before any of the work is done."""
+    """The samples' labels (N,); samples that cannot be judged are refused before any work."""
     samples, side = job.samples, held_out.images_u8.shape[1]
     if samples.labels is None:
-        raise BadSamples(f"{samples.folder}: the samples have no labels; draw them for the demo's class requests.")
+        raise BadSamples(f"{samples.folder}: the samples have no labels; draw samples for the demo's class requests.")
     if samples.image_size != side:
         raise BadSamples(
-            f"{samples.folder}: the images are {samples.image_size} px, the demo needs {side}; draw them so."
+            f"{samples.folder}: the images are {samples.image_size} px, not {side} px; draw them at that size."
         )
     if len(samples) <= NEIGHBOUR:
         raise BadSamples(
-            f"{samples.folder}: holds {len(samples)} images, the demo needs more than {NEIGHBOUR}; draw more."
+            f"{samples.folder}: holds {len(samples)} images, but the demo needs more than {NEIGHBOUR}; draw more."
         )
     return samples.labels
 
 
 def cut(images_u8: Array) -> Iterator[Array]:
-    """Batches of images that are in memory."""
+    """Yield images that are in memory, in batches."""
     return (images_u8[start : start + IMAGES_AT_A_TIME] for start in range(0, len(images_u8), IMAGES_AT_A_TIME))
 
 

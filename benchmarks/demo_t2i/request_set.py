@@ -1,7 +1,7 @@
 """`request_set.py --spec FILE --assets DIR --out DIR`: every digit in every colour, a few images of each.
 
 The prompts are those of the asset `demo-digits`, which also says which pairs of digit and colour training leaves out.
-They are tasks of their own: drawing such a pair takes knowing the digit and the colour apart. The fields beside the
+They are a separate task: drawing such a pair takes separate knowledge of digit and colour. The fields beside the
 prompt are GenEval's.
 """
 

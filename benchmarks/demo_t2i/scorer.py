@@ -1,7 +1,7 @@
 """demo_t2i: pictures of digits in, a verdict for each and GenEval's scores per task out.
 
-The digit is read by the demo's kernel classifier, fitted on real digits at the start; the colour by hue. What both are
-right about on real held-out digits is measured in the same run and stands beside the score.
+The digit is read by the demo's kernel classifier, fitted on real digits at the start; the colour by hue. How often both
+are right on real held-out digits is measured in the same run and reported with the score.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def score(job: ScoreJob) -> ScoreRecord:
     train, held_out = (read_split(folder / f"{split}.npz") for split in ("train", "held_out"))
     if job.samples.image_size != train[0].shape[1]:
         raise BadSamples(
-            f"{job.samples.folder}: the images are {job.samples.image_size} px, the digits {train[0].shape[1]}; "
-            "draw them so."
+            f"{job.samples.folder}: the images are {job.samples.image_size} px, but the digits {train[0].shape[1]} px; "
+            "draw the images at that size."
         )
     reader = Reader(train, about)
 
@@ -66,7 +66,7 @@ def score(job: ScoreJob) -> ScoreRecord:
         metrics=metrics(summary, rows, reader.right_on(held_out, about)),
         digests={f"asset:{ASSET}/{name}": sha256_file(folder / name) for name in FILES},
         environment=describe_environment(["scipy"]),
-        notes=["A demonstration: the numbers compare with nothing but other runs of this benchmark."],
+        notes=["A demonstration: the numbers are comparable only with other runs of this benchmark."],
     )
 
 
@@ -74,16 +74,16 @@ def prompts_of(samples: SampleSet) -> RequestSet:
     """What the samples were drawn for; BadSamples when it is not this benchmark."""
     requests = samples.requests
     if requests is None or (requests.benchmark, requests.version) != ("demo_t2i", VERSION):
-        found = "no request set" if requests is None else f"{requests.benchmark} version {requests.version}"
+        found = "unknown prompts" if requests is None else f"{requests.benchmark} version {requests.version}"
         raise BadSamples(
-            f"{samples.folder}: answers {found}, not the prompts of demo_t2i; draw for them: harness run --suite "
-            "demo-t2i --ckpt FILE"
+            f"{samples.folder}: was drawn for {found}, not the prompts of demo_t2i; draw samples for them: harness run "
+            "--suite demo-t2i --ckpt FILE"
         )
     return requests
 
 
 class Reader:
-    """Tells digit and colour of pictures."""
+    """Reads digit and colour of pictures."""
 
     def __init__(self, train: tuple[Array, Array, Array], about: Row) -> None:
         """train: as `read_split` gives it; about: names and palette, of `digits.json`."""
@@ -97,7 +97,7 @@ class Reader:
         return list(zip(digits, colours_of(images_u8, self.palette), strict=True))
 
     def right_on(self, held_out: tuple[Array, Array, Array], about: Row) -> Array:
-        """(N,) bool: on which real digits, of known digit and colour, both are read rightly."""
+        """(N,) bool: whether digit and colour of each real digit are both read correctly."""
         images_u8, labels, colour_ids = held_out
         colours = list(about["colours"])
         known = [(self.names[label], colours[colour]) for label, colour in zip(labels, colour_ids, strict=True)]
@@ -123,7 +123,7 @@ def judged(requests: RequestSet, index: int, digit: str, colour: str | None) -> 
 
 
 def metrics(summary: Summary, rows: list[Row], real: Array) -> list[Metric]:
-    """The mean over the tasks, the tasks, what was wrong, and the yardstick."""
+    """The mean over the tasks, the tasks, the kinds of errors, and the score of real digits."""
     found, prompts = summary.correct_prompts, summary.prompts
     return [
         Metrics(METRICS).make("demo_t2i", summary.overall, n=summary.images),

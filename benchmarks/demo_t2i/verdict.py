@@ -1,7 +1,7 @@
 """Whether a picture shows the digit and the colour that its prompt names. Pure: NumPy and the standard library.
 
-The colour is told by hue alone: whatever the strength of the ink, paper is white, so the pixels with most ink have the
-hue of the colour that was mixed with it.
+The colour is read from the hue alone: whatever the strength of the ink, paper is white, so the pixels with most ink
+have the hue of the colour.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 _INK = 0.5
-"""Pixels with at least this share of the picture's most ink tell the hue: the rest is nearly paper."""
+"""Pixels with at least this share of the picture's strongest ink decide the hue: the rest is nearly paper."""
 _LEAST_INK = 0.2
-"""Of full ink: less than that anywhere, and the picture is blank."""
+"""Share of full ink: a picture with less than that everywhere is blank."""
 _LEAST_SATURATION = 0.2
-"""Below it, ink is grey, whatever its hue."""
+"""Saturation: below it, ink is grey, whatever its hue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def judge(metadata: Mapping[str, Any], digit: str, colour: str | None) -> tuple[
 
 
 def colours_of(images_u8: npt.NDArray[np.uint8], palette: Mapping[str, Sequence[int]]) -> list[str | None]:
-    """The name in `palette` (name -> sRGB) whose hue is nearest to that of each image's ink; None: no colour is there.
+    """The name in `palette` (name -> sRGB) whose hue is nearest to that of each image's ink; None: no colour.
 
     images_u8: (N, H, W, 3) uint8, ink on white.
     """

@@ -14,7 +14,7 @@ from harness.contract.record import Metric
 from harness.metrics.interval import wilson_interval
 
 IMAGES_PER_PROMPT = 4
-"""More of them are ignored, as the original's grid has no room for them."""
+"""Further ones are ignored, since the original's grid has no room for them."""
 FULL_COUNT = 1065 * IMAGES_PER_PROMPT
 
 Row = dict[str, Any]
@@ -27,7 +27,7 @@ class Scored:
     items: Mapping[str, Item]
     prompts: Sequence[ImageScore]
     dropped: Sequence[str]
-    """Prompts that the original leaves out: a question depends on one that is not asked, or none is asked at all."""
+    """Prompts that the original leaves out: a question depends on one that is not asked, or no question is asked."""
 
 
 def score_prompts(rows: Sequence[Row], items: Mapping[str, Item], *, lenient: bool = False) -> Scored:
@@ -36,7 +36,7 @@ def score_prompts(rows: Sequence[Row], items: Mapping[str, Item], *, lenient: bo
     Args:
         rows: with `key`, `tile` and `answers` (number of the question, as text -> answer).
         items: the questions that count.
-        lenient: keep prompts with a missing parent, taking no notice of it.
+        lenient: keep prompts with a missing parent and ignore it.
     """
     tiles: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row["tile"]):

@@ -1,6 +1,6 @@
 """mPLUG, the model that answers DPG-Bench's questions: an image and a question in, a text out.
 
-The network is ModelScope's; its pipeline and preprocessors are not used: they drag in fairseq and librosa. Two things
+The network is ModelScope's; its pipeline and preprocessors are not used: they need fairseq and librosa. Two things
 are done differently from ModelScope's own loading, which ignores missing weights and reads its YAML file with a loader
 that can run code: here every parameter must be in the checkpoint, and files are read safely.
 """
@@ -42,7 +42,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _TASK = "visual-question-answering"
 _TRAINING_TWINS = re.compile(r"^\w+_m\.|^(image|text|idx)_queue|^queue_ptr")
-"""Averaged copies that distillation trained against, and its queues: no part of an answer."""
+"""Averaged copies and queues of the distillation, which answering does not use."""
 _BIAS_STD = 0.02
 
 
@@ -51,7 +51,7 @@ class Answerer:
 
     Args:
         files: asset name -> file; the weights may be a recipe for noise (`fill`).
-        scratch: an empty folder, where the model folder is put together.
+        scratch: an empty folder, where the model folder is assembled.
     """
 
     def __init__(self, files: Mapping[str, Path], scratch: Path, device: str) -> None:
@@ -107,7 +107,7 @@ class RememberLast(nn.Module):
 
 
 def model_folder(files: Mapping[str, Path], scratch: Path) -> Path:
-    """Put the model's small files together as ModelScope expects them; its YAML is read safely and written again.
+    """Assemble the model's small files as ModelScope expects them; its YAML is read safely and rewritten.
 
     Raises:
         MissingAsset: a file cannot be read.
@@ -118,7 +118,7 @@ def model_folder(files: Mapping[str, Path], scratch: Path) -> Path:
     path = files["mplug-vqa-config"]
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        # The averaged twin of every network serves training alone, and would double the memory.
+        # The averaged copy of every network is only for training, and would double the memory.
         (scratch / "config.yaml").write_text(yaml.safe_dump({**config, "distill": False}), encoding="utf-8")
     except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
         raise MissingAsset(f"{path}: cannot be read as YAML ({error}); fetch it again: harness assets pull") from error
@@ -128,7 +128,7 @@ def model_folder(files: Mapping[str, Path], scratch: Path) -> Path:
 def fill(network: nn.Module, path: Path) -> None:
     """Load the checkpoint at `path`; every parameter must be in it.
 
-    In its place may stand a recipe, a JSON file `{"random_weights": SEED, "add": {KEY: {INDEX: VALUE}}}`: noise that is
+    Or it is a recipe, a JSON file `{"random_weights": SEED, "add": {KEY: {INDEX: VALUE}}}`: noise that is
     the same everywhere, for the gold check and for tests.
 
     Raises:

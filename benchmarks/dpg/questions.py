@@ -1,7 +1,7 @@
 """DPG-Bench's question table: which questions are asked about which prompt, and which depend on which.
 
 The original reads the table with two quirks, kept here because published numbers depend on them: the first data row is
-skipped, and an item that re-appears later in the file replaces its earlier questions.
+skipped, and an item that appears again later in the file replaces its earlier questions.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Question:
     """One question about an image."""
 
     number: int
-    """Within its item, from 1."""
+    """Number within its item, from 1."""
     text: str
     parents: tuple[int, ...]
-    """Questions of the same item without whose yes this one counts as no."""
+    """Questions of the same item that must be answered yes, or this one counts as no."""
     category: str
     """Level 2, such as "attribute - color", or "global"."""
 
@@ -49,7 +49,7 @@ def read_questions(path: Path, *, skip_first_row: bool = True) -> dict[str, Item
         path: the CSV file.
         skip_first_row: as the original does; False also asks the first question of the first item.
     Raises:
-        MissingAsset: the file is not such a table; names the row.
+        MissingAsset: the file is not such a table; the message names the row.
     """
     rows = _rows(path)
     items: dict[str, dict[int, Question]] = {}
@@ -62,7 +62,7 @@ def read_questions(path: Path, *, skip_first_row: bool = True) -> dict[str, Item
             items[key] = {}
         previous = key
         question = _question(row, f"{path}, row {number + 2}")
-        items[key][question.number] = question  # a number that comes again keeps its place and has its last row
+        items[key][question.number] = question  # a repeated number keeps its place and takes its last row
     return {key: Item(tuple(questions.values())) for key, questions in items.items()}
 
 
@@ -74,7 +74,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise MissingAsset(f"{path}: cannot be read as CSV ({error}); {_AGAIN}") from error
     missing = [name for name in COLUMNS if not rows or rows[0].get(name) is None]
     if missing:
-        raise MissingAsset(f"{path}: has no column {missing[0]!r}, so it is no question table; {_AGAIN}")
+        raise MissingAsset(f"{path}: has no column {missing[0]!r}, so it is not a question table; {_AGAIN}")
     return rows
 
 

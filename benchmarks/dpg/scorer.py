@@ -1,8 +1,8 @@
 """DPG-Bench: sample set in, mPLUG's answers per image, score and categories out.
 
-A prompt's images are separate images of the sample set; a folder of 2x2 grids is cut when it is taken in
-(`--layout dpg`), so their size is the sample set's and is never asked for twice. Answers are kept as they come
-(`answers.jsonl`), and results replace those of earlier runs.
+A prompt's images are separate images of the sample set; a folder of 2x2 grids is split when it is
+adopted (`--layout dpg`), so the image size is that of the sample set and is not an option. Answers are stored as they
+arrive (`answers.jsonl`), and results replace those of earlier runs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def score(job: ScoreJob) -> ScoreRecord:
     requests = prompts_of(job.samples)
     files = {name: job.assets.file(name) for name in (QUESTIONS, WEIGHTS, *FILES)}
     digests = {f"asset:{name}": sha256_file(path) for name, path in files.items()}
-    # Every question is asked; which of them the original leaves out is decided when they are added up.
+    # Every question is asked; those that the original leaves out are removed when the scores are computed.
     items = read_questions(files[QUESTIONS], skip_first_row=False)
 
     journal = Journal(job.out / "answers.jsonl", {"samples": job.samples.digest, **digests})
@@ -67,16 +67,16 @@ def score(job: ScoreJob) -> ScoreRecord:
 
 
 def prompts_of(samples: SampleSet) -> RequestSet:
-    """What the samples were drawn for.
+    """The requests the samples were drawn for.
 
     Raises:
-        BadSamples: nothing says so, or it is another benchmark.
+        BadSamples: they are unknown, or of another benchmark.
     """
     requests = samples.requests
     if requests is None or (requests.benchmark, requests.version) != ("dpg", VERSION):
         raise BadSamples(
-            f"{samples.folder}: does not answer DPG-Bench's prompts; draw for them, or take in a folder of grids made "
-            "for the original: harness score dpg --samples DIR --layout dpg"
+            f"{samples.folder}: was not drawn for DPG-Bench's prompts; draw samples for them, or score a folder of "
+            "grids made for the original: harness score dpg --samples DIR --layout dpg"
         )
     return requests
 
@@ -87,7 +87,7 @@ def prompts_of(samples: SampleSet) -> RequestSet:
 def answer_all(
     job: ScoreJob, requests: RequestSet, journal: Journal, items: Mapping[str, Item], files: Mapping[str, Path]
 ) -> None:
-    """Answer the questions about every image that has any, where they are not answered yet."""
+    """Answer the questions about every image that has unanswered ones."""
     wanted = [i for i, request in enumerate(requests) if prompt_item(request) in items and is_counted(request)]
     todo = [index for index in wanted if requests[index].id not in journal]
     progress = job.progress(len(wanted), "images")
@@ -129,7 +129,7 @@ def tile_of(request: Request) -> int:
 
 
 def is_counted(request: Request) -> bool:
-    """Whether it is one of the images that the original has room for."""
+    """Whether it is one of the images that fit the original's grid."""
     return tile_of(request) < IMAGES_PER_PROMPT
 
 
@@ -152,8 +152,8 @@ def notes(dropped: Sequence[str], count: int, surplus: int, weights: Path) -> li
     found = []
     if dropped:
         found.append(
-            "Left out of 'dpg', as the original does, because a question depends on one that it never asks, or it "
-            f"asks none: {', '.join(dropped)}. 'dpg_corrected' has them."
+            "Left out of 'dpg', as the original does, because a question depends on one that is never asked, or "
+            f"none is asked: {', '.join(dropped)}. 'dpg_corrected' includes them."
         )
     if surplus:
         found.append(

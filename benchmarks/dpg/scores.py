@@ -1,4 +1,4 @@
-"""From answers to DPG-Bench's numbers. Pure: answers are texts, whoever gave them.
+"""From answers to DPG-Bench's numbers. Pure: answers are texts from any source.
 
 A question scores 1 when the answer is exactly "yes". On each tile, questions whose parents score 0 are set to 0; the
 tile's score is the mean of its questions, the image's the mean of its tiles, and DPG-Bench is 100 times the mean over
@@ -20,18 +20,18 @@ class MissingParent(ValueError):
 
 
 def raw_scores(item: Item, answers: Sequence[str]) -> dict[int, float]:
-    """Number of each question -> 1 or 0, before dependencies; case and white space count."""
+    """Number of each question -> 1 or 0, before dependencies; case and white space matter."""
     return {question.number: float(answer == YES) for question, answer in zip(item.questions, answers, strict=True)}
 
 
 def apply_dependencies(item: Item, scores: Mapping[int, float], *, lenient: bool = False) -> dict[int, float]:
     """Set questions to 0 whose parents score 0.
 
-    In the order of the questions and on the scores as they then stand: a parent that comes earlier has already been set
+    In the order of the questions and on the current scores: a parent that comes earlier has already been set
     to 0 for its own parents, one that comes later has not.
 
     Args:
-        lenient: take no notice of a parent that the item has no question for, instead of failing.
+        lenient: ignore a parent that the item has no question for, instead of failing.
     Raises:
         MissingParent: there is such a parent.
     """
@@ -56,12 +56,12 @@ def tile_score(item: Item, answers: Sequence[str], *, lenient: bool = False) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScore:
-    """What one prompt's tiles are worth."""
+    """The scores of one prompt's tiles."""
 
     key: str
     tiles: tuple[float, ...]
     last_tile_raw: Mapping[int, float]
-    """Question -> 1 or 0 on the last tile, before dependencies: what the categories are made of."""
+    """Question -> 1 or 0 on the last tile, before dependencies; the categories use these."""
 
     @property
     def mean(self) -> float:
@@ -119,7 +119,7 @@ def category_scores(
 
 
 def mean(values: Sequence[float]) -> float:
-    """Plain mean; ValueError when there is nothing."""
+    """Plain mean; ValueError for no values."""
     if not values:
         raise ValueError("there is nothing to take the mean of")
     return sum(values) / len(values)

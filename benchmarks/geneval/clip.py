@@ -25,7 +25,7 @@ BATCH = 16
 
 
 class ColorClassifier:
-    """Says which of ten colours a crop has, by class name.
+    """Classifies the colour of crops, one of ten, given the class name.
 
     Args:
         weights: CLIP's archive, or a recipe (`weights.py`).

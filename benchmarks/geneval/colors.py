@@ -1,4 +1,4 @@
-"""The colour of an object, as far as it is arithmetic: which pixels are looked at, and which of ten colours is nearest.
+"""The arithmetic behind an object's colour: which pixels are used, and which of ten colours is nearest.
 
 The embeddings come from CLIP (`clip.py`).
 """
@@ -28,7 +28,7 @@ def color_prompts(name: str) -> list[str]:
 def color_classifier(text_embeddings: Array) -> Array:
     """(30, D) raw embeddings of `color_prompts` -> (D, 10) unit columns, one per colour.
 
-    The three prompts of a colour are averaged as unit vectors, and the mean is brought to unit length again.
+    The three prompts of a colour are averaged as unit vectors, and the mean is normalised again.
     """
     prompts = _unit(text_embeddings).reshape(len(COLORS), len(TEMPLATES), -1)
     return _unit(prompts.mean(axis=1)).T
@@ -43,13 +43,13 @@ def nearest_colors(image_embeddings: Array, classifier: Array) -> list[str]:
 def crop_object(
     image_u8: Array, box: Sequence[float] | Array, mask: Array | None, *, background: str = "#999", crop: bool = True
 ) -> Image.Image:
-    """The part of an image by which an object's colour is judged.
+    """The part of an image that decides an object's colour.
 
     Args:
         image_u8: (H, W, 3) uint8.
         box: x1, y1, x2, y2 in pixels; rounded to the nearest whole number, halves to even. Black beyond the image.
         mask: (H, W) bool; pixels outside it become `background`. None: the object has no mask, all pixels stay.
-        background: a colour in Pillow's words, or "original".
+        background: a colour name of Pillow, or "original".
         crop: False keeps the whole image.
     """
     image = Image.fromarray(image_u8)
@@ -58,7 +58,7 @@ def crop_object(
         image = Image.composite(image, plain, Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)))
     if not crop:
         return image
-    # Plain numbers: Pillow compares the corners, and an array has no truth value.
+    # Python numbers: Pillow compares the corners, and the truth value of an array is undefined.
     left, top, right, bottom = (float(value) for value in box[:4])
     return image.crop((left, top, right, bottom))
 

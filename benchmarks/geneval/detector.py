@@ -1,8 +1,8 @@
 """Mask2Former Swin-S by MMDetection 3: image in, boxes and masks of 80 classes out.
 
 The network is the one in MMDetection's own configuration. Its one compiled operator, deformable attention, has two
-backends here: mmcv's compiled one, which full mmcv brings and which must have been built for the GPU at hand; and
-mmcv's plain PyTorch one, which runs on anything PyTorch runs on. Off CUDA, mmcv itself takes the second.
+backends here: mmcv's compiled one, which comes with full mmcv and must be built for the GPU in use; and mmcv's plain
+PyTorch one, which runs wherever PyTorch does. Without CUDA, mmcv itself chooses the second.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LONG_SIDE, SHORT_SIDE = 1333, 800
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """What was found in one image, per class name: all of it, whatever its score."""
+    """What was found in one image, per class name: regardless of score."""
 
     boxes: dict[str, Array]
     """(n, 5) float32: x1, y1, x2, y2 in pixels of the image, score."""
@@ -46,7 +46,7 @@ def backend_in_force(wanted: Backend, device: str) -> str:
     """Which backend computes deformable attention on a device.
 
     Raises:
-        EnvironmentFailure: the compiled one is wanted and mmcv has none.
+        EnvironmentFailure: the compiled one is requested, but this mmcv does not have it.
     """
     compiled = _has_compiled_operators()
     if wanted == "compiled" and not compiled:
@@ -70,7 +70,7 @@ class Detector:
     def __init__(self, weights: Path, names: Sequence[str], device: str, backend: Backend = "auto") -> None:
         if len(names) != NUM_CLASSES:
             raise MissingAsset(
-                f"{len(names)} class names where the detector has {NUM_CLASSES}; "
+                f"there are {len(names)} class names, but the detector has {NUM_CLASSES}; "
                 "fetch them again: harness assets pull geneval-object-names"
             )
         self.names = tuple(names)
@@ -106,13 +106,13 @@ def _build_network(backend: str) -> Any:
     register_all_modules(init_default_scope=True)
     config = Config.fromfile(Path(mmdet.__file__).parent / ".mim" / CONFIG)
     config.model.backbone.init_cfg = None  # it would download weights that are overwritten anyway
-    # mmcv asks this name whether to call the compiled operator.
+    # mmcv checks this name to decide whether to call the compiled operator.
     multi_scale_deform_attn.IS_CUDA_AVAILABLE = backend == "compiled"
     return MODELS.build(config.model)
 
 
 def _pipeline() -> Any:
-    """The test pipeline of the configuration, less the loading of files and of annotations."""
+    """The test pipeline of the configuration, without the loading of files and annotations."""
     from mmengine.dataset import Compose
 
     return Compose(
@@ -128,7 +128,7 @@ def _pipeline() -> Any:
 
 
 class _NoOperators(types.ModuleType):
-    """In the place of `mmcv._ext`: mmcv's modules look their operators up when they are imported; none is called."""
+    """Replaces `mmcv._ext`: mmcv's modules look up their operators when they are imported; none is called."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

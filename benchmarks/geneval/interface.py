@@ -23,15 +23,15 @@ class Options(ScorerOptions):
     """What `--set geneval.NAME=VALUE` may change; the defaults are the original's."""
 
     threshold: Annotated[float, Share()] = 0.3
-    """A detection counts when its score is above it."""
+    """A detection counts when its score is above this."""
     counting_threshold: Annotated[float, Share()] = 0.9
-    """The same for the task "counting", where a doubtful extra object would decide."""
+    """The same for the task "counting", where a doubtful extra object would change the verdict."""
     max_objects: Annotated[int, Within(1)] = 16
     """Best detections of a class that count."""
     max_overlap: Annotated[float, Share()] = 1.0
     """Drop a detection whose IoU with a better one of its class reaches this; 1 drops none."""
     position_threshold: Annotated[float, Share()] = 0.1
-    """Share of both objects' sides by which they must be apart to be left of, right of, above, below."""
+    """Share of both objects' sides by which they must be apart for left of, right of, above, below."""
     background: str = "#999"
     """What replaces pixels outside an object's mask before its colour is judged; "original" keeps them."""
     crop: bool = True
@@ -39,7 +39,7 @@ class Options(ScorerOptions):
     backend: Backend = "auto"
     """Who computes deformable attention: "pytorch", "compiled" (needs full mmcv); "auto": compiled if it is there."""
     clip_precision: Literal["float32", "autocast"] = "float32"
-    """How the colour classifier multiplies: "autocast" is half precision, on GPUs alone, as the original does it."""
+    """Precision of the colour classifier: "autocast" is half precision, on GPUs only, as in the original."""
 
     def threshold_of(self, tag: str) -> float:
         """The threshold of a task."""

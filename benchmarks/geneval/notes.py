@@ -14,7 +14,7 @@ from harness.scoring.verdicts import Summary
 
 FULL_COUNT = 553 * 4
 _OPENING = "a photo of "
-"""Of every prompt of `geneval`, and of none of `geneval_long`."""
+"""The beginning of every prompt of `geneval`, and of none of `geneval_long`."""
 
 
 def metrics(summary: Summary) -> Sequence[Metric]:
@@ -34,13 +34,13 @@ def _share(name: str, hits: int, count: int, category: str | None = None) -> Met
 
 
 def notes(benchmark: str, judged: Sequence[Mapping[str, Any]], files: Mapping[str, Path], count: int) -> list[str]:
-    """What is unlike the published protocol, or makes the numbers meaningless.
+    """Deviations from the published protocol, and what makes the numbers meaningless.
 
     Args:
         benchmark: `geneval` or `geneval_long`.
         judged: images with a verdict.
         files: the scorer's assets.
-        count: of images that went in.
+        count: number of input images.
     """
     found = []
     strange = [row for row in judged if row["prompt"].startswith(_OPENING) != (benchmark == "geneval")]

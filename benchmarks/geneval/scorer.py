@@ -1,7 +1,7 @@
 """GenEval: sample set in, verdict per image, scores per task and overall out.
 
-Images are judged one by one, divided among the GPUs there are; each verdict is kept as it comes (`judged.jsonl`), so a
-killed run goes on where it was. Serves `geneval` and `geneval_long`, which differ in their prompts alone.
+Images are judged one by one, divided among the available GPUs; each verdict is stored at once (`judged.jsonl`), so a
+killed run can be resumed. Serves `geneval` and `geneval_long`, which differ only in their prompts.
 """
 
 from __future__ import annotations
@@ -83,21 +83,22 @@ def score(job: ScoreJob) -> ScoreRecord:
 
 
 def prompts_of(samples: SampleSet) -> RequestSet:
-    """What the samples were drawn for.
+    """The requests the samples were drawn for.
 
     Raises:
-        BadSamples: nothing says so, or it is another benchmark.
+        BadSamples: they are unknown, or of another benchmark.
     """
     requests = samples.requests
     if requests is None or SERVES.get(requests.benchmark) != requests.version:
-        found = "no request set" if requests is None else f"{requests.benchmark} version {requests.version}"
+        found = "unknown prompts" if requests is None else f"{requests.benchmark} version {requests.version}"
         raise BadSamples(
-            f"{samples.folder}: answers {found}, not geneval's prompts; draw for them, harness run --benchmark "
-            "geneval, or take in a folder made for the original, harness score geneval --samples DIR --layout geneval."
+            f"{samples.folder}: was drawn for {found}, not for geneval's prompts; draw samples for them: harness run "
+            "--benchmark geneval, or score a folder made for the original: harness score geneval --samples DIR "
+            "--layout geneval"
         )
     wrong = next((request for request in requests if not {"tag", "include", "prompt"} <= set(request.meta)), None)
     if wrong is not None:
-        raise BadSamples(f"{samples.folder}: {wrong.id} says no tag and objects to look for; make the requests again.")
+        raise BadSamples(f"{samples.folder}: {wrong.id} has no tag or no objects to look for; make the requests again.")
     return requests
 
 
@@ -126,7 +127,7 @@ def build_judge(device: str, samples_dir: str, files: Mapping[str, str], options
 
 
 def judge_one(request: Request, image_u8: Any, detector: Detector, colors: ColorClassifier, options: Options) -> Row:
-    """Detect, look at colours where the prompt names any, decide."""
+    """Detect objects, classify colours where the prompt names any, decide."""
     found: Objects = detector.find(image_u8)
 
     def classify(name: str, rows: Sequence[int]) -> list[str]:

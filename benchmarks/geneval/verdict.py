@@ -1,9 +1,9 @@
 """GenEval's decision about one image: detections and a prompt's clauses in, right or wrong and the reasons out.
 
-Pure: NumPy alone, no detector. What was found is a `Detections` per class; who looks at colours is a function.
+Pure: NumPy alone, no detector. The detections are a `Detections` per class; the colour classifier is a function.
 
 Coordinates are pixels, (x1, y1, x2, y2); boxes are (n, 5) float32 with the score last. All arithmetic on boxes is in
-float32, as the detector gives them: at the thresholds it matters.
+float32, as the detector returns them, which matters at the thresholds.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from benchmarks.geneval.interface import Options
 Array = npt.NDArray[Any]
 
 _COINCIDE = 1e-3
-"""Offsets below it are no offset."""
+"""Smaller offsets count as none."""
 _DIRECTION = 0.5
-"""Share of the offset that an axis must have, for a relation along it."""
+"""Share of the offset that must be along an axis for a relation along it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Detections:
     boxes: Array
     """(n, 5) float32: x1, y1, x2, y2, score."""
     rows: tuple[int, ...]
-    """Which of the detector's boxes (and masks) of the class each one is."""
+    """Index of each one among the detector's boxes (and masks) of the class."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,8 +66,8 @@ def judge(
     Args:
         metadata: the prompt's line: `tag`, `include` clauses (class, count, perhaps color or position), and perhaps
             `exclude` clauses (class, count).
-        boxes: per class, all that the detector gave: (n, 5) float32.
-        classify_colors: asked only about objects whose clause names a colour.
+        boxes: per class, everything the detector returned: (n, 5) float32.
+        classify_colors: called only for objects whose clause names a colour.
         options: thresholds.
     """
     threshold = options.threshold_of(metadata["tag"])
@@ -175,7 +175,7 @@ def _position_problem(
 
 
 def relations(a: Array, b: Array, threshold: float) -> tuple[str, ...]:
-    """How `a` lies to `b`: up to two of "left of", "right of", "above", "below".
+    """The position of `a` relative to `b`: up to two of "left of", "right of", "above", "below".
 
     The offset of the centres, less `threshold` of both sides along each axis, must have more than half of the whole
     offset's length along an axis.

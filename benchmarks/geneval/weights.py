@@ -2,7 +2,7 @@
 
 A weights file may be replaced by a recipe, a JSON file `{"random_weights": SEED}`: the network is then filled with
 noise that is the same on every machine. That is for the gold check and for tests: it shows that the environment
-computes what it should, on the true architecture, without the real weights.
+computes correctly, on the true architecture, without the real weights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def fill(network: nn.Module, path: Path, asset: str) -> str:
     """Load the weights at `path`, or follow the recipe there; returns a note, "" for real weights.
 
     Raises:
-        MissingAsset: the file is not weights, or not of this network; names the asset.
+        MissingAsset: the file does not hold weights of this network; the message names the asset.
     """
     if path.suffix == ".json":
         seed = int(json.loads(path.read_text(encoding="utf-8"))["random_weights"])
@@ -70,15 +70,15 @@ def read_state_dict(path: Path, asset: str) -> StateDict:
     content = _read_tensors(path, asset)
     content = content.get("state_dict", content) if isinstance(content, dict) else {}
     if not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise MissingAsset(f"{path}: holds no state dict; fetch it again: harness assets pull {asset}")
+        raise MissingAsset(f"{path}: has no state dict; fetch it again: harness assets pull {asset}")
     return {_v3_key(key): value for key, value in content.items()}
 
 
 def fill_with_noise(network: nn.Module, seed: int) -> None:
     """Fill a network from one stream per key, so that the values depend on nothing but seed, key and shape.
 
-    Matrices get the deviation 1 / sqrt(inputs), which keeps the size of what flows through them; norm weights are 1
-    plus noise, other vectors are noise; whole numbers (tables of positions) stay.
+    Matrices get the deviation 1 / sqrt(inputs), which keeps the size of activations; norm weights are 1 plus
+    noise, other vectors are noise; integers (tables of positions) are not changed.
     """
     with torch.no_grad():
         for key, tensor in network.state_dict().items():
@@ -106,7 +106,7 @@ def _read_tensors(path: Path, asset: str) -> Any:
 
 
 class _Placeholder(dict):
-    """Stands for an object that a training framework left in a checkpoint; takes anything, keeps nothing."""
+    """Stands for an object that a training framework left in a checkpoint; accepts anything, keeps nothing."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> _Placeholder:
         return super().__new__(cls)
@@ -125,5 +125,5 @@ def _v3_key(key: str) -> str:
 
 
 def _clip_keys(state_dict: StateDict) -> StateDict:
-    """CLIP's names are open_clip's; three constants of the archive are no weights. Half precision becomes single."""
+    """CLIP's names are open_clip's; three constants of the archive are not weights. Half precision becomes single."""
     return {key: value.float() for key, value in state_dict.items() if key not in _CLIP_CONSTANTS}

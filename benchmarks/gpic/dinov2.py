@@ -1,8 +1,8 @@
 """DINOv2 as the feature network of FD-DINOv2, in timm's implementation: uint8 images in, class tokens out.
 
 The official evaluator loads `dinov2_vitl14` through torch.hub, which fetches code and weights while it runs. Here the
-weights are a file, Meta's own `dinov2_vitl14_pretrain.pth`, and its keys are timm's keys; what differs between the two
-implementations is how positions are resampled to the grid of the input, so that is done here (`position_table`).
+weights are a file, Meta's own `dinov2_vitl14_pretrain.pth`, and its keys are timm's keys. The two
+implementations resample positions to the grid of the input differently, so that is done here (`position_table`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEAD_DIM = 64
 """In every DINOv2 network."""
 GRID_OFFSET = 0.1
-"""Added to the grid's side when DINOv2 resamples its positions; a guard against rounding that became part of them."""
+"""Added to the grid's side when DINOv2 resamples its positions; a guard against rounding, now part of the method."""
 
 
 class DINOv2Features:
@@ -41,7 +41,7 @@ class DINOv2Features:
     def __init__(self, path: Path) -> None:
         """Load a DINOv2 checkpoint without registers: `dinov2_vits14`, `vitb14`, `vitl14`.
 
-        Raises MissingAsset when the file is no such checkpoint.
+        Raises MissingAsset when the file is not such a checkpoint.
         """
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.backends.cudnn.allow_tf32 = False  # its default rounds the patch embedding to 10 bits
@@ -67,7 +67,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint; nothing else in it is unpickled."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a file that is none
+    except Exception as error:  # torch raises half a dozen kinds of errors for a wrong file
         raise MissingAsset(
             f"{path}: cannot be read as PyTorch weights ({type(error).__name__}); fetch it again: "
             "harness assets pull dinov2-vitl14"

@@ -1,7 +1,7 @@
 """FD, MMD and PRDC of GPIC from DINOv2 features. Pure: no network, no images.
 
 The order of the random draws is the published evaluator's (subsets of the MMD first, then PRDC's), which leaves its
-generator unseeded; here it is seeded, and the seed is an option of the record.
+generator unseeded; here it is seeded, and the record has the seed among its options.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class Evaluation:
     mmd: float | None = None
     prdc: PRDC | None = None
     inside: Containment | None = None
-    """Behind `prdc`: of the images that PRDC looked at."""
+    """The counts behind `prdc`, of the images that PRDC used."""
 
 
 def evaluate(sample: Array, reference: Reference, options: Options) -> Evaluation:
     """All metrics of (N, D) sample features.
 
-    Raises BadSamples when there are too few images or they are of another network.
+    Raises BadSamples when there are too few images or the features are of another network.
     """
     width = len(reference.statistics.mean)
     if sample.ndim != 2 or sample.shape[1] != width:
@@ -78,7 +78,9 @@ def evaluate(sample: Array, reference: Reference, options: Options) -> Evaluatio
             "(gpic: DINOv2 ViT-L/14, 1,024 values)."
         )
     if len(sample) <= options.prdc_k:
-        raise BadSamples(f"gpic needs more than {options.prdc_k} images, the sample set has {len(sample)}; draw more.")
+        raise BadSamples(
+            f"gpic needs more than {options.prdc_k} images, but the sample set has {len(sample)}; draw more."
+        )
     fd = frechet_distance(reference.statistics, statistics(sample))
     if reference.embeddings is None:
         return Evaluation(fd=fd)
@@ -91,7 +93,7 @@ def evaluate(sample: Array, reference: Reference, options: Options) -> Evaluatio
         num_subsets=options.mmd_subsets,
         subset_size=options.mmd_subset_size,
     )
-    # One size for both sets: the balls of a denser set would be smaller.
+    # The same size for both sets: a larger, denser set would have smaller balls.
     size = min(options.prdc_cap, len(embeddings), len(sample))
     drawn = [draw_rows(features, size, generator) for features in (embeddings, sample)]
     manifold, inside = prdc_with_counts(*drawn, k=options.prdc_k)

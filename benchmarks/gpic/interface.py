@@ -29,10 +29,10 @@ class Options(ScreenedOptions):
     prdc_k: Annotated[int, Within(1)] = 5
     """The neighbour that sets a ball's radius."""
     prdc_cap: Annotated[int, Within(1)] = 10_000
-    """Images of each set that PRDC looks at, at most; more are drawn at random."""
+    """Images of each set that PRDC uses, at most; from larger sets they are drawn at random."""
     mmd_subsets: Annotated[int, Within(1)] = 100
     """Pairs of subsets whose MMD is averaged."""
     mmd_subset_size: Annotated[int, Within(1)] = 1_000
     """Images of each set in one subset, at most."""
     seed: Annotated[int, Within(0)] = 0
-    """Of the draws of MMD and PRDC."""
+    """Seed of the random draws of MMD and PRDC."""

@@ -1,6 +1,6 @@
 """GPIC's 50,000 evaluation prompts, in the order of the reference statistics.
 
-They are in no file of their own: the statistics name a key and a tar per prompt, and the caption is in the member
+They have no file of their own: the statistics name a key and a tar per prompt, and the caption is in the member
 `<key>.json` of that tar. Reading those members of 128 large tars takes minutes, so build the list once and keep it:
 
     python -m benchmarks.gpic.prompts --stats test_stats.npz --shards DIR --out gpic_eval_50k.jsonl
@@ -32,7 +32,7 @@ class Caption:
     key: str
     caption: str
     caption_type: str
-    """"short", "medium", "long" or "tag"; "" where the tar does not say."""
+    """"short", "medium", "long" or "tag"; "" where the tar does not state it."""
 
 
 def build_prompts(stats: Path, shards: Path) -> tuple[list[Caption], list[str]]:
@@ -56,7 +56,7 @@ def build_prompts(stats: Path, shards: Path) -> tuple[list[Caption], list[str]]:
 
 
 def read_captions(tar: Path, wanted: Iterable[str]) -> list[Caption]:
-    """The captions of the wanted keys of one tar; no image is read."""
+    """The captions of the requested keys of one tar; no image is read."""
     names = {f"{key}.json": key for key in wanted}
     captions = []
     try:
@@ -74,7 +74,7 @@ def read_captions(tar: Path, wanted: Iterable[str]) -> list[Caption]:
 
 
 def read_prompts(folder: Path, stats: Path) -> list[Caption]:
-    """The prompts from what the asset `gpic-prompts` is: the list that was built once, or a folder with the tars."""
+    """The prompts from the asset `gpic-prompts`: the list built before, or a folder with the tars."""
     lists = sorted(folder.glob("*.jsonl"))
     if len(lists) != 1:
         captions, missing = build_prompts(stats, folder)
@@ -85,7 +85,7 @@ def read_prompts(folder: Path, stats: Path) -> list[Caption]:
         rows = [json.loads(line) for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip()]
         return [_caption(row["key"], row) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
-        raise MissingAsset(f"{lists[0]}: is no list of prompts ({error}); build it again: {__doc__}") from error
+        raise MissingAsset(f"{lists[0]}: is not a list of prompts ({error}); build it again: {__doc__}") from error
 
 
 def _caption(key: str, row: Mapping[str, object]) -> Caption:

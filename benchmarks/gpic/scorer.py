@@ -1,7 +1,7 @@
 """GPIC benchmark: sample set in, FD-DINOv2, precision, recall, density, coverage and MMD out.
 
-One feature stage, kept by the harness under the digest of the samples and the weights; the reference's features are
-published. What is left for the score is the arithmetic of `evaluation.py`.
+One feature stage, stored by the harness under the digest of samples and weights; the reference's features are
+published. The score itself is only the arithmetic of `evaluation.py`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
 def sample_features(job: FeatureJob[SampleSet]) -> None:
     """`features.npy`: (N, 1024) float32 class tokens, in request order."""
     options = Options.read(job.options, "gpic")
-    # How many neighbours the score will ask for is not known here: it looks at the count once more.
+    # The number of neighbours is not known in this stage: the score checks the count again.
     screen_samples(job.samples, "gpic", at_least=2, duplicates=options.duplicates)
 
-    from benchmarks.gpic.dinov2 import DINOv2Features  # PyTorch: after the checks, which are to take seconds
+    from benchmarks.gpic.dinov2 import DINOv2Features  # PyTorch: after the checks, which should take only seconds
 
     network, count = DINOv2Features(job.assets.file(WEIGHTS)), len(job.samples)
     features, progress = FeatureFile(job.out / "features.npy", count), job.progress(count, "images")
@@ -59,7 +59,7 @@ def sample_features(job: FeatureJob[SampleSet]) -> None:
 
 
 def metrics(evaluation: Evaluation, count: int, options: Options) -> Iterator[Metric]:
-    """Distances of all images; shares and counts of those that PRDC looked at, with intervals over them."""
+    """Distances over all images; shares over the images that PRDC used, with their counts and intervals."""
     fd, make = evaluation.fd, Metrics(METRICS).make
     yield make("fd", fd.value, n=count)
     yield make("fd_mu", fd.mean_term, n=count)

@@ -45,10 +45,10 @@ def evaluate(measured: Measured, options: Options) -> dict[str, float]:
 
 
 def batch_means_interval(values: Array, batch: int, *, num_resamples: int = 1_000) -> tuple[float, float]:
-    """95 % percentile bootstrap of `mean_of_batch_means`, about that very value.
+    """95 % percentile bootstrap of `mean_of_batch_means`, around that value.
 
     Images (N,) are resampled together with the weight that each has in it, 1 / (size of its batch), and their weighted
-    mean is taken; of the images as they are that is the value itself. Where all batches are full, it is the plain mean.
+    mean is taken; for the original images this is the value itself. Where all batches are full, it is the plain mean.
     """
     starts = np.arange(len(values)) // batch * batch
     weights = 1.0 / np.minimum(batch, len(values) - starts)

@@ -23,8 +23,8 @@ class Options(ScorerOptions):
     batch_size: Annotated[int, Within(1)] = 32
     """Images per call of the network."""
     mean_batch: Annotated[int, Within(1)] = 32
-    """Images in the batches whose means L1 and PSNR are averaged over, as published."""
+    """Batch size of the batch means that L1 and PSNR average, as published."""
     resize: Literal["bicubic", "bilinear"] = "bicubic"
-    """How images are brought to size when `--tokenizer` makes the pairs; bilinear is Open-MAGVIT2's and IBQ's."""
+    """How images are resized when `--tokenizer` makes the pairs; bilinear is Open-MAGVIT2's and IBQ's."""
     ema: bool = True
     """Averaged or live weights, when `--tokenizer` makes the pairs."""

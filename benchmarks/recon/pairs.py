@@ -1,4 +1,4 @@
-"""Pairs of originals and reconstructions: what a tokenizer is judged by.
+"""Pairs of originals and reconstructions: the input for judging a tokenizer.
 
 A pair set is a folder with `originals.npz` and `reconstructions.npz` (key `arr_0` each), or one `.npz` file with the
 keys `originals` and `reconstructions`. Originals are (N, H, W, 3) uint8. Reconstructions are of the same shape: float16
@@ -47,21 +47,21 @@ class PairSet:
     dtype: str
     """Of the reconstructions."""
     made: Mapping[str, Any]
-    """How they were made, where they say so: tokenizer, resize, ema."""
+    """How they were made, where that is stated: tokenizer, resize, ema."""
 
     @classmethod
     def open(cls, path: Path) -> PairSet:
         """Open a folder or an archive.
 
         Raises:
-            BadSamples: it is no pair set, or the two sides do not go together.
+            BadSamples: it is not a pair set, or the two sides do not match.
         """
         members = _members(path)
         with open_npz_member(*members[0]) as originals, open_npz_member(*members[1]) as recon:
             check_images_header(originals.shape, originals.dtype, members[0][0])
             _check_reconstructions(originals, recon, members[1][0])
             if originals.shape[0] < 2:
-                raise BadSamples(f"{path}: recon needs at least 2 pairs, there is one; reconstruct more images.")
+                raise BadSamples(f"{path}: recon needs at least 2 pairs, but there is one; reconstruct more images.")
             manifest = path / MANIFEST
             return cls(
                 path=path,
@@ -76,12 +76,12 @@ class PairSet:
 
     @cached_property
     def digest(self) -> str:
-        """Of the bytes of the archives."""
+        """Digest of the bytes of the archives."""
         return digest_json([[key, sha256_file(file)] for file, key in self.members])
 
     @property
     def request_digest(self) -> None:
-        """Nobody asked for these images by a request set."""
+        """None: these images were not drawn for a request set."""
         return None
 
     @property
@@ -95,8 +95,8 @@ class PairSet:
         `notes` gets sentences for the record, after the last batch.
 
         Raises:
-            BadSamples: an archive is damaged, a reconstruction is not finite or leaves the range, or one side is flat
-                images (as soon as that is sure) or one image all over.
+            BadSamples: an archive is damaged, a reconstruction is not finite or leaves the range, or one side has
+                too many flat images (raised as soon as that is certain) or repeats a single image.
         """
         sides = ("originals", "reconstructions")
         screens = [Screen(file, side, len(self)) for (file, _), side in zip(self.members, sides, strict=True)]
@@ -128,7 +128,7 @@ class PairSet:
 
 
 class Screen:
-    """Looks at one side of the pairs as it passes; what it refuses is a bug of whoever made them."""
+    """Checks one side of the pairs while it is read; what it refuses is a bug in the program that made them."""
 
     def __init__(self, file: Path, side: str, count: int) -> None:
         self.file = file
@@ -144,15 +144,15 @@ class Screen:
         if self.num_flat > FLAT_SHARE * self.count:
             raise BadSamples(
                 f"{self.file}: {self.num_flat:,} or more of {self.count:,} {self.side} are one flat grey or black; "
-                "look at what wrote them, and make the pairs again."
+                "check the program that wrote them, and make the pairs again."
             )
 
     def notes(self) -> list[str]:
         """Sentences for the record, after the last image. Raises BadSamples when they were all the same."""
         if len(self.times) == 1:
             raise BadSamples(
-                f"{self.file}: all {self.count:,} {self.side} are the same image; look at what wrote them, and make "
-                "the pairs again."
+                f"{self.file}: all {self.count:,} {self.side} are the same image; check the program that wrote them, "
+                "and make the pairs again."
             )
         surplus = self.count - len(self.times)
         found = {"are one flat grey or black": self.num_flat, "repeat another one to the last pixel": surplus}
@@ -160,7 +160,7 @@ class Screen:
 
 
 def to_01(images: Array) -> Array:
-    """uint8 / 255, or floats as they are, in float32."""
+    """uint8 / 255, or floats unchanged, in float32."""
     return images.astype(np.float32) / np.float32(255.0) if images.dtype == np.uint8 else images.astype(np.float32)
 
 

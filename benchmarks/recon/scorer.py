@@ -52,7 +52,7 @@ def score(job: ScoreJob[PairSet]) -> ScoreRecord:
 
 def measure_pairs(job: FeatureJob[PairSet]) -> None:
     """`images.npz` (l1, psnr, ssim per image), `originals.npy` and `reconstructions.npy` (features), `notes.json`."""
-    from harness.scoring.networks.inception import FIDFeatures  # PyTorch, which the score itself can do without
+    from harness.scoring.networks.inception import FIDFeatures  # PyTorch, which the score itself does not need
 
     options, count = Options.read(job.options, "recon"), len(job.samples)
     network, progress = FIDFeatures(job.assets.file(WEIGHTS)), job.progress(count, "pairs")
@@ -73,7 +73,7 @@ def measure_pairs(job: FeatureJob[PairSet]) -> None:
 
 
 def metrics(measured: Measured, options: Options) -> Iterator[Metric]:
-    """Means over images carry a bootstrap interval, about the mean that is published; rFID is no mean and has none."""
+    """The metrics. Means over images have a bootstrap interval around the published mean; rFID has none."""
     intervals = {
         "psnr": batch_means_interval(measured.psnr, options.mean_batch),
         "ssim": bootstrap_interval(measured.ssim),
@@ -94,7 +94,7 @@ def notes(pairs: PairSet, options: Options) -> list[str]:
     if pairs.dtype == "uint8":
         found.append("The reconstructions are rounded to uint8; the published protocol compares unrounded ones.")
     if not pairs.made:
-        found.append("The pairs do not say how their images were resized, or which weights made them.")
+        found.append("The pairs do not state how their images were resized, or which weights made them.")
     elif (pairs.made.get("resize"), pairs.made.get("ema")) != (options.resize, options.ema):
         weights = "averaged" if pairs.made.get("ema") else "live"
         found.append(f"The pairs were made with {pairs.made.get('resize')} resizing and {weights} weights.")

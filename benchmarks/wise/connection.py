@@ -32,7 +32,7 @@ class Connection:
         """Read `HARNESS_JUDGE_*`.
 
         Raises:
-            UserError: there is no address, or a number is none.
+            UserError: the address is missing, or a value is not a number.
         """
         url = variables.get("HARNESS_JUDGE_URL", "").rstrip("/")
         if not url.startswith(("http://", "https://")):

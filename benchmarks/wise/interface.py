@@ -23,25 +23,25 @@ class Options(ScorerOptions):
     """What `--set wise.NAME=VALUE` may change; part of the score's key."""
 
     judge: Text = "Qwen3.5-35B-A3B"
-    """The model, by the name under which the server has it."""
+    """The model, by the name under which it is served."""
     judge_revision: Text | None = None
-    """Which weights exactly: a commit or a digest. The server does not say it, so the user has to."""
+    """Which weights exactly: a commit or a digest. The server does not report it, so the user states it."""
     temperature: Annotated[float, Within(0)] = 0.0
-    """Of the judge's replies; 0 takes the likeliest words."""
+    """Sampling temperature of the judge; 0 takes the likeliest tokens."""
     max_tokens: Annotated[int, Within(1)] = 500
-    """Of one reply, at most."""
+    """Maximum length of one reply."""
     attempts: Annotated[int, Within(1)] = 3
-    """Times an image is asked about until the reply can be read."""
+    """Attempts per image until a reply can be read."""
     repeats: Annotated[int, Within(1)] = 1
     """Rounds over all images; with several, the spread of the overall score is reported."""
     disable_thinking: bool = True
-    """Send `chat_template_kwargs: {enable_thinking: false}`, which vLLM understands and others may refuse."""
+    """Send `chat_template_kwargs: {enable_thinking: false}`, which vLLM supports and other servers may refuse."""
     system_prompt: Text | None = None
-    """Another wording of the judge's role."""
+    """Replaces the text of the judge's role."""
     user_prompt: Text | None = None
-    """Another wording of its task, with {prompt} and {explanation}."""
+    """Replaces the text of its task; contains {prompt} and {explanation}."""
 
     def __post_init__(self) -> None:
         for place in ("{prompt}", "{explanation}"):
             if self.user_prompt is not None and place not in self.user_prompt:
-                raise ValueError(f"user_prompt has no {place}, so the judge would not know what to look for")
+                raise ValueError(f"user_prompt has no {place}, so the judge would not see it; add it")

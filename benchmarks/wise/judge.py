@@ -1,7 +1,7 @@
-"""Asks an OpenAI-compatible server about an image. What it says is read elsewhere (`replies.py`).
+"""Asks an OpenAI-compatible server about an image. Replies are read in `replies.py`.
 
-A connection that fails, and a status that says "later" (408, 425, 429, 5xx), are tried again with growing pauses. What
-the server refuses for good, what takes too long, and what it answers in no known form, are errors of the one image.
+Failed connections and statuses that mean "later" (408, 425, 429, 5xx) are retried with growing pauses. A permanent
+refusal, a timeout, and an answer in an unknown form are errors of that one image.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from harness.contract.errors import EnvironmentFailure
 
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _NOT_OURS = frozenset({401, 403, 404})
-"""Wrong key, wrong address, unknown model: no image will fare better."""
+"""Wrong key, wrong address, unknown model: every image would fail."""
 _LONGEST_PAUSE_S = 60.0
 _SHOWN = 300
 
 NO_FAULT_OF_THE_IMAGE = frozenset({"connection", "timeout", "server-error"})
-"""Classes of reasons that another time may not have: such an image is not unscored, it is still to be asked about."""
+"""Classes of temporary reasons: such an image is not unscored, but asked about again in the next run."""
 
 
 class NoAnswer(Exception):
@@ -44,8 +44,8 @@ class Judge:
     """A judge behind a server.
 
     Args:
-        connection: where, and how patiently.
-        options: which model, and how it is asked.
+        connection: the address, timeouts and retries.
+        options: the model and its settings.
         sleep: waits; replaced in tests of the pauses.
     """
 
@@ -60,8 +60,8 @@ class Judge:
         """The judge's reply about one image.
 
         Raises:
-            NoAnswer: it could not be had for this image.
-            EnvironmentFailure: it will not be had for any: wrong key, address or model.
+            NoAnswer: there is none for this image.
+            EnvironmentFailure: there would be none for any image: wrong key, address or model.
         """
         body: dict[str, Any] = {
             "model": self.options.judge,
@@ -77,7 +77,7 @@ class Judge:
         """What the server serves.
 
         Raises:
-            EnvironmentFailure: it does not answer, or not as an OpenAI-compatible server does.
+            EnvironmentFailure: it does not answer, or is not an OpenAI-compatible server.
         """
         try:
             with self._opener.open(self._request("/models", None), timeout=self.connection.timeout_s) as response:
@@ -86,11 +86,11 @@ class Judge:
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError) as error:
             raise EnvironmentFailure(
                 f"{self.connection.url}: the judge does not answer ({_short(error)}). Answers so far are kept; start "
-                "it, and run the same command again."
+                "it and run the same command again."
             ) from error
 
     def require(self) -> dict[str, Any]:
-        """The server's own words about the judge, once it is known to have it.
+        """The server's description of the judge, after checking that it serves it.
 
         Raises:
             EnvironmentFailure: it does not answer, or has other models.
@@ -106,7 +106,7 @@ class Judge:
         return mine
 
     def _post(self, path: str, body: dict[str, Any]) -> bytes:
-        """Send a question until it is answered; pauses double, with a random part so that threads do not march."""
+        """Send a question until it is answered; pauses double, with a random part to spread the threads."""
         for number in range(self.connection.retries + 1):
             try:
                 with self._opener.open(self._request(path, body), timeout=self.connection.timeout_s) as response:
@@ -117,7 +117,7 @@ class Judge:
                 asked_for = error.headers.get("Retry-After", "")
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, TimeoutError) or "timed out" in str(error):
-                    # Minutes have gone by: that is an attempt, not a hitch of the line.
+                    # After minutes of waiting: this counts as an attempt, not as a connection error.
                     raise NoAnswer("timeout", f"no answer within {self.connection.timeout_s:g} s") from error
                 failure, asked_for = NoAnswer("connection", f"the judge did not answer: {_short(error)}"), ""
             if number == self.connection.retries:
@@ -127,7 +127,7 @@ class Judge:
         raise AssertionError("unreachable")
 
     def _refusal(self, error: urllib.error.HTTPError) -> NoAnswer:
-        """The failure to report if there is no further try; raises at once what will not get better."""
+        """The failure to report if there is no further attempt; permanent ones are raised at once."""
         said = _beginning(error)
         if error.code in _LATER:
             return NoAnswer("server-error", f"the judge answered with status {error.code}: {said}")
@@ -160,7 +160,7 @@ def messages(image_png: bytes, system: str, user: str) -> list[dict[str, Any]]:
 
 
 def _beginning(error: urllib.error.HTTPError) -> str:
-    """What a server says with a status. A body that breaks off says no less than the status alone."""
+    """What a server says with a status; a body that breaks off is kept as far as it came."""
     try:
         return error.read(_SHOWN).decode(errors="replace")
     except (OSError, http.client.HTTPException) as broken:
@@ -172,13 +172,13 @@ def _content(answer: bytes) -> str:
         content = json.loads(answer)["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         shown = answer[:_SHOWN].decode(errors="replace")
-        raise NoAnswer("malformed", f"the server's answer is no chat completion: {shown}") from error
-    # Half a character (a surrogate cut off from its pair) has no place in a file.
+        raise NoAnswer("malformed", f"the server's answer is not a chat completion: {shown}") from error
+    # Half a character (a surrogate without its pair) cannot be written to a file.
     return "" if content is None else str(content).encode(errors="replace").decode()
 
 
 def _is_near(url: str) -> bool:
-    """Whether a server is on this machine or its own network, where a proxy would only be in the way."""
+    """Whether a server is on this machine or its own network, where no proxy should be used."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_private

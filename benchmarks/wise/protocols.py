@@ -1,6 +1,6 @@
-"""The two protocols of WISE: which prompt belongs to which category, and what a category weighs.
+"""The two protocols of WISE: which prompt belongs to which category, and each category's weight.
 
-Numbers of the two are not comparable: other prompts, another judge, another scale.
+Numbers of the two are not comparable: prompts, judge and scale differ.
 """
 
 from __future__ import annotations

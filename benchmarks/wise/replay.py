@@ -1,7 +1,7 @@
 """A judge that answers from a script, over real HTTP: for the gold check, and for tests of what servers do wrong.
 
-It serves one model, `replay` unless told otherwise. Which script applies is told by "case NAME" in the question; each
-further question about the same case gets the next line of its script, the last one again and again.
+It serves one model, `replay` unless told otherwise. "case NAME" in the question chooses the script; each further
+question about the same case gets the next line of its script, and the last line is repeated.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Line:
     """The reply."""
     status: int = 200
     body: str | None = None
-    """Sent in the place of a chat completion."""
+    """Sent instead of a chat completion."""
     delay_s: float = 0.0
     hang_up: bool = False
-    """Close the connection without a word."""
+    """Close the connection without a reply."""
     break_off: bool = False
     """Announce more than is sent, and close the connection."""
 
@@ -49,7 +49,7 @@ GOLD: Script = {
     "empty": [Line(text=""), Line(text="Score: 1")],
     "never": [Line(text="I would rather not say.")],
 }
-"""Every way to a score, one script for each kind of failure, and one that leads nowhere."""
+"""Every form of a score, one script for each kind of failure, and one without a score."""
 
 
 @contextmanager
@@ -116,4 +116,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing: the scorer's log is for people."""
+        """Log nothing: the scorer's log is for people."""

@@ -1,4 +1,4 @@
-"""What a judge's reply says. Pure, and as strict as the original: what it does not read as a score is none."""
+"""Reads the score in a judge's reply. Pure, and as strict as the original: what that does not read is not a score."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parse_legacy_scores(cleaned: str) -> dict[str, int] | None:
     """The three scores of the older protocol, 0 to 2 each; None unless all three are there."""
     found = {}
     for name in LEGACY_WEIGHTS:
-        # Bold, quoted or plain, with its range in brackets or not; "Inconsistency", "-1", "0-2" and "1.5" are no score.
+        # Bold, quoted or plain, with its range in brackets or not; "Inconsistency", "-1", "0-2" and "1.5" do not count.
         pattern = (
             rf"(?<![^\W_]){name}{_DRESS}(?:\([^)]*\){_DRESS})?[:：=]{_DRESS}\[?{_DRESS}([012])(?![^\W_])(?![\d.–-]*\d)"
         )

@@ -1,6 +1,6 @@
 """Reads the score files of the original's judge step (one JSON object per line), with its rules for broken lines.
 
-For numbers that somebody has already: `python -m benchmarks.wise.score_files FILE...` prints their WiScore.
+For score files that already exist: `python -m benchmarks.wise.score_files FILE...` prints their WiScore.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _read_line(line: str, result: ScoreFiles) -> str:
     try:
         row: Any = json.loads(line)
     except ValueError:
-        return "is no JSON"
+        return "is not JSON"
     prompt_id = row.get("prompt_id") if isinstance(row, dict) else None
     if not isinstance(prompt_id, int):
         return "has no whole number as 'prompt_id'"

@@ -1,7 +1,7 @@
 """WISE: sample set in, a judge's scores per image, categories and WiScore out. Serves `wise` and `wise_legacy`.
 
-The judge is any OpenAI-compatible server (`connection.py` says how it is found). Every answer is kept as it comes
-(`answers.jsonl`): a killed scorer, or a judge that went away, costs nothing that was answered already.
+The judge is any OpenAI-compatible server (`connection.py` says how it is found). Every answer is stored when it arrives
+(`answers.jsonl`), so a killed scorer or a judge that stops loses no answers.
 """
 
 from __future__ import annotations
@@ -86,17 +86,17 @@ def score_with(judge: Judge, job: ScoreJob, requests: RequestSet) -> ScoreRecord
 
 
 def prompts_of(samples: SampleSet) -> RequestSet:
-    """What the samples were drawn for.
+    """The requests the samples were drawn for.
 
     Raises:
-        BadSamples: nothing says so, or it is another benchmark.
+        BadSamples: they are unknown, or of another benchmark.
     """
     requests = samples.requests
     protocol = None if requests is None else PROTOCOLS.get(requests.benchmark)
     if requests is None or protocol is None or protocol.version != requests.version:
         raise BadSamples(
-            f"{samples.folder}: does not answer the prompts of wise or wise_legacy; draw for them, or take in a folder "
-            "made for the original: harness score wise --samples DIR --layout wise"
+            f"{samples.folder}: was not drawn for the prompts of wise or wise_legacy; draw samples for them, or score "
+            "a folder made for the original: harness score wise --samples DIR --layout wise"
         )
     for request in requests:
         prompt_id = request.meta.get("prompt_id")
@@ -113,7 +113,7 @@ def prompts_of(samples: SampleSet) -> RequestSet:
 def ask_all(
     job: ScoreJob, requests: RequestSet, journal: Journal, judge: Judge, ask: Callable[[Question], Row]
 ) -> None:
-    """Ask about every image in every round that has no score yet; so many at a time, kept as they come."""
+    """Ask about every image and round without a score, `concurrency` at a time; store answers when they arrive."""
     questions = [(index, number) for number in range(judge.options.repeats) for index in range(len(requests))]
     done = [q for q in questions if journal.rows.get(key_of(requests[q[0]], q[1]), {}).get("score") is not None]
     progress = job.progress(len(questions), "answers")
@@ -131,7 +131,7 @@ def ask_all(
 def in_parallel(
     ask: Callable[[Question], Row], questions: Sequence[Question], concurrency: int
 ) -> Iterator[tuple[Question, Row]]:
-    """(question, row) as they are answered, never more than `concurrency` in flight; stops at the first exception."""
+    """(question, row) in the order of the answers, at most `concurrency` in flight; stops at the first exception."""
     rest = iter(questions)
     with ThreadPoolExecutor(concurrency) as pool:
         running: dict[Future[Row], Question] = {}
@@ -151,9 +151,9 @@ RUNS_UNTIL_UNSCORED = 3
 
 
 def require_answers(rows: Sequence[Row]) -> None:
-    """A score without images that a healthy server would have answered about must not count as finished.
+    """Refuse to finish while images lack an answer for reasons that another run may not have.
 
-    One that failed like this in so many runs is unscored like any other: it must not hold up all the rest for ever.
+    An image that failed like this in several runs is unscored like any other: it must not block the rest forever.
 
     Raises:
         EnvironmentFailure: there are such images; the journal keeps the answers to the others.
@@ -193,7 +193,7 @@ def judge_image(
         try:
             reply = judge.ask(image_png, system, user)
         except NoAnswer as problem:
-            judge.models()  # if it is gone, this says so and the run stops; else the trouble is this image's
+            judge.models()  # raises if the judge is gone, and the run stops; otherwise only this image failed
             row |= {"reason_class": problem.reason_class, "problem": str(problem)}
             continue
         row["replies"].append(reply)
@@ -217,7 +217,7 @@ def read_score(benchmark: str, reply: str) -> float | None:
 
 
 def key_of(request: Request, number: int) -> str:
-    """An answer's name in the journal."""
+    """An answer's key in the journal."""
     return f"{request.id}#{number}"
 
 
@@ -227,7 +227,7 @@ def unscored(row: Row) -> Unscored:
 
 
 def served_as(served: Row, options: Options) -> Row:
-    """Who judged, as far as the server says."""
+    """The judge, as far as the server describes it."""
     told: Row = {name: served[name] for name in ("id", "root", "owned_by", "max_model_len") if name in served}
     return {**told, "revision": options.judge_revision}
 

@@ -14,7 +14,7 @@ from benchmarks.wise.protocols import WiseProtocol
 
 @dataclass(kw_only=True)
 class CategoryMean:
-    """Scores of one category as they come in."""
+    """Running sum of the scores of one category."""
 
     total: float = 0.0
     count: int = 0
@@ -55,7 +55,7 @@ class Scores:
 
     @property
     def overall(self) -> float | None:
-        """The weighted sum; None when a category has no score at all: the weights then mean nothing."""
+        """The weighted sum; None when a category has no score, since the weights need all of them."""
         means = self.means
         if len(means) < len(self.protocol.categories):
             return None

@@ -1,10 +1,10 @@
-"""Serves WISE's judge with vLLM, and knows when it is ready: when it has answered a question about an image.
+"""Serves WISE's judge with vLLM; it is ready once it has answered a question about an image.
 
     python benchmarks/wise/serve.py --model DIR                            on a free port, until it is stopped
     python benchmarks/wise/serve.py --model DIR -- harness run ...         for one command, which finds the judge
-    python benchmarks/wise/serve.py --probe http://host:8000/v1            is a judge there that can see?
+    python benchmarks/wise/serve.py --probe http://host:8000/v1            does a judge answer about an image?
 
-What stands in $JUDGE_FLAGS takes the place of the protocol's own flags of `vllm serve`.
+$JUDGE_FLAGS replaces the protocol's own flags of `vllm serve`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def probe(url: str, name: str, timeout_s: float = 60.0) -> str:
-    """Ask about one plain picture, as the scorer asks: `/health` says little, a server may die of its first image.
+    """Ask about one plain picture, as the scorer does: a server that answers `/health` may crash on its first image.
 
     Raises:
         EnvironmentFailure: there is no such judge, or it cannot answer.
@@ -72,7 +72,7 @@ def probe(url: str, name: str, timeout_s: float = 60.0) -> str:
 
 
 def serve(arguments: argparse.Namespace, command: Sequence[str]) -> int:
-    """Start vLLM, wait until it can see, then run the command with its address, or wait for its end."""
+    """Start vLLM, wait until it answers about an image, then run the command with its address, or wait for its end."""
     port = arguments.port or free_port()
     url = f"http://127.0.0.1:{port}/v1"
     server = subprocess.Popen(server_command(arguments.model, arguments.name, arguments.host, port))
@@ -90,7 +90,7 @@ def serve(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def server_command(model: str, name: str, host: str, port: int) -> list[str]:
-    """The command line of vLLM. JUDGE_FLAGS set takes the place of the protocol's flags."""
+    """The command line of vLLM. JUDGE_FLAGS, if set, replaces the protocol's flags."""
     vllm = os.environ.get("VLLM") or shutil.which("vllm")
     if vllm is None:
         raise EnvironmentFailure(
@@ -124,7 +124,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], url: str, name: str) -> No
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses now."""
+    """A port of this machine that is free now."""
     with socket.socket() as probe_socket:
         probe_socket.bind(("127.0.0.1", 0))
         port: int = probe_socket.getsockname()[1]
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="judge", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", metavar="DIR", help="the judge's folder of weights")
-    what.add_argument("--probe", metavar="URL", help="ask a judge that runs already")
+    what.add_argument("--probe", metavar="URL", help="ask a judge that is already running")
     parser.add_argument("--name", default=Options.judge, help="the name it is served under [%(default)s]")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on [%(default)s]")
     parser.add_argument("--port", type=int, default=0, help="[a free one]")

@@ -1,7 +1,7 @@
 """What the judge is told, in this project's own words, after the outline of the two protocols.
 
-Scores move with the wording. For numbers beside a leaderboard's, give its text with the options `system_prompt` and
-`user_prompt`; the record then holds it.
+Scores depend on the wording. For numbers comparable with a leaderboard, give its text with the options `system_prompt`
+and `user_prompt`; the record then contains it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Files from outside (weights, prompts, reference batches): the list, the local store, and how they get there.
 
 The list is `benchmarks/*/assets.yaml` merged; the store is `<home>/assets/<name>/<file>`. Steps never download:
-`harness assets pull` does, on a machine with internet, and `import` brings in a file that came another way.
+`harness assets pull` does, on a machine with internet, and `import` adds a file obtained another way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.contract.files import explain_disk_errors, read_json, safe_join, wr
 from harness.store.digests import DigestMemo
 
 Progress = Callable[[int, int | None], None]
-"""Told (bytes so far, bytes in all or None) while a file is being fetched."""
+"""Called with (bytes so far, total bytes or None) while a file is being fetched."""
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 60.0
@@ -44,19 +44,19 @@ class Asset:
     """Where to fetch it, in order of preference."""
     revision: Text | None = None
     sha256: Digest | None = None
-    """None: not known in advance; the digest of the first file that comes in is recorded and holds from then on."""
+    """None: not known in advance; the digest of the first file that arrives is recorded and required from then on."""
     sha256_prefix: Text | None = None
-    """The beginning of it, where the authors publish no more; checked when the file comes in."""
+    """Its first digits, where the authors publish only those; checked when the file arrives."""
     git_blob: Text | None = None
-    """The file's id in git (`git hash-object FILE`), where that is what is known; checked when the file comes in."""
+    """The file's id in git (`git hash-object FILE`), where only that is known; checked when the file arrives."""
     size: Annotated[int, Within(0)] | None = None
     """Bytes."""
     licence: Text | None = None
     gated: str | None = None
-    """What somebody must accept first, and where; None for a file that anybody may fetch."""
+    """The terms to accept first, and where; None: anybody may fetch it."""
     used_by: tuple[Text, ...] = ()
     note: Text | None = None
-    """What else to know, such as how to make a file that nobody offers."""
+    """What else to know, such as how to make a file that cannot be downloaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class AssetStore:
         """The asset, present and with the right digest.
 
         Raises:
-            MissingAsset: it is absent, or not the listed file; the message holds the commands that help.
+            MissingAsset: it is absent, or not the listed file; the message gives the commands to type.
         """
         asset = self._listed(name)
         path = self.path(asset)
@@ -111,7 +111,7 @@ class AssetStore:
         return Found(asset=asset, path=path, digest=digest)
 
     def missing(self, needed: Iterable[tuple[str, str]]) -> list[MissingAsset]:
-        """What is missing of (asset, needed by), one error each."""
+        """One error for each missing asset among pairs of (asset, needed by)."""
         problems = []
         for name, needed_by in dict.fromkeys(needed):
             try:
@@ -121,7 +121,7 @@ class AssetStore:
         return problems
 
     def expected_sha256(self, asset: Asset) -> str | None:
-        """The listed digest, or the one recorded when the file first came in."""
+        """The listed digest, or the one recorded when the file first arrived."""
         if asset.sha256:
             return asset.sha256
         try:
@@ -134,10 +134,10 @@ class AssetStore:
 
         Args:
             asset: which.
-            progress: is told how far it is.
-            replace: fetch it even so, and take in another file than the first one where the list names no digest.
+            progress: called as bytes arrive.
+            replace: fetch it even if it is there, and accept a new file where the list has no digest.
         Raises:
-            MissingAsset: no address, or what came is not the listed file.
+            MissingAsset: no address, or the fetched file is not the listed one.
             EnvironmentFailure: no address answered.
         """
         path = self.root / asset.name / asset.file
@@ -146,21 +146,21 @@ class AssetStore:
         if not asset.urls:
             raise MissingAsset(
                 f"The asset '{asset.name}' has no address to fetch it from. {asset.note or asset.gated or ''}\n  "
-                f"Bring the file and type: harness assets import {asset.name} FILE"
+                f"Get the file yourself and type: harness assets import {asset.name} FILE"
             )
-        with explain_disk_errors(path, kept="what came so far is kept"):
+        with explain_disk_errors(path, kept="the partial download is kept"):
             path.parent.mkdir(parents=True, exist_ok=True)
             url, partial = _fetch_any(asset, path, progress)
             return self._admit(asset, partial, path, source=url, replace=replace)
 
     def bring(self, asset: Asset, source: Path, *, replace: bool = False) -> Path:
-        """Copy a file that came another way into the store (`harness assets import`); `replace` as in `pull`.
+        """Copy a file obtained another way into the store (`harness assets import`); `replace` as in `pull`.
 
         Raises:
             MissingAsset: it is not the listed file.
         """
         if not source.is_file():
-            raise UserError(f"{source}: is not a file; give the file that '{asset.name}' is.")
+            raise UserError(f"{source}: is not a file; give the file of the asset '{asset.name}'.")
         path = self.root / asset.name / asset.file
         partial = path.with_name(f".{path.name}.import")
         with explain_disk_errors(path):
@@ -169,20 +169,20 @@ class AssetStore:
             return self._admit(asset, partial, path, source=str(source), replace=replace)
 
     def _admit(self, asset: Asset, partial: Path, path: Path, *, source: str, replace: bool) -> Path:
-        """Check a file that came in and give it its name; a wrong one is removed."""
+        """Check a file that arrived and give it its name; a wrong one is removed."""
         digest = sha256_file(partial)
         wrong = _mismatch(asset, partial, digest)
         if wrong:
             partial.unlink()
             raise MissingAsset(
-                f"{source}: {wrong}; it was not taken in as '{asset.name}'. Fetch it again, or from another place."
+                f"{source}: {wrong}; it was not accepted as '{asset.name}'. Fetch it again, or from another address."
             )
         first = self.expected_sha256(asset)
         if first not in (None, digest) and not replace:
             partial.unlink()
             raise MissingAsset(
-                f"{source}: has sha256 {digest[:12]}..., the first '{asset.name}' that came in had {first[:12]}...; it "
-                "was not taken in. Scores on the two are not comparable; if the new one is meant, add --replace."
+                f"{source}: has sha256 {digest[:12]}..., but the first '{asset.name}' had {first[:12]}...; it was not "
+                "accepted. Scores on the two are not comparable; to use the new one, add --replace."
             )
         note = {
             "sha256": digest,
@@ -220,10 +220,10 @@ class AssetStore:
                 f"Without internet:  harness assets import {asset.name} FILE"
             )
         else:
-            lines.append(f"  Nobody offers it for download. {asset.note or ''}".rstrip())
+            lines.append(f"  It cannot be downloaded. {asset.note or ''}".rstrip())
             lines.append(
                 f"  For one run:  --asset {asset.name}=PATH      "
-                f"For good, where it is one file:  harness assets import {asset.name} FILE"
+                f"Permanently, if it is one file:  harness assets import {asset.name} FILE"
             )
         return "\n".join(lines)
 
@@ -238,7 +238,7 @@ def git_blob_id(path: Path) -> str:
 
 
 def _mismatch(asset: Asset, path: Path, digest: str) -> str:
-    """How a file is not the listed one; "" when nothing that is known of it speaks against it."""
+    """Why a file is not the listed one; "" when everything known about it matches."""
     if asset.sha256 and digest != asset.sha256:
         return f"has sha256 {digest[:12]}..., listed is {asset.sha256[:12]}..."
     if asset.sha256_prefix and not digest.startswith(asset.sha256_prefix):
@@ -249,7 +249,7 @@ def _mismatch(asset: Asset, path: Path, digest: str) -> str:
 
 
 def read_assets(files: Iterable[Path]) -> dict[str, Asset]:
-    """Merge assets.yaml files; the same name may stand in several as long as they mean the same file.
+    """Merge assets.yaml files; the same name may occur in several as long as they mean the same file.
 
     Raises:
         UserError: naming the file and the field, or the two files that disagree.
@@ -260,7 +260,7 @@ def read_assets(files: Iterable[Path]) -> dict[str, Asset]:
             asset = _read_asset(row, path)
             known, where = merged.get(asset.name, (asset, path))
             if _identity(known) != _identity(asset):
-                raise UserError(f"{path}: '{asset.name}' is another file than in {where}; give one of them a new name.")
+                raise UserError(f"{path}: '{asset.name}' is a different file in {where}; rename one of them.")
             users = tuple(dict.fromkeys([*known.used_by, *asset.used_by]))
             merged[asset.name] = (Asset(**{**vars(asset), "used_by": users}), path)
     return {name: asset for name, (asset, _) in sorted(merged.items())}
@@ -279,7 +279,7 @@ def _rows(path: Path) -> list[Any]:
         ) from error
     rows = rows.get("assets") if isinstance(rows, dict) else rows
     if rows is not None and not isinstance(rows, list):
-        raise UserError(f"{path}: holds no list of assets; write one '- name: ...' per asset.")
+        raise UserError(f"{path}: is not a list of assets; write one '- name: ...' per asset.")
     return rows or []
 
 
@@ -296,7 +296,7 @@ class _Source:
 def _read_asset(row: Any, path: Path) -> Asset:
     where = f"{path}, asset {row['name']}" if isinstance(row, dict) and "name" in row else str(path)
     if not isinstance(row, dict):
-        raise UserError(f"{where}: {row!r} is no asset; write '- name: ...' with its fields.")
+        raise UserError(f"{where}: {row!r} is not an asset; write '- name: ...' with its fields.")
     source = build(_Source, {name: row[name] for name in ("hub", "gated") if name in row}, where)
     asset = build(Asset, {name: value for name, value in row.items() if name not in ("hub", "gated")}, where)
     safe_join(path.parent, f"{asset.name}/{asset.file}")
@@ -320,7 +320,7 @@ def _fetch_any(asset: Asset, path: Path, progress: Progress) -> tuple[str, Path]
     """The address that answered, and the file that came from it."""
     failures = []
     for url in asset.urls:
-        # What came from one address is never continued from another.
+        # A partial download from one address is never continued from another.
         partial = path.with_name(f".{path.name}.{digest_json(url)[:8]}.download")
         if not url.startswith("https://"):
             raise UserError(
@@ -333,13 +333,13 @@ def _fetch_any(asset: Asset, path: Path, progress: Progress) -> tuple[str, Path]
         else:
             return url, partial
     raise EnvironmentFailure(
-        f"'{asset.name}' could not be fetched ({'; '.join(failures)}); what came so far is kept. Try again, or on a "
-        f"machine with internet, and then: harness assets import {asset.name} FILE"
+        f"'{asset.name}' could not be fetched ({'; '.join(failures)}); the partial download is kept. Try again, or "
+        f"fetch it on a machine with internet, and then: harness assets import {asset.name} FILE"
     )
 
 
 def _fetch(url: str, partial: Path, progress: Progress) -> None:
-    """Fetch `url` into `partial`, from where it ends, if the server can do that."""
+    """Fetch `url` into `partial`, continuing where it ends, if the server supports that."""
     have = partial.stat().st_size if partial.exists() else 0
     request = _request(url, have)
     try:
@@ -370,6 +370,6 @@ def _request(url: str, have: int) -> urllib.request.Request:
         request.add_header("Range", f"bytes={have}-")
     token = os.environ.get("HF_TOKEN")
     if token and url.startswith(f"{_hub_endpoint()}/"):
-        # Not on redirects: the hub sends to other hosts, and they must not see the token.
+        # Not on redirects: the hub redirects to other hosts, which must not see the token.
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     return request

@@ -31,12 +31,12 @@ INTERFACE_FILE = "interface.py"
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureStage:
-    """A feature stage of a scorer (`harness.scoring.scorer`): a step of its own, kept under the digest of less."""
+    """A feature stage of a scorer (`harness.scoring.scorer`): a separate step, stored under a key of fewer inputs."""
 
     name: Annotated[str, Within(1)]
     samples: bool = False
-    """Whether it reads the samples; one that does not serves every score with the same assets and options, and begins
-    once those that do have checked them."""
+    """Whether it reads the samples. A stage that does not is shared by all scores with the same assets and options, and
+    begins once the stages that do have checked the samples."""
     assets: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     """Names of the scorer's options that it depends on."""
@@ -51,21 +51,20 @@ class ScorerSpec:
     image: str | None = None
     """Folder under `docker/`; None: `docker/scorer`, built for the scorer's folder."""
     of: str | None = None
-    """The benchmark whose folder holds script and lock, where that is another one's; None: its own."""
+    """The benchmark whose folder holds script and lock, if it is another one; None: this one."""
     lock: str | None = None
     """Lock file in that folder, for the runtimes without containers; None: the harness's own environment."""
     python: str | None = None
     """Python version the lock was made for, such as "3.11"; None: the one the harness runs on."""
     gpus: Annotated[int, Within(0)] = 0
-    """GPUs it makes use of; 0 runs on CPU anywhere."""
+    """GPUs it can use; 0: it always runs on the CPU."""
     memory_gb: float = 4.0
     cpus: Annotated[int, Within(1)] = 1
     timeout_s: float = 7200.0
     network: bool = False
     """Whether it talks to a service (a judge). Everything else runs without a network."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables without which it cannot run, each with what to set it to; looked for before the first
-    step."""
+    """Environment variables that it requires, each with what to set it to; checked before the first step."""
     resumes: bool = False
     """Whether it continues from what an interrupted attempt left in its output folder."""
     stages: tuple[FeatureStage, ...] = ()
@@ -91,7 +90,7 @@ class BenchmarkFile:
     """Of the sample set; "pairs" are originals and reconstructions instead of one."""
     scorer: ScorerSpec
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Where the scorer is another benchmark's (`scorer.of`): how its defaults differ from that one's."""
+    """For a scorer of another benchmark (`scorer.of`): the defaults that differ from that benchmark's."""
     assets: tuple[str, ...] = ()
     """What the scorer reads."""
     layouts: Mapping[str, Layout] = field(default_factory=dict)
@@ -141,7 +140,7 @@ class Catalog:
 
     @classmethod
     def load(cls, project: Project) -> Catalog:
-        """Read every benchmark folder; a broken file is an error, never a benchmark that silently is not there."""
+        """Read every benchmark folder; a broken file is an error, never a silently missing benchmark."""
         return cls(map(read_benchmark, project.benchmark_files()), read_assets(project.asset_files()))
 
     def benchmark(self, name: str) -> Benchmark:
@@ -179,7 +178,7 @@ def read_benchmark(path: Path) -> Benchmark:
         raise UserError(f"{path}: id '{file.id}' is not the folder's name '{path.parent.name}'; make them equal.")
     script = file.requests.get("script")
     if file.requests.get("kind") == "script" and not (path.parent / str(script)).is_file():
-        raise UserError(f"{path}: requests.script names no file of this folder; correct the name.")
+        raise UserError(f"{path}: requests.script names no file in this folder; correct the name.")
     owner = path.parent.parent / file.scorer.of if file.scorer.of else path.parent
     for name in filter(None, (file.scorer.script, file.scorer.lock)):
         if not (owner / name).is_file():
@@ -191,7 +190,7 @@ def read_benchmark(path: Path) -> Benchmark:
 
 
 def _defaults(file: BenchmarkFile, options_type: type[ScorerOptions], path: Path) -> dict[str, Any]:
-    """Every option with its default, once the names that benchmark.yaml uses are known ones."""
+    """Every option with its default, after checking the option names in benchmark.yaml."""
     if file.options and not file.scorer.of:
         names = ", ".join(file.options)
         raise UserError(f"{path}: options are declared in {INTERFACE_FILE}; move these there: {names}.")
@@ -226,7 +225,7 @@ def read_interface(path: Path) -> tuple[type[ScorerOptions], tuple[MetricSpec, .
 
 @functools.lru_cache(maxsize=256)
 def _module(path: Path, changed_ns: int) -> ModuleType:
-    """The file as a module of its own; `changed_ns` makes an edited file a new one."""
+    """The file as a separate module; `changed_ns` makes an edited file a new one."""
     name = f"harness_interface_{digest_json([str(path), changed_ns])[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None

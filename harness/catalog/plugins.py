@@ -1,4 +1,4 @@
-"""What there is to choose from, and what an installed package can add without a change to this one.
+"""Registries of everything that is chosen by name; installed packages add to them without a change to this one.
 
 A package names what it adds in its pyproject.toml, by an entry point; the group says which protocol the object follows:
 
@@ -85,7 +85,7 @@ GENERATORS = Plugins(
     "generator",
     {"generator": "harness.planning.generators:COMMAND", "samples": "harness.planning.generators:SAMPLES"},
 )
-"""Ways of saying who draws, by the option that chooses one."""
+"""Generators, by the option that chooses one."""
 
 RUNTIMES = Plugins(
     "harness.runtimes",
@@ -106,7 +106,7 @@ EXPORTERS = Plugins(
         "json": "harness.report.exporters:JSON",
     },
 )
-"""Forms of scores, by the name that `harness export --to` takes."""
+"""Export formats of scores, by the name that `harness export --to` takes."""
 
 COMMANDS = Plugins(
     "harness.commands",
@@ -137,7 +137,7 @@ class DrawOption:
     """An option of `harness run` that a generator brings, and a keyword of `harness.run`."""
 
     name: str
-    """As a Python name; on the command line with hyphens."""
+    """Python name; hyphens on the command line."""
     help: str
     kind: Literal["path", "text", "assignments"] = "text"
     """A path; any text; or NAME=VALUE, several times (a mapping in Python)."""
@@ -145,7 +145,7 @@ class DrawOption:
 
     @property
     def flag(self) -> str:
-        """As it is typed."""
+        """As typed."""
         return f"--{self.name.replace('_', '-')}"
 
 

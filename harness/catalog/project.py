@@ -1,4 +1,4 @@
-"""Where benchmark folders, Dockerfiles and the code of the steps are: a checkout, a folder of one's own, a wheel."""
+"""Where benchmark folders, Dockerfiles and the code of the steps are: a checkout, a private folder, a wheel."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class Project:
     def code_files(self, relatives: Iterable[str]) -> dict[str, Path]:
         """Project-relative name -> file, for every file of code under the given files and folders, sorted.
 
-        A file named outright is always taken. Of a folder, what people read (`*.md`), tests, gold checks, and what is
-        keyed on its own (`benchmark.yaml`, locks) is left out: neither hashed, nor shown to a step, nor in an image.
+        A file named explicitly is always included. Of a folder, documents (`*.md`), tests, gold checks, and what has a
+        key of its own (`benchmark.yaml`, locks) are left out: not hashed, not visible to a step, not in an image.
         """
         files: dict[str, Path] = {}
         for relative in relatives:
@@ -142,7 +142,7 @@ def home_dir() -> Path:
 
 
 def importable_from(package_parent: Path) -> str | None:
-    """What PYTHONPATH must hold for the harness's own interpreter to import from `package_parent`; None: nothing."""
+    """PYTHONPATH for the harness's own interpreter to import from `package_parent`; None where it needs none."""
     installed = {Path(folder).resolve() for folder in [*site.getsitepackages(), site.getusersitepackages()]}
     return None if package_parent.resolve() in installed else str(package_parent)
 

@@ -9,7 +9,7 @@ from harness.cli.base import EXIT_STATUS, Group
 
 
 class Main(Group):
-    """Every command there is (`harness.catalog.plugins.COMMANDS`), imported when it is needed."""
+    """All commands (`harness.catalog.plugins.COMMANDS`), each imported when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return COMMANDS.names()
@@ -28,16 +28,16 @@ class Main(Group):
 )
 @click.version_option(package_name="gear-harness", prog_name="harness")
 def main() -> None:
-    """Score image generators: draw what a benchmark asks for, score it, and keep every number's provenance.
+    """Benchmark image generators: draw images, score them, keep the provenance.
 
     \b
       harness ls                                          benchmarks and runs
       harness plan  --benchmark adm --samples NPZ         what would happen; nothing runs
       harness run   --benchmark adm --generator 'python my_model.py' --limit 1000
       harness run   --suite t2i --generator 'python my_model.py'
-      harness score adm --samples samples.npz             samples that exist already
+      harness score adm --samples samples.npz             existing samples
       harness show  RUN                                   its scores and steps
 
-    The same command again finishes from cache, or continues where it was stopped. A changed input recomputes what
-    depends on it, and nothing else.
+    Run the same command again to continue where it stopped; finished steps come from the cache. A changed input
+    recomputes only what depends on it.
     """

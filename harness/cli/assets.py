@@ -1,4 +1,4 @@
-"""`harness assets` and `harness images`: what runs need from outside, brought here beforehand."""
+"""`harness assets` and `harness images`: fetches and builds beforehand what runs need from outside."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
 from harness.running.setting import make_setting
 
 replace_option = click.option(
-    "--replace", is_flag=True, help="Take in another file than the first one, where the list names no digest."
+    "--replace", is_flag=True, help="Accept a new file in place of the first one, where the list has no digest."
 )
 
 
 @click.group(cls=Group)
 def assets() -> None:
-    """Weights, prompts and reference files from outside: steps never download them, `pull` does.
+    """Fetch and check weights, prompts and reference files.
 
     \b
       harness assets ls
       harness assets pull adm-inception-graph       or: --benchmark adm, or --all
-      harness assets import FILE                    brought in another way, checked all the same
+      harness assets import FILE                    obtained another way; checked as well
     """
 
 
 @assets.command("ls")
 def assets_ls() -> None:
-    """List every asset, whether it is here, and who needs it."""
+    """List every asset, whether it is here, and what needs it."""
     catalog, store = _assets()
     table = plain_table("", "asset", "used by", "size", "licence")
     for asset in catalog.assets.values():
@@ -50,13 +50,13 @@ def assets_ls() -> None:
 
 @assets.command("pull")
 @click.argument("names", nargs=-1)
-@click.option("--benchmark", "benchmarks", multiple=True, help="Everything a benchmark needs.")
-@click.option("--all", "everything", is_flag=True, help="Everything there is.")
+@click.option("--benchmark", "benchmarks", multiple=True, help="Fetch everything a benchmark needs.")
+@click.option("--all", "everything", is_flag=True, help="Fetch every asset.")
 @replace_option
 def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything: bool, replace: bool) -> None:
-    """Fetch assets, going on where a download was cut off, and check them.
+    """Fetch assets and check them; continues partial downloads.
 
-    What cannot be had from here does not stop the others; it is said at the end, with exit status 4 or 6.
+    An asset that cannot be fetched does not stop the others; it is reported at the end, with exit status 4 or 6.
     """
     catalog, store = _assets()
     of_benchmarks = [asset for name in benchmarks for asset in catalog.benchmark(name).needed_assets]
@@ -83,14 +83,16 @@ def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything:
 @assets.command("verify")
 @click.argument("names", nargs=-1)
 def assets_verify(names: tuple[str, ...]) -> None:
-    """Hash the assets that are here and compare with the list; exit status 4 when one is wrong."""
+    """Check the assets that are here against the list.
+
+    Exit status 4 when one is wrong."""
     catalog, store = _assets()
     wrong = 0
     for asset in [catalog.asset(name) for name in names] or list(catalog.assets.values()):
         path = store.path(asset)
         if not path.is_file():
             state = Text("not here", "dim")
-        elif store.expected_sha256(asset) == sha256_file(path):  # read, not remembered: this is about the disk
+        elif store.expected_sha256(asset) == sha256_file(path):  # read again, not from the memo: this checks the disk
             state = Text("ok", "green")
         else:
             state, wrong = Text(f"WRONG: {path}", "bold red"), wrong + 1
@@ -102,7 +104,7 @@ def assets_verify(names: tuple[str, ...]) -> None:
 @assets.command("path")
 @click.argument("name")
 def assets_path(name: str) -> None:
-    """Print where an asset is."""
+    """Print the path of an asset."""
     catalog, store = _assets()
     catalog.asset(name)
     click.echo(store.find(name).path)
@@ -112,7 +114,9 @@ def assets_path(name: str) -> None:
 @click.argument("words", nargs=-1, required=True, metavar="[NAME] FILE")
 @replace_option
 def assets_import(words: tuple[str, ...], replace: bool) -> None:
-    """Bring in a file that came another way. Without NAME it is found by the file's name or sha256."""
+    """Import a file obtained another way.
+
+    Without NAME, the asset is identified by the file's name or sha256."""
     catalog, store = _assets()
     if len(words) > 2:
         raise UserError("Give one file, and before it the name of the asset: harness assets import NAME FILE")
@@ -141,15 +145,17 @@ def _assets() -> tuple[Catalog, AssetStore]:
 
 @click.group(cls=Group)
 def images() -> None:
-    """Docker images of the scorers, built from docker/<name>/Dockerfile when they are first needed."""
+    """Build the scorers' Docker images ahead of their first use."""
 
 
 @images.command("build")
 @click.argument("benchmarks", nargs=-1)
-@click.option("--image", "images", multiple=True, callback=assignment, metavar="NAME=IMAGE", help="Ready image.")
-@click.option("--base-image", metavar="IMAGE", help="What images are built on ($BASE_IMAGE).")
+@click.option(
+    "--image", "images", multiple=True, callback=assignment, metavar="NAME=IMAGE", help="Use this ready image."
+)
+@click.option("--base-image", metavar="IMAGE", help="Base image for builds ($BASE_IMAGE).")
 def images_build(benchmarks: tuple[str, ...], **options: Any) -> None:
-    """Build the images of benchmarks (default: all) now, unless they are there.
+    """Build the images of benchmarks (default: all) if missing.
 
     \b
       harness images build adm --base-image python:3.11-slim
@@ -161,7 +167,9 @@ def images_build(benchmarks: tuple[str, ...], **options: Any) -> None:
 @click.argument("benchmarks", nargs=-1)
 @runtime_option
 def prepare(benchmarks: tuple[str, ...], runtime: str) -> None:
-    """Build the scorers' environments or images (default: all) now: for a node without internet, say.
+    """Build scorers' environments or images ahead of time.
+
+    For example for a node without internet; by default for all benchmarks.
 
     \b
       harness prepare adm geneval

@@ -1,4 +1,4 @@
-"""What the commands share: how errors end, the options of a run, tables."""
+"""What the commands share: error handling, the options of a run, tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ err = Console(stderr=True, highlight=False)
 
 
 class Command(click.Command):
-    """A command whose user errors are a sentence and a documented exit status, not a traceback."""
+    """A command that ends a user error with one sentence and a documented exit status, not a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -55,14 +55,14 @@ def assignment(ctx: click.Context, parameter: click.Parameter, values: Sequence[
 def yaml_value(option: str, text: str) -> Any:
     """The value of an option such as "--set adm.batch_size", typed as YAML would: 32 is a number, true is true.
 
-    What YAML reads as text is left as it was typed, number signs and all; several lines are always text.
+    What YAML reads as text is kept as typed, including `#`; several lines are always text.
     """
     if "\n" in text:
         return text
     try:
         value = yaml.safe_load(text)
         return text if isinstance(value, str) and text[0] not in "'\"" else value
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise UserError(f"{option}={text}: the value cannot be read as YAML; put text in quotes.") from error
 
 
@@ -90,7 +90,7 @@ runs_option = click.option(
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where things are run and kept: the keywords of `harness.running.setting.make_setting`."""
+    """Where steps run and results are kept: the keywords of `harness.running.setting.make_setting`."""
     options = [
         runtime_option,
         click.option(
@@ -101,19 +101,29 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Where steps run.",
         ),
         click.option(
-            "--asset", "assets", multiple=True, callback=assignment, metavar="NAME=PATH", help="Use this file."
+            "--asset",
+            "assets",
+            multiple=True,
+            callback=assignment,
+            metavar="NAME=PATH",
+            help="Use this file or folder for an asset.",
         ),
         click.option(
-            "--image", "images", multiple=True, callback=assignment, metavar="NAME=IMAGE", help="Use this image."
+            "--image",
+            "images",
+            multiple=True,
+            callback=assignment,
+            metavar="NAME=IMAGE",
+            help="Use this image for a scorer.",
         ),
-        click.option("--base-image", metavar="IMAGE", help="What images are built on ($BASE_IMAGE)."),
+        click.option("--base-image", metavar="IMAGE", help="Base image for builds ($BASE_IMAGE)."),
         runs_option,
     ]
     return _with_options(command, options)
 
 
 def drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Who draws: the options of every generator there is."""
+    """The generator: the options of every one that is installed."""
     plugins = [GENERATORS.load(name) for name in GENERATORS.names()]
     return _with_options(command, [_drawing_option(option) for plugin in plugins for option in plugin.options])
 
@@ -121,17 +131,17 @@ def drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What is drawn and scored."""
     options = [
-        click.option("--suite", help="All benchmarks of a suite, such as c2i."),
-        click.option("--benchmark", "benchmarks", multiple=True, help="One benchmark; may be repeated."),
+        click.option("--suite", help="Run all benchmarks of a suite, such as c2i."),
+        click.option("--benchmark", "benchmarks", multiple=True, help="Run one benchmark; may be repeated."),
         click.option(
             "--gpus",
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="GPUs to draw with; a --generator is started once and sees them all.",
+            help="GPUs to draw with; a --generator starts once and sees all of them.",
         ),
-        click.option("--limit", type=click.IntRange(min=1), help="Only the first N images, as a quick test."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Other seeds draw other images."),
+        click.option("--limit", type=click.IntRange(min=1), help="Draw only the first N images, as a quick test."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Different seeds draw different images."),
         click.option(
             "--protocol",
             multiple=True,
@@ -154,7 +164,7 @@ def command_line() -> list[str]:
 
 
 def plain_table(*columns: str) -> Table:
-    """A table without lines."""
+    """A table without rules."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")  # a name that is cut cannot be copied

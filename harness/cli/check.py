@@ -17,10 +17,10 @@ from harness.running.failures import exit_code
 
 @click.command(cls=Command)
 @click.argument("benchmark")
-@click.option("--full", is_flag=True, help="The public batch with published scores, with the real assets.")
+@click.option("--full", is_flag=True, help="Use the public batch with published scores and the real assets.")
 @setting_options
 def check(benchmark: str, full: bool, **options: Any) -> None:
-    """Gold check: run a scorer on its small shipped case and compare with the known answer.
+    """Check a scorer on its shipped case with a known answer.
 
     \b
       harness check adm --runtime docker
@@ -39,6 +39,6 @@ def check(benchmark: str, full: bool, **options: Any) -> None:
     out.print(table)
     if not checked.passed:
         log = checked.run.folder / checked.run.record.step(f"score-{benchmark}").folder / "log.txt"
-        problem = f"{benchmark} does not give the known answer under {options['runtime']}"
+        problem = f"{benchmark} does not reproduce the known answer under {options['runtime']}"
         err.print(Text(f"{problem}: do not trust its numbers on this machine. Its log: {log}", "red"), soft_wrap=True)
         sys.exit(EXIT_DEFECT)

@@ -1,4 +1,4 @@
-"""What `harness doctor` looks at: whether this machine can run what it will be asked to run, before it is asked."""
+"""`harness doctor`: checks before a run whether this machine can carry it out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LITTLE_DISK_GB = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line."""
+    """One line of the output."""
 
     name: str
     ok: bool
@@ -63,7 +63,7 @@ def _disk(folder: Path) -> Finding:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free_gb = shutil.disk_usage(there).free / 1e9
     ok = free_gb >= _LITTLE_DISK_GB
-    fix = "" if ok else "50,000 images of 256 px take 10 GB; free some space, or --runs DIR on another disk"
+    fix = "" if ok else "50,000 images of 256 px take 10 GB; free some space, or choose another disk with --runs DIR"
     return Finding(name="disk", ok=ok, detail=f"{free_gb:,.0f} GB free for runs", fix=fix, required=False)
 
 
@@ -77,7 +77,9 @@ def _machine(setting: Setting) -> Finding:
 @click.command(cls=Command)
 @setting_options
 def doctor(**options: Any) -> None:
-    """Check this machine: engines, environments, disk, GPUs, and which assets or settings are missing for what.
+    """Check this machine: engines, disk, GPUs, missing assets.
+
+    Also lists which settings each benchmark still needs.
 
     Exit status 6 when the chosen runtime cannot be used.
     """

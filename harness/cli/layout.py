@@ -1,4 +1,4 @@
-"""`harness layout`: samples written as the original scorer of a benchmark expects them."""
+"""`harness layout`: writes samples as the original scorer of a benchmark expects them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.contract.samples import SampleSet
 @click.argument("benchmark")
 @click.argument("samples", type=click.Path(exists=True, path_type=Path))
 @click.argument("out_dir", type=click.Path(path_type=Path), metavar="OUT")
-@click.option("--layout", "name", metavar="NAME", help="Which one, where there are several.  [default: the first]")
+@click.option("--layout", "name", metavar="NAME", help="Which layout, if there are several.  [default: the first]")
 def layout(benchmark: str, samples: Path, out_dir: Path, name: str | None) -> None:
-    """Write SAMPLES as the folder that the original scorer of BENCHMARK reads.
+    """Write SAMPLES as the original scorer of BENCHMARK reads them.
 
     \b
       harness layout geneval runs/RUN/steps/02-sample-geneval/output folder/

@@ -1,4 +1,4 @@
-"""`harness ls`, `show`, `report`, `compare`, `export`: what there is, and what came of it."""
+"""`harness ls`, `show`, `report`, `compare`, `export`: lists benchmarks and runs, and shows results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.report.table import runs_table, score_table, steps_table
 @click.command(cls=Command)
 @runs_option
 def ls(runs_dir: Path) -> None:
-    """List the benchmarks there are and the runs that were made."""
+    """List the benchmarks and the runs."""
     table = plain_table("benchmark", "suites", "what it measures")
     for benchmark in Catalog.load(find_project()).benchmarks.values():
         table.add_row(Text(benchmark.id, "bold"), ", ".join(benchmark.suites), benchmark.title)
@@ -41,7 +41,9 @@ def ls(runs_dir: Path) -> None:
 @runs_option
 @click.option("--json", "as_json", is_flag=True, help="record.json.")
 def show(run: str, runs_dir: Path, as_json: bool) -> None:
-    """Show scores and steps of a run: its name, the beginning of it, or its folder."""
+    """Show scores and steps of a run.
+
+    RUN is its name, the beginning of it, or its folder."""
     found = api.load_run(run, runs_dir)
     record = found.record
     if as_json:
@@ -72,7 +74,9 @@ def report(run: str, runs_dir: Path, open_it: bool) -> None:
 @click.argument("runs", nargs=-1, required=True)
 @runs_option
 def compare(runs: tuple[str, ...], runs_dir: Path) -> None:
-    """Put the scores of several runs side by side and say which is better, where that can be said."""
+    """Compare the scores of several runs side by side.
+
+    Names the better one where the numbers allow it."""
     found = {run.folder.resolve(): run for run in (api.load_run(name, runs_dir) for name in runs)}
     scores = dict(zip(_distinct_names(list(found)), (run.scores for run in found.values()), strict=True))
     for benchmark in dict.fromkeys(name for scored in scores.values() for name in scored):
@@ -85,10 +89,10 @@ def compare(runs: tuple[str, ...], runs_dir: Path) -> None:
 @click.command(cls=Command)
 @click.argument("runs", nargs=-1, required=True)
 @runs_option
-@click.option("--to", "form", type=click.Choice(EXPORTERS.names()), required=True, help="The form of the table.")
-@click.option("--out", "out_path", type=click.Path(path_type=Path), help="Where to.  [default: printed]")
+@click.option("--to", "form", type=click.Choice(EXPORTERS.names()), required=True, help="The output format.")
+@click.option("--out", "out_path", type=click.Path(path_type=Path), help="Output file.  [default: printed]")
 def export(runs: tuple[str, ...], runs_dir: Path, form: str, out_path: Path | None) -> None:
-    """Write the scores of runs in another form: one row per benchmark, metric and run.
+    """Export scores: one row per benchmark, metric and run.
 
     \b
       harness export RUN --to csv --out scores.csv
@@ -107,7 +111,7 @@ def export(runs: tuple[str, ...], runs_dir: Path, form: str, out_path: Path | No
 
 
 def print_scores(run: api.Run) -> None:
-    """The scores of a run as tables, and what a reader of them must know."""
+    """The scores of a run as tables, with their notes."""
     label = str(run.record.generator.get("name") or run.record.run)
     for name, scored in run.scores.items():
         column = ScoreColumn(label=label, record=scored)
@@ -130,7 +134,7 @@ def _distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _scores_if_readable(run: api.Run) -> dict[str, ScoreRecord]:
-    """The scores of a run; one that cannot be read is reported and must not hide the other runs."""
+    """The scores of a run; one that cannot be read is reported, and the other runs are still shown."""
     try:
         return run.scores
     except UserError as error:

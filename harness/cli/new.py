@@ -14,12 +14,12 @@ from harness.contract.errors import UserError
 
 SKELETON = Path(__file__).parent / "skeleton"
 PLACEHOLDER = "my_benchmark"
-"""Stands for the name in the skeleton's files."""
+"""The placeholder for the name in the skeleton's files."""
 
 
 @click.group(cls=Group)
 def new() -> None:
-    """Make a skeleton to fill in."""
+    """Write a skeleton to fill in."""
 
 
 @new.command("benchmark", cls=Command)
@@ -30,10 +30,12 @@ def new() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("benchmarks"),
     show_default=True,
-    help="Folder of benchmarks; it is made if it does not exist.",
+    help="Folder of benchmarks; created if it does not exist.",
 )
 def new_benchmark(name: str, folder: Path) -> None:
-    """Write the folder of a new benchmark that already works: it measures brightness, and passes its gold check.
+    """Write a new benchmark that works already, to fill in.
+
+    It measures brightness and passes its gold check.
 
     \b
       harness new benchmark sharpness --in my-benchmarks
@@ -51,10 +53,10 @@ def write_benchmark(name: str, folder: Path) -> Path:
     """Write the skeleton of a benchmark below `folder` and return its folder.
 
     Raises:
-        UserError: the name cannot be that of a Python package, or the folder exists.
+        UserError: the name is not a Python package name, or the folder exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UserError(f"{name}: a benchmark's name has small letters, digits and '_', and begins with a letter.")
+        raise UserError(f"{name}: a benchmark's name has lower-case letters, digits and '_', and begins with a letter.")
     target = folder / name
     if target.exists():
         raise UserError(f"{target}: exists already; choose another name, or remove it.")

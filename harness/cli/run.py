@@ -41,10 +41,10 @@ _SETTING = ("runtime", "scheduler", "runs_dir", "assets", "images", "base_image"
 
 @click.command(cls=Command)
 @request_options
-@click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
-@click.option("--dry-run", is_flag=True, help="One command line per step instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--dry-run", is_flag=True, help="Print one command line per step.")
 def plan(as_json: bool, dry_run: bool, **options: Any) -> None:
-    """Show what `run` would do, with the same options; nothing runs.
+    """Show what `run` would do, without running anything.
 
     \b
       harness plan --suite c2i --generator 'python my_model.py'
@@ -61,7 +61,7 @@ def plan(as_json: bool, dry_run: bool, **options: Any) -> None:
     else:
         try:
             out.print(_plan_table(preview(planned, setting, force=force)))
-        except MissingAsset:  # the plan is worth reading all the same
+        except MissingAsset:  # the plan is still worth reading
             out.print(_plan_table([Preview(step=step, state="waits") for step in planned.steps]))
             raise
 
@@ -70,7 +70,7 @@ def plan(as_json: bool, dry_run: bool, **options: Any) -> None:
 @request_options
 @click.option("--dry-run", is_flag=True, help="Print one command line per step; nothing runs.")
 def run(dry_run: bool, force: bool, **options: Any) -> None:
-    """Draw what benchmarks ask for, score it, and write record and report.
+    """Draw images, score them, and write record and report.
 
     \b
       harness run --benchmark adm --generator 'python my_model.py' --limit 1000
@@ -94,12 +94,12 @@ def run(dry_run: bool, force: bool, **options: Any) -> None:
     type=click.Path(path_type=Path),
     required=True,
     multiple=True,
-    help="Sample set, NPZ or image folder; several: mean and spread too.",
+    help="Sample set, NPZ or image folder; several give mean and spread.",
 )
 @click.option("--set", "options", multiple=True, callback=assignment, metavar="KEY=VALUE", help="Scorer option.")
-@click.option("--layout", metavar="NAME", help="The folder is laid out for the original scorer, such as geneval's.")
+@click.option("--layout", metavar="NAME", help="Layout of a folder made for the original scorer, such as geneval.")
 @click.option("--name", help="Name of the run folder.  [default: from the plan]")
-@click.option("--force", is_flag=True, help="Score again even if it was done.")
+@click.option("--force", is_flag=True, help="Score again even if a score exists.")
 @click.option("--dry-run", is_flag=True, help="Print one command line per step; nothing runs.")
 @setting_options
 def score(
@@ -112,7 +112,7 @@ def score(
     dry_run: bool,
     **rest: Any,
 ) -> None:
-    """Score samples that exist already, of any generator.
+    """Score existing samples, of any generator.
 
     \b
       harness score adm --samples samples.npz
@@ -121,7 +121,7 @@ def score(
       harness score geneval --samples folder/ --layout geneval    a folder made for the original scorer
     """
     catalog, setting = Catalog.load(find_project()), _setting(rest)
-    # The benchmark is clear here, but the advice of scorers names it for `harness run`: both ways of writing will do.
+    # The benchmark is known here, but messages of scorers name it, as `harness run` needs: accept both forms.
     named = {key if key.startswith(f"{benchmark}.") else f"{benchmark}.{key}": text for key, text in options.items()}
     values = by_benchmark(named).get(benchmark)
     plans = [api.plan_of_samples(catalog, benchmark, path, layout=layout, options=values) for path in samples]
@@ -135,7 +135,7 @@ def score(
 
 
 def _plan(options: Mapping[str, Any]) -> api.Plan:
-    """The plan of the options that are left when those of the setting are taken out."""
+    """The plan from the options that remain once those of the setting are removed."""
     given = dict(options)
     given.pop("name")
     benchmarks = given.pop("benchmarks")
@@ -144,14 +144,14 @@ def _plan(options: Mapping[str, Any]) -> api.Plan:
 
 
 def _setting(options: dict[str, Any]) -> Setting:
-    """The setting, from its options, which are taken out."""
+    """The setting from its options, which are removed."""
     own = {name: options.pop(name) for name in _SETTING}
     project = find_project()
     return make_setting(project, Catalog.load(project), **own)
 
 
 def _execute(planned: api.Plan, setting: Setting, *, force: bool, name: str | None) -> api.Run:
-    """Run a plan for a person: bars, errors, scores, report."""
+    """Run a plan and show it on the terminal: bars, errors, scores, report."""
     catalog = Catalog.load(find_project())
     with TerminalReporter(err) as reporter:
         done = api.execute(planned, setting, force=force, name=name, progress=reporter, command=command_line())
@@ -163,7 +163,7 @@ def _execute(planned: api.Plan, setting: Setting, *, force: bool, name: str | No
 def _execute_several(
     plans: Sequence[api.Plan], setting: Setting, benchmark: str, *, force: bool, name: str | None
 ) -> None:
-    """Score sample sets of one model one after the other, each a run of its own, and print how far they spread."""
+    """Score sample sets of one model one after the other, each as its own run, and print their spread."""
     from harness.report.spread import spreads  # imports scipy
 
     scored = []

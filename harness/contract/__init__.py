@@ -1,11 +1,11 @@
-r"""The contract: three formats through which a benchmark, a generator and a scorer meet, and nothing else.
+r"""The contract: the three file formats that benchmarks, generators and scorers exchange.
 
-Whoever reads and writes these files can take part, whatever it is written in. This package is one implementation: it
+Any program that reads and writes these files can take part, in any language. This package is one implementation: it
 needs Python >= 3.10, NumPy and Pillow, so that it runs inside the oldest scorer's environment.
 
-All files are UTF-8. JSON is strict: no NaN, no comments, no key twice. Every head file opens with `format` and
+All files are UTF-8. JSON is strict: no NaN, no comments, no repeated key. Every head file opens with `format` and
 `schema_version`; a reader refuses a version it does not know and fields it does not know. A head file is written last
-and atomically, so that where it stands, everything it speaks of stands too. Digests are SHA-256 in lower-case
+and atomically, so that where it exists, everything it refers to exists too. Digests are SHA-256 in lower-case
 hexadecimal. Paths are relative, with "/" between parts, and stay inside their folder.
 
 
@@ -38,9 +38,9 @@ samples.json
     count, image_size   number of images; their side in pixels
     digest              SHA-256 over the pixel hashes in order, each followed by a newline; the same for both forms
     index_sha256        SHA-256 of index.jsonl
-    request_digest      `digest` of the request set answered, or null; if not null, requests.json and requests.jsonl
+    request_digest      `digest` of the request set drawn for, or null; if not null, requests.json and requests.jsonl
                         lie beside samples.json
-    generator           object: who drew them, with every option that changes a pixel; its `kind`, where it is known,
+    generator           object: the generator, with every option that changes a pixel; its `kind`, where it is known,
                         "generated" or "reconstructions" (of a tokenizer)
 index.jsonl, one line per image, in request order, the same bytes for both forms
     id, path            as requested
@@ -52,8 +52,8 @@ images/<path>           form "png": 8-bit RGB PNG without transparency
 work/                   while unfinished: work.json (owner, settings) and shard-<number>.npz, each with its arr_0
 
 
-Score record: what it was worth
--------------------------------
+Score record: the result
+------------------------
 score.json
     format              "score-record"
     schema_version      1

@@ -32,22 +32,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     validate = commands.add_parser("validate", help="read everything in a folder and say what is wrong with it")
-    validate.add_argument("folder", type=Path, help="of a request set, a sample set or a score record")
+    validate.add_argument("folder", type=Path, help="a request set, sample set or score record")
     validate.set_defaults(run=_validate)
 
-    adopt = commands.add_parser("adopt", help="make a sample set of an NPZ or of a folder of images")
+    adopt = commands.add_parser("adopt", help="make a sample set from an NPZ or a folder of images")
     adopt.add_argument("source", type=Path, help="an .npz with arr_0 (N, H, W, 3) uint8, or a folder of images")
-    adopt.add_argument("out", type=Path, help="the folder of the sample set to be")
-    adopt.add_argument("--requests", type=Path, metavar="DIR", help="the request set that the images answer")
-    known = adopt.add_mutually_exclusive_group()  # what a layout's folder holds, its prompts say
+    adopt.add_argument("out", type=Path, help="the folder of the new sample set")
+    adopt.add_argument("--requests", type=Path, metavar="DIR", help="the request set that the images were drawn for")
+    known = adopt.add_mutually_exclusive_group()  # with a layout, the prompts determine the kind
     known.add_argument(
         "--layout", type=Path, metavar="FILE", help="how the folder is laid out (harness.contract.layouts)"
     )
-    known.add_argument("--kind", choices=KINDS, help="what the images are: recorded, and scorers go by it")
+    known.add_argument("--kind", choices=KINDS, help="what the images are; recorded for the scorers")
     adopt.add_argument("--form", choices=FORMS, help="[npz, with a layout png]")
     adopt.set_defaults(run=_adopt)
 
-    to_form = commands.add_parser("convert", help="turn a sample set from NPZ into PNG or back; the digest stays")
+    to_form = commands.add_parser("convert", help="convert a sample set between NPZ and PNG; its digest stays")
     to_form.add_argument("source", type=Path, help="a sample set")
     to_form.add_argument("out", type=Path, help="the folder of the new sample set")
     to_form.add_argument("--form", choices=FORMS, required=True)
@@ -60,7 +60,8 @@ def _validate(arguments: argparse.Namespace) -> None:
     found = [name for name in (MANIFEST_FILE, SCORE_FILE, HEAD_FILE) if (folder / name).exists()]
     if not found:
         raise UserError(
-            f"{folder}: has none of {MANIFEST_FILE}, {SCORE_FILE}, {HEAD_FILE}; give a folder of the contract."
+            f"{folder}: has none of {MANIFEST_FILE}, {SCORE_FILE}, {HEAD_FILE}; give the folder of a sample set, "
+            "score record or request set."
         )
     if MANIFEST_FILE in found:
         samples = SampleSet.open(folder)
@@ -81,10 +82,10 @@ def _adopt(arguments: argparse.Namespace) -> None:
         layout, suite = read_layout(arguments.layout)
         _describe(sample_set_from_layout(source, out, layout, suite=suite, requests=requests, form=form or "png"))
         return
-    if (source / MANIFEST_FILE).exists():  # copied, it would lose its requests, its labels, and what it says it is
+    if (source / MANIFEST_FILE).exists():  # adopting it would drop its requests, labels and kind
         raise UserError(
-            f"{source}: is a sample set already; use it as it is, or where its record is wrong, adopt the "
-            f"{NPZ_FILE} or the folder {IMAGES_DIR} that is in it."
+            f"{source}: is already a sample set; use it as it is or, if its manifest is wrong, adopt the "
+            f"{NPZ_FILE} or the folder {IMAGES_DIR} inside it."
         )
     generator = adopted(source, arguments.kind)
     take_in = sample_set_from_folder if source.is_dir() else sample_set_from_npz

@@ -1,4 +1,4 @@
-"""Takes in samples that did not come from a `SampleSetWriter`, and turns one form of a sample set into the other.
+"""Adopts samples that no `SampleSetWriter` wrote, and converts a sample set from one form to the other.
 
 The pixels are copied, not linked: a sample set owns its files, so nobody changes them by overwriting the original.
 """
@@ -43,17 +43,17 @@ def sample_set_from_npz(
     generator: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> SampleSet:
-    """Adopt an NPZ that somebody else wrote, compressed or not, as a sample set in `out_dir`.
+    """Adopt an NPZ from elsewhere, compressed or not, as a sample set in `out_dir`.
 
     Args:
         path: holds `arr_0` (N, H, W, 3) uint8, and perhaps N integer labels as `labels` (or `arr_1`, as ADM has it).
-        out_dir: the folder of the sample set to be.
-        form: of the sample set to be.
-        requests: what the images answer, in order; then their number and size must match.
-        generator: who drew them; by default only the name of the file is noted.
+        out_dir: the folder of the new sample set.
+        form: of the new sample set.
+        requests: what the images were drawn for, in order; if given, number and size must match.
+        generator: as recorded in the manifest; by default only the name of the file.
         progress: advanced by each batch.
     Raises:
-        BadSamples: the archive is damaged, or is not what it must be, with the line that puts it right.
+        BadSamples: the archive is damaged, or is not as required; the message has the line that fixes it.
     """
     path, out_dir = Path(path), Path(out_dir)
     with open_npz_member(path) as member:
@@ -90,13 +90,13 @@ def sample_set_from_folder(
 
     Args:
         path: the folder. Without `requests`, all images in it, sorted by path.
-        out_dir: the folder of the sample set to be.
-        form: of the sample set to be.
-        requests: what the images answer; each is then looked up at the path of its request.
-        generator: who drew them; by default only the name of the folder is noted.
+        out_dir: the folder of the new sample set.
+        form: of the new sample set.
+        requests: what the images were drawn for; if given, each is looked up at the path of its request.
+        generator: as recorded in the manifest; by default only the name of the folder.
         progress: advanced by each batch.
     Raises:
-        BadSamples: an image is missing, damaged, of another size, or has no one meaning as 8-bit RGB.
+        BadSamples: an image is missing, damaged, of another size, or ambiguous as 8-bit RGB (transparency, 16 bits).
     """
     path, out_dir = Path(path), Path(out_dir)
     files = _requested_files(path, requests) if requests else _image_files(path)
@@ -126,7 +126,7 @@ def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None 
 
     Raises:
         BadSamples: `src` is damaged.
-        UserError: `dst` is already in use. The very same conversion, already done, is simply returned.
+        UserError: `dst` is already in use. If the same conversion was done before, its result is returned.
     """
     samples, dst = SampleSet.open(src), Path(dst)
     if (dst / MANIFEST_FILE).exists():
@@ -148,18 +148,18 @@ def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None 
 
 
 def adopted(path: Path, kind: Kind | None = None) -> dict[str, str]:
-    """The generator of samples of which only the file is known; `kind` where their owner says what they are."""
+    """The recorded generator of samples known only by their file, with `kind` where the user gives it."""
     generator = {"name": "adopted", "source": path.resolve().name}
     return generator if kind is None else {**generator, "kind": kind}
 
 
 def claim_out(out: Path, form: str) -> None:
-    """Take a folder for a sample set that is copied from elsewhere; UserError when it holds one already."""
+    """Claim a folder for a sample set that is copied from elsewhere; UserError when it holds one already."""
     if form not in FORMS:
         raise UserError(f"the form of a sample set is 'npz' or 'png', not {form!r}.")
     if (out / MANIFEST_FILE).exists():
         raise UserError(f"{out}: already holds a sample set; use it, or choose another folder.")
-    # Such work starts over from its source, so any earlier copying may be continued by any other.
+    # A copy starts over from its source, so it may take over the unfinished work of any other copy.
     claim(out, {"copying": True}, {}, "a copy of samples")
 
 

@@ -1,7 +1,7 @@
-"""Puts a sample set together from a stream of pixels. The manifest comes last: without it nothing is trusted.
+"""Assembles a sample set from a stream of pixels. The manifest is written last: without it nothing is trusted.
 
-Everything unfinished lives in `work/` inside the output folder: `work.json` (whose work it is), shards, and the pixel
-file or tree while it grows. It is renamed into place when whole, and `work/` goes away once `samples.json` stands.
+Unfinished work is in `work/` inside the output folder: `work.json` (the owner), shards, and the pixel file or tree as
+it grows. The pixels are renamed into place when complete, and `work/` is removed once `samples.json` is written.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ class _Claim:
     """The contents of `work.json`."""
 
     owner: dict[str, Any]
-    """Whose work it is: what must be equal for it to be continued."""
+    """The owner: it must be equal for the work to be continued."""
     settings: dict[str, Any]
-    """How the work is done, as it was begun."""
+    """The settings of the run that began the work."""
 
 
 def claim(out: Path, owner: Mapping[str, Any], settings: Mapping[str, Any], describe: str) -> dict[str, Any]:
-    """Make `out/work`, or take it up again when it is the same owner's, and return the settings it was begun with.
+    """Make `out/work`, or reopen it for the same owner, and return the settings it was begun with.
 
     Args:
-        out: the folder of the sample set to be.
+        out: the folder of the new sample set.
         owner: what must be equal for unfinished work to be continued.
-        settings: how to do the work; those of the first run stay in force.
-        describe: the owner in words, for the sentence that refuses a stranger's work.
+        settings: settings for new work; unfinished work keeps those of its first run.
+        describe: the owner in words, for the error about another owner's work.
     Raises:
-        UserError: the folder holds unfinished work of another owner, or files that did not come from here.
+        UserError: the folder holds unfinished work of another owner, or files that this command did not write.
     """
     work = out / WORK_DIR
     path = work / CLAIM_FILE
@@ -76,14 +76,14 @@ def claim(out: Path, owner: Mapping[str, Any], settings: Mapping[str, Any], desc
     found = build(_Claim, read_json(path), str(path))
     if canonical_json(found.owner) != canonical_json(owner):
         raise UserError(
-            f"{work}: holds unfinished work that is not {describe}; choose another folder, or delete {work} to drop it."
+            f"{work}: holds unfinished work that is not {describe}; choose another folder, or delete {work}."
         )
     remove_stale_partials(work)
     return found.settings
 
 
 def _refuse_strangers(out: Path) -> None:
-    """Nothing that somebody else put here may be overwritten or swept away."""
+    """Refuse a folder with files of another origin: they must not be overwritten or removed."""
     for name in (NPZ_FILE, IMAGES_DIR, INDEX_FILE, HEAD_FILE, LINES_FILE):
         if (out / name).exists():
             raise UserError(f"{out / name}: is in the way and was not written by this command; choose another folder.")
@@ -92,7 +92,7 @@ def _refuse_strangers(out: Path) -> None:
     strange = work.exists() and not (
         work.is_dir() and all(path.name.endswith(PARTIAL_SUFFIX) for path in work.iterdir())
     )
-    # Another process of the same job may have made its claim meanwhile; whose it is, is asked next.
+    # Another process of the same job may have made its claim meanwhile; its owner is compared next.
     if strange and not (work / CLAIM_FILE).exists():
         raise UserError(f"{work}: is in the way and was not written by this command; choose another folder.")
 
@@ -117,12 +117,12 @@ def assemble(
         image_size: side of the images.
         entries: id, path and label of each image in order; a non-empty `sha256` is what the pixels must have.
         batches: (n, H, W, 3) uint8, together as many as there are entries.
-        requests: what the images answer, where it is known.
-        generator: who drew them.
+        requests: the request set of the images, where it is known.
+        generator: the generator of the images, as recorded.
         progress: advanced by each batch.
         reread: read everything back from disk and compare, before the manifest is written.
     Raises:
-        BadSamples: pixels that do not have the hash their entry says.
+        BadSamples: pixels that do not match the hash of their entry.
         EnvironmentFailure: the disk is full; shards stay.
     """
     work = out / WORK_DIR
@@ -161,7 +161,7 @@ def assemble(
 def drop_work(out: Path) -> None:
     """Remove what a finished sample set no longer needs."""
     if (out / WORK_DIR / CLAIM_FILE).exists():
-        # The set is finished whether or not this works: a file that a network file system still holds open may stay.
+        # The set is finished even if this fails: a network file system may still hold a file open.
         shutil.rmtree(out / WORK_DIR, ignore_errors=True)
 
 
@@ -194,11 +194,11 @@ def _npz_sink(
 def _png_sink(work: Path, entries: Sequence[IndexEntry]) -> Iterator[Callable[[np.ndarray, ThreadPoolExecutor], None]]:
     root = work / IMAGES_DIR
     if root.exists():
-        shutil.rmtree(root)  # half a tree from a run that was killed
+        shutil.rmtree(root)  # a partial tree from a run that was killed
     root.mkdir()
     for folder in {str(Path(entry.path).parent) for entry in entries}:
         (root / folder).mkdir(parents=True, exist_ok=True)
-    paths = (root / entry.path for entry in entries)  # a tree this function just made: no links to follow
+    paths = (root / entry.path for entry in entries)  # this function just made the tree, so it has no symbolic links
 
     def write_one(path: Path, image_u8: np.ndarray) -> None:
         path.write_bytes(encode_png(image_u8))
@@ -211,20 +211,18 @@ def _png_sink(work: Path, entries: Sequence[IndexEntry]) -> Iterator[Callable[[n
     try:
         yield store
     except BaseException:
-        shutil.rmtree(root, ignore_errors=True)  # a full disk needs the space, and the tree starts over anyway
+        shutil.rmtree(root, ignore_errors=True)  # frees a full disk; the tree is written from the start anyway
         raise
 
 
 def _check_expected(entries: Sequence[IndexEntry], finished: Sequence[IndexEntry], out: Path) -> None:
     for entry, found in zip(entries, finished, strict=True):
         if entry.sha256 and entry.sha256 != found.sha256:
-            raise BadSamples(
-                f"{out}: {entry.id!r} did not survive with its pixels unchanged; run the same command again."
-            )
+            raise BadSamples(f"{out}: {entry.id!r} reads back with different pixels; run the same command again.")
 
 
 def _publish(work: Path, out: Path, name: str) -> None:
-    """Rename the finished pixels into place. What stands there without a manifest is an earlier try, untrusted."""
+    """Rename the finished pixels into place. Anything there without a manifest is an untrusted earlier attempt."""
     (out / NPZ_FILE).unlink(missing_ok=True)
     if (out / IMAGES_DIR).exists():
         shutil.rmtree(out / IMAGES_DIR)
@@ -235,7 +233,7 @@ def _require_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
         raise EnvironmentFailure(
-            f"{out}: putting the samples together needs {needed / 1e6:,.0f} MB and the disk has "
+            f"{out}: assembling the samples needs {needed / 1e6:,.0f} MB and the disk has "
             f"{free / 1e6:,.0f} MB; "
             "finished work is kept. Free some space and run the same command again."
         )

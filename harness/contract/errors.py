@@ -23,7 +23,7 @@ EXIT_STATUSES = {
     EXIT_ENVIRONMENT: "the environment failed",  # no GPU kernel, out of memory, disk full, judge unreachable
     EXIT_NOT_COMPARABLE: "the results are not comparable",  # reserved: no command ends with it yet
     EXIT_STOPPED: "stopped by a signal after saving (the same command continues)",  # EX_TEMPFAIL of sysexits
-    EXIT_INTERRUPTED: "interrupted",  # as shells have it: 128 + SIGINT
+    EXIT_INTERRUPTED: "interrupted",  # the shells' convention: 128 + SIGINT
 }
 """Exit status -> its meaning, for every command of the repository: help texts and messages are made from this table."""
 
@@ -36,7 +36,7 @@ SCORER_STATUSES = (
     EXIT_PARTLY_SCORED,
     EXIT_ENVIRONMENT,
 )
-"""Those of the commands of the contract, `generate` and `score`."""
+"""Exit statuses of the contract's commands, `generate` and `score`."""
 
 
 def describe_statuses(*statuses: int) -> str:
@@ -69,4 +69,4 @@ class EnvironmentFailure(UserError):
 
 
 EXPLAINED_STATUSES = (EXIT_USAGE, EXIT_BAD_SAMPLES, EXIT_MISSING_ASSET, EXIT_ENVIRONMENT)
-"""Those of user errors: the program has printed what is wrong, and whoever called it passes the status on."""
+"""Exit statuses of user errors: the program has printed what is wrong, so its caller only passes the status on."""

@@ -1,4 +1,4 @@
-"""Reads the fields of a JSON object one by one, with a sentence for each thing that can be wrong with them."""
+"""Reads the fields of a JSON object one by one, with a one-sentence error for whatever is wrong."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 
 class Limit(Protocol):
-    """What narrows a type inside `Annotated`: `Annotated[int, Within(1)]`. Any class with these two methods does."""
+    """Narrows a type inside `Annotated`: `Annotated[int, Within(1)]`. Any class with these two methods does."""
 
     def holds(self, value: Any) -> bool:
         """Whether a value of the type is allowed."""
 
     def __str__(self) -> str:
-        """How the sentence goes on after "must be text" or "must be a whole number"."""
+        """The words that follow "must be text" or "must be a whole number" in the message."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Within:
     low: float
     """The least that is allowed."""
     below: float | None = None
-    """Everything from here on is too much; None: no upper bound."""
+    """The exclusive upper bound; None: no upper bound."""
 
     def holds(self, value: Any) -> bool:
         """Whether a number, or the length of anything else, is within."""
@@ -46,7 +46,7 @@ class Within:
         return f"of at least {self.low}" if self.below is None else f"from {self.low} to below {self.below}"
 
     def as_length(self) -> str:
-        """The same, said of anything but a number."""
+        """The same for anything but a number."""
         return "that is not empty" if (self.low, self.below) == (1, None) else f"with a length {self}"
 
 
@@ -72,13 +72,13 @@ def build(cls: type[T], values: Any, where: str, *, error: type[UserError] = Use
     """An instance of the dataclass `cls` from plain JSON or YAML values, by the types of its fields.
 
     A field may be bool, int, float, str, Literal, Any, a list, tuple, sequence or mapping of these, another dataclass,
-    or a union (`int | None`); `Annotated` with a `Limit` narrows it. A whole number is taken for a float, never the
-    other way round, true and false are no numbers, and floats are finite. A field with a default may be absent. Lists
+    or a union (`int | None`); `Annotated` with a `Limit` narrows it. A whole number is accepted as a float, never
+    the reverse; true and false are not numbers; floats are finite. A field with a default may be absent. Lists
     and `Sequence`s become lists, tuples tuples, mappings dicts.
 
-    What the class itself refuses in `__post_init__` is reported as well: a ValueError or TypeError speaks of the
-    class's own fields, so file and section are put in front of it; a UserError names its section itself, so only the
-    file is. A class with `from_dict` (a base class that finds its subclass) reads its own values.
+    What the class itself refuses in `__post_init__` is reported as well. The message of a ValueError or TypeError names
+    the class's own fields, so file and section are put in front of it; a UserError names its section itself, so only
+    the file is put in front. A class with `from_dict` (a base class that finds its subclass) reads its own values.
 
     Args:
         cls: a dataclass.
@@ -104,7 +104,7 @@ def field_types(cls: type) -> dict[str, Any]:
 
 
 class _RefusedError(Exception):
-    """A value that cannot be read. Its place is completed on the way out, so that reading costs nothing for it."""
+    """A value that cannot be read. Its path is built as the exception propagates, so valid values cost nothing."""
 
     def __init__(self, say: Callable[[str], str]) -> None:
         self._say = say
@@ -125,7 +125,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-# Index files have 50,000 lines. So the types of a class are looked at once, and each field gets a reader: a function
+# Index files have 50,000 lines. So the types of a class are inspected once, and each field gets a reader: a function
 # that returns the value, or raises _RefusedError.
 _Reader = Callable[[Any], Any]
 
@@ -254,7 +254,7 @@ def _union_reader(kinds: Sequence[Any]) -> _Reader:
 
 
 def _fit(kind: Any, value: Any) -> int:
-    """How well `value` fits one type of a union, 0 not at all: of several sections the one with most of its fields."""
+    """How well `value` fits one type of a union (0: not at all); among dataclasses, by the number of fields it has."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return 1

@@ -37,7 +37,7 @@ _MAX_NAME_BYTES = 255
 def write_atomically(path: PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` whole, or not at all.
 
-    The bytes go to a temporary neighbour, are flushed to disk, and take the name when the block ends without an
+    The bytes go to a temporary file beside it, are flushed to disk, and take the name when the block ends without an
     exception. Missing parent folders are made. A kill leaves the temporary file: see `remove_stale_partials`.
 
     Args:
@@ -95,8 +95,8 @@ def partial_path(path: Path) -> Path:
 def remove_stale_partials(folder: PathLike) -> list[Path]:
     """Delete temporary files in `folder` whose writer is gone, and return them.
 
-    Other processes (ranks of the same job, perhaps on other nodes) may be writing here now, so a file goes only when
-    its writer ran in this very place and is dead, or when it has not been touched for an hour.
+    Other processes (ranks of the same job, perhaps on other nodes) may be writing here now, so a file is
+    removed only when its writer ran in this pid namespace and is dead, or when it has not been touched for an hour.
     """
     removed = []
     for path in sorted(Path(folder).glob(".*.partial")):
@@ -140,7 +140,7 @@ def _is_about(error: OSError, folder: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Some file systems cannot sync a folder and say so; the rename is atomic all the same."""
+    """Make a rename durable. Some file systems cannot sync a folder and raise an error; the rename is still atomic."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -162,7 +162,7 @@ def write_json(path: PathLike, value: Any) -> None:
 
 
 def write_json_lines(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write one strict JSON object per line, atomically, and return how many. Rows are drawn one at a time."""
+    """Write one strict JSON object per line, atomically, and return how many. Rows are consumed one at a time."""
     count = 0
     with write_atomically(path, "w") as handle:
         for row in rows:
@@ -198,7 +198,7 @@ def read_head(path: PathLike, name: str, version: int, *, error: type[UserError]
         raise error(f"{path}: holds a {type(row).__name__}, not a JSON object; write the file again.")
     found, found_version = row.pop("format", None), row.pop("schema_version", None)
     if found != name:
-        raise error(f"{path}: 'format' is {found!r}, not {name!r}; this is another kind of file.")
+        raise error(f"{path}: 'format' is {found!r}, not {name!r}; this is a different kind of file.")
     if type(found_version) is not int or found_version != version:
         raise error(
             f"{path}: schema_version {found_version!r} is not the {version} that this program reads; "
@@ -208,7 +208,7 @@ def read_head(path: PathLike, name: str, version: int, *, error: type[UserError]
 
 
 def read_json_lines(path: PathLike, *, error: type[UserError] = UserError) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, object) of a JSON-lines file; a line that is no JSON object raises `error`."""
+    """Yield (line number from 1, object) of a JSON-lines file; a line that is not a JSON object raises `error`."""
     path = Path(path)
     try:
         with path.open("rb") as handle:
@@ -239,7 +239,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key is repeated in one object")
     return row
 
 
@@ -255,14 +255,14 @@ def plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise TypeError(f"{type(value).__name__} has no place in a JSON file: {value!r}")
+    raise TypeError(f"{type(value).__name__} cannot be written to a JSON file: {value!r}")
 
 
 def as_read_back(value: Any, what: str) -> Any:
-    """`value` as it will be when it has been written and read: tuples become lists, NumPy scalars plain numbers.
+    """`value` as it reads back after being written: tuples become lists, NumPy scalars plain numbers.
 
     Raises:
-        UserError: `what` has no form in JSON.
+        UserError: the value cannot be written as JSON; the message names it `what`.
     """
     try:
         return json.loads(json.dumps(value, allow_nan=False, default=plain))
@@ -271,7 +271,7 @@ def as_read_back(value: Any, what: str) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """`value` with every NaN and infinity, at any depth, replaced by None: JSON has no word for them."""
+    """`value` with every NaN and infinity, at any depth, replaced by None: JSON cannot express them."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, float):

@@ -32,8 +32,8 @@ def encode_png(image_u8: np.ndarray) -> bytes:
 def read_png(path: PathLike, image_size: int) -> np.ndarray:
     """Read an 8-bit RGB PNG of image_size x image_size as (H, W, 3) uint8, refusing everything else.
 
-    The header is judged from its bytes before anything is decoded: Pillow would turn 16 bits into 8 without a word,
-    and a picture of absurd size must not be unpacked.
+    The header is judged from its bytes before anything is decoded: Pillow would silently turn 16 bits into 8,
+    and an absurdly large picture must not be decoded.
 
     Raises:
         BadSamples: naming the file and what it is instead.
@@ -75,8 +75,8 @@ def read_any_image(path: PathLike) -> np.ndarray:
 def to_square(image: Image.Image, size: int) -> Image.Image:
     """The short side becomes `size` (the long one rounded), bicubic, then the middle size x size pixels.
 
-    Both sides of the published COCO figures are brought to size like this. The transforms of training and of tokenizer
-    reconstruction are others: they truncate the long side.
+    The published COCO figures resize real and generated images like this. The transforms of training and of tokenizer
+    reconstruction differ: they truncate the long side.
     """
     width, height = image.size
     if (width, height) == (size, size):
@@ -111,7 +111,7 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
                 return np.asarray(_opaque_rgb(image, path))
     except BadSamples:
         raise
-    # Pillow reports damage by whatever exception the broken place leads to.
+    # For a damaged file Pillow raises whatever exception the damaged part happens to cause.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as reason:
         raise BadSamples(
             f"{path}: cannot be decoded ({reason}); it is damaged or cut short, copy or draw it again."

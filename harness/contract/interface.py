@@ -1,4 +1,4 @@
-"""What a benchmark says of its scorer in code: the options it takes, and the metrics it reports.
+"""What a benchmark declares about its scorer in code: the options it takes, and the metrics it reports.
 
 Each benchmark's folder has an `interface.py`:
 
@@ -40,17 +40,17 @@ _SHOWN = 60
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerOptions:
-    """The options of a scorer: `--set BENCHMARK.NAME=VALUE` changes one. A benchmark without options has these.
+    """The options of a scorer: `--set BENCHMARK.NAME=VALUE` changes one. A benchmark without options uses this class.
 
     Every field of a subclass has a default, and a type that `harness.contract.fields.build` understands.
     """
 
     @classmethod
     def read(cls: type[AnyOptions], values: Mapping[str, Any], benchmark: str) -> AnyOptions:
-        """Options with `values` in the place of defaults.
+        """Options with `values` in place of defaults.
 
         Raises:
-            UserError: there is no such option, or it cannot have this value; names it as the user typed it.
+            UserError: the option is unknown or cannot have this value; the message names it as the user typed it.
         """
         known = [field.name for field in fields(cls)]
         for name, value in values.items():
@@ -90,7 +90,7 @@ class NotBlank:
     """Text with more than white space: `Annotated[str, NotBlank()]`."""
 
     def holds(self, value: str) -> bool:
-        """Whether there is any."""
+        """Whether the text is not blank."""
         return bool(value.strip())
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class NotBlank:
 
 
 def _typed(value: Any) -> str:
-    """A value as it is typed behind `--set NAME=`."""
+    """A value as typed after `--set NAME=`."""
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
@@ -118,7 +118,7 @@ class MetricSpec:
 
 
 class Metrics:
-    """Makes the metrics of a record by name, so that label, unit and direction stand in `METRICS` alone.
+    """Makes the metrics of a record by name, so that only `METRICS` states label, unit and direction.
 
     metrics = Metrics(METRICS)
     metrics.make("gfid", 3.94, n=50_000)

@@ -1,4 +1,4 @@
-"""Folders as the original scorers lay them out, in both directions: theirs taken in, ours written for them.
+"""Folders as the original scorers lay them out: adopted as sample sets, and written for those scorers.
 
 A layout is data (`layouts:` in a benchmark.yaml): where the images of a prompt are, whether a prompt's file beside them
 says what was asked for, and whether one picture holds several images as a grid.
@@ -40,16 +40,16 @@ class Layout:
     """Path of an image, by `str.format` from item, index (of the prompt, from 0) and repeat. Numbers of any width are
     read, and any kind of image file."""
     metadata: Text | None = None
-    """Path of a file with one JSON object per prompt, `prompt` among its fields: then the folder itself says what was
-    asked for. None: the request set says it."""
+    """Path of a file per prompt with one JSON object that has a field `prompt`: the folder then states its own prompts.
+    None: the prompts come from the request set."""
     grid: Annotated[int, Within(1, 5)] = 1
     """Images along a side of a picture: 2 for a 2x2 grid of a prompt's first four."""
     repeats: Annotated[int, Within(1)] | None = None
-    """Images of a prompt that count, from 0; those beyond are strays. None: all."""
+    """How many images of a prompt count (the first ones); the rest are strays. None: all."""
 
     def __post_init__(self) -> None:
         try:
-            self.pattern.fullmatch(self.path("item", 0, 0))  # both raise on a place that does not exist
+            self.pattern.fullmatch(self.path("item", 0, 0))  # both raise on an unknown field
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(
                 f"images is {self.images!r}, which cannot be filled in ({error}); use {{item}}, {{index}}, {{repeat}}"
@@ -68,7 +68,7 @@ class Layout:
 
     @classmethod
     def from_mapping(cls, row: Any, where: str) -> Layout:
-        """A layout as it stands in YAML or JSON.
+        """A layout from its YAML or JSON object.
 
         Raises:
             UserError: a field is missing, unknown or wrong.
@@ -78,7 +78,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What a folder's images answer, for a benchmark whose folders say it themselves."""
+    """The benchmark a folder's images are for, where the folder states its own prompts."""
 
     benchmark: Text
     version: Annotated[int, Within(0)]
@@ -87,20 +87,20 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class _LayoutFile(Suite):
-    """What a plan hands to `adopt --layout FILE`."""
+    """The file that a plan passes to `adopt --layout FILE`."""
 
     layout: Layout
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Picture:
-    """One file of a folder, and the requests its images answer."""
+    """One file of a folder, and the requests its images were drawn for."""
 
     path: Path
     requests: tuple[Request, ...]
 
 
-# --- taking in -------------------------------------------------------------------------------------------------------
+# --- adopting --------------------------------------------------------------------------------------------------------
 
 
 def sample_set_from_layout(
@@ -116,11 +116,11 @@ def sample_set_from_layout(
     """Adopt a folder that was made for the original scorer of a prompt suite.
 
     Prompts without images are left out (the scorer's record says how many images went in), and so are files that
-    belong to no prompt; the manifest counts both. The size of the images is the folder's own.
+    belong to no prompt; the manifest counts both. The image size is that of the files.
 
     Args:
         path: the folder.
-        out_dir: the folder of the sample set to be.
+        out_dir: the folder of the new sample set.
         layout: how it is laid out.
         suite: the benchmark the images are for.
         requests: its request set; may be None when the layout's metadata files say what was asked for.
@@ -170,7 +170,7 @@ def _find_pictures(
     for file in sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()):
         match = layout.pattern.fullmatch(file.relative_to(folder).as_posix())
         if match is None:
-            continue  # a grid for people's eyes, a picture of something else
+            continue  # not an image of a prompt, such as an overview grid
         place = {name: text for name, text in match.groupdict().items() if text is not None}
         index, repeat = int(place.get("index", 0)), int(place.get("repeat", 0))
         item = place.get("item") or item_at.get(index, f"{index:05d}")
@@ -186,7 +186,7 @@ def _find_pictures(
 def _asked(
     folder: Path, layout: Layout, suite: Suite, item: str, index: int, known: Mapping[str, Sequence[Request]]
 ) -> list[Request] | None:
-    """The requests of a prompt, by repeat; None when nobody knows the prompt."""
+    """The requests of a prompt, by repeat; None when the prompt is unknown."""
     if layout.metadata is not None:
         file = safe_join(folder, layout.metadata.format(item=item, index=index), error=BadSamples)
         if file.is_file():
@@ -197,11 +197,11 @@ def _asked(
 
 
 def _require_prompt(prompt: str, asked: Sequence[Request] | None, suite: Suite, file: Path) -> None:
-    """Suites may number other prompts alike, as geneval and geneval_long do; their numbers must not be mixed up."""
+    """Refuse the folder of another suite: geneval and geneval_long, for example, number different prompts alike."""
     if asked and asked[0].prompt != prompt:
         raise BadSamples(
-            f"{file}: says {_shown(prompt)}, where {suite.benchmark} asks for {_shown(asked[0].prompt)}; score the "
-            "folder as the benchmark whose prompts it has."
+            f"{file}: has the prompt {_shown(prompt)} where {suite.benchmark} has {_shown(asked[0].prompt)}; score the "
+            "folder with the benchmark that its prompts belong to."
         )
 
 
@@ -217,7 +217,7 @@ def _read_metadata(file: Path) -> dict[str, Any]:
             raise TypeError("'prompt' is not text")
     except (ValueError, KeyError, TypeError) as error:
         raise BadSamples(
-            f"{file}: is not one line with a JSON object that has a 'prompt' ({error}); copy the prompt's line into it."
+            f"{file}: is not one JSON object with a 'prompt' ({error}); copy the prompt's line into it."
         ) from error
     return dict(meta)
 
@@ -228,7 +228,7 @@ def _picture(file: Path, layout: Layout, asked: Sequence[Request], item: str, in
     requests = []
     for number in range(repeat, repeat + count):
         model = asked[number] if number < len(asked) else asked[0]
-        # A repeat beyond those that were asked for is an image all the same; nobody knows its seed.
+        # A repeat beyond those requested still counts as an image; its seed is unknown.
         benchmark = model.id.partition("/")[0]
         path = f"{item}/{number}.png" if layout.grid > 1 else layout.path(item, index, number)
         requests.append(dataclasses.replace(model, id=f"{benchmark}/{item}/{number}", path=path))
@@ -266,15 +266,15 @@ def _batches(pictures: Sequence[_Picture], layout: Layout, side: int) -> Iterato
 
 
 def write_layout(samples: SampleSet, out_dir: PathLike, layout: Layout, progress: Progress | None = None) -> int:
-    """Write a sample set as the original scorer expects it, and return how many pictures that makes.
+    """Write a sample set as the original scorer expects it, and return the number of pictures.
 
     Raises:
-        BadSamples: the samples answer no prompts.
+        BadSamples: the samples have no prompts.
         UserError: a prompt has several images and the layout has room for one.
     """
     out, written = Path(out_dir), 0
     if samples.requests is None or samples.requests.is_class_conditional:
-        raise BadSamples(f"{samples.folder}: answers no prompts, so no folder for their scorer can be made of it.")
+        raise BadSamples(f"{samples.folder}: has no prompts, so it cannot be laid out for a prompt suite's scorer.")
     by_item = _requests_by_item(samples.requests)
     place_of = {request.id: place for place, request in enumerate(samples.requests)}
     for place, (item, requests) in enumerate(by_item.items()):
@@ -284,7 +284,9 @@ def write_layout(samples: SampleSet, out_dir: PathLike, layout: Layout, progress
         if layout.grid > 1:
             pictures = {0: _grid_of(pictures, layout.grid)}
         if len(pictures) > 1 and "{repeat" not in layout.images:
-            raise UserError(f"{samples.folder}: {item!r} has {len(pictures)} images, and {layout.images} room for one.")
+            raise UserError(
+                f"{samples.folder}: {item!r} has {len(pictures)} images, but {layout.images} has room for one."
+            )
         for repeat, picture_u8 in pictures.items():
             with write_atomically(safe_join(out, layout.path(item, index, repeat))) as handle:
                 handle.write(encode_png(picture_u8))
@@ -307,7 +309,7 @@ def _grid_of(pictures: Mapping[int, np.ndarray], grid: int) -> np.ndarray:
 
 
 def read_layout(path: PathLike) -> tuple[Layout, Suite]:
-    """Read what a plan hands to `adopt --layout FILE`: the layout, and the benchmark the folder is for."""
+    """Read the file that a plan passes to `adopt --layout FILE`: the layout, and the benchmark the folder is for."""
     row = build(_LayoutFile, read_json(path), str(path))
     return row.layout, Suite(benchmark=row.benchmark, version=row.version, protocol=row.protocol)
 
@@ -321,7 +323,7 @@ def _requests_by_item(requests: RequestSet) -> dict[str, list[Request]]:
 
 
 def _index(item: str, place: int) -> int:
-    """The index of a prompt: the number that it has for a name (prompts without one are numbered), or its place."""
+    """The index of a prompt: its name where that is a number (as for prompts without a name), else its position."""
     return int(item) if re.fullmatch(r"\d{5}", item, re.ASCII) else place
 
 

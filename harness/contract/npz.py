@@ -34,7 +34,7 @@ _HEADER_READERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,
 }
-# What NumPy raises for a header that is none, depending on what is wrong.
+# What NumPy raises for an invalid header, depending on what is wrong.
 _WRONG_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 _CHUNK_BYTES = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal arrays give equal archives
@@ -275,7 +275,7 @@ def _read_header(
     if dtype.names is not None or dtype.subdtype is not None:
         raise error(f"{where} is a structured array; save a plain array.")
     if not all(type(size) is int and size >= 0 for size in shape):
-        raise error(f"{where} has the shape {shape!r}, which is none; save it with np.savez.")
+        raise error(f"{where} has the invalid shape {shape!r}; save it with np.savez.")
     if fortran_order and len(shape) > 1:
         raise error(f"{where} is in Fortran order; save np.ascontiguousarray(array).")
     claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - head.tell()
@@ -315,8 +315,8 @@ def _explained(path: Path, error: type[UserError]) -> Iterator[None]:
     except IsADirectoryError as reason:
         raise error(f"{path}: is a folder, not an NPZ archive; give the path of the .npz file.") from reason
     except (OSError, *_DAMAGE) as reason:
-        # A damaged offset sends the reader to a place that no file has, which is EINVAL. Other system errors are not
-        # the file's fault: whoever replaces damaged files must not replace this one.
+        # A damaged offset makes the reader seek to an impossible position, which is EINVAL. Other system errors are
+        # not the file's fault: a caller that replaces damaged files must not replace this one.
         if isinstance(reason, OSError) and reason.errno not in (None, errno.EINVAL):
             raise EnvironmentFailure(
                 f"{path}: cannot be read ({reason.strerror}); check its permissions and the disk."

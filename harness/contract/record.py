@@ -1,4 +1,4 @@
-"""The score record: what a sample set was worth, with everything that went into the number.
+"""The score record: the metrics of a sample set, with everything that went into them.
 
 On disk: `score.json`, and `items.jsonl` with one line per image or question, from which the metrics can be computed
 again without the scorer. The package docstring lists the fields.
@@ -43,7 +43,7 @@ class Metric:
     """How to print the name, e.g. "gFID"."""
 
     def to_row(self) -> dict[str, Any]:
-        """The metric as it stands in `score.json`."""
+        """The metric as written in `score.json`."""
         return {
             "name": self.name,
             "label": self.label,
@@ -58,7 +58,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Unscored:
-    """An item that could not be scored. It is neither a zero nor an absence: the record lists it."""
+    """An item that could not be scored. It counts neither as zero nor as absent: the record lists it."""
 
     id: Text
     """Of the request, or of the question."""
@@ -70,7 +70,7 @@ class Unscored:
 
 @dataclass(frozen=True, kw_only=True)
 class _Items:
-    """What `score.json` says of `items.jsonl`."""
+    """What `score.json` states about `items.jsonl`."""
 
     count: Annotated[int, Within(0)]
     sha256: Digest
@@ -103,7 +103,7 @@ class ScoreRecord:
         for metric in self.metrics:
             key = (metric.name, metric.category)
             if key in seen:
-                raise ValueError(f"the metric {metric.name!r} (category {metric.category}) stands twice; give it once")
+                raise ValueError(f"the metric {metric.name!r} (category {metric.category}) occurs twice; give it once")
             seen.add(key)
 
     def metric(self, name: str, category: str | None = None) -> Metric:
@@ -114,7 +114,7 @@ class ScoreRecord:
         raise KeyError(f"{self.benchmark} has no metric {name!r} (category {category})")
 
     def write(self, folder: PathLike, items: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Write `items.jsonl`, then `score.json`, both atomically. The second vouches for the first by its sha256.
+        """Write `items.jsonl`, then `score.json`, both atomically. The second holds the sha256 of the first.
 
         JSON has no NaN: a metric that is not finite is written as null with a note; inside items, NaN becomes null.
         """
@@ -180,5 +180,5 @@ def _check_items(path: Path, items: _Items) -> None:
         raise UserError(f"{path}: is missing; copy the whole folder again, or run the scorer again.")
     if sha256_file(path) != items.sha256 or sum(1 for _ in read_json_lines(path)) != items.count:
         raise UserError(
-            f"{path}: is not the file that {SCORE_FILE} vouches for; copy the whole folder again, or score again."
+            f"{path}: does not match its sha256 in {SCORE_FILE}; copy the whole folder again, or score again."
         )

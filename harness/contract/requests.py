@@ -37,7 +37,7 @@ MAX_IMAGE_SIZE = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a benchmark wants its images drawn. A generator honours every field, or says that it cannot.
+    """How a benchmark wants its images drawn. A generator follows every field, or refuses.
 
     The one list of these fields: files, tables and command lines take names, defaults and help from here.
     """
@@ -46,7 +46,7 @@ class Protocol:
     cfg_scale: float = field(default=1.0, metadata={"help": "Classifier-free guidance; 1 is none."})
     cfg_interval: float = field(
         default=-1.0,
-        metadata={"help": "Guide only while the position of the token is at most this; -1 guides all of them."},
+        metadata={"help": "Guide only the tokens up to this position; -1 guides all."},
     )
     temperature: float = field(default=1.0, metadata={"help": "The logits are divided by it."})
     top_k: int = field(default=0, metadata={"help": "Keep the k likeliest tokens; 0 keeps all."})
@@ -116,7 +116,7 @@ class RequestSet:
         protocol: how to draw.
         requests: what to draw.
     Raises:
-        UserError: the requests contradict each other: ids or paths twice, labels mixed with prompts, none at all.
+        UserError: the requests contradict each other: repeated ids or paths, labels mixed with prompts, no requests.
     """
 
     def __init__(self, *, benchmark: str, version: int, protocol: Protocol, requests: Iterable[Request]) -> None:
@@ -166,7 +166,7 @@ class RequestSet:
         return RequestSet(benchmark=self.benchmark, version=self.version, protocol=protocol, requests=self.requests)
 
     def write(self, folder: PathLike) -> None:
-        """Write both files into `folder`; the head goes last, so it never stands beside half a list."""
+        """Write both files into `folder`; the head is written last, so a head implies a complete list."""
         folder = Path(folder)
         write_json_lines(folder / LINES_FILE, (request.to_row() for request in self.requests))
         head = _Head(
@@ -187,7 +187,7 @@ class RequestSet:
         """
         head_path, lines_path = Path(folder) / HEAD_FILE, Path(folder) / LINES_FILE
         if not head_path.is_file():
-            raise error(f"{head_path}: is missing, so this is no request set; give the folder that holds it.")
+            raise error(f"{head_path}: is missing, so this is not a request set; give the folder that holds it.")
         head = build(_Head, read_head(head_path, FORMAT, SCHEMA_VERSION, error=error), str(head_path), error=error)
         requests = [
             _read_request(row, f"{lines_path}, line {number}", error)
@@ -263,7 +263,7 @@ def _check(requests: Sequence[Request], where: str) -> None:
         if problem:
             raise UserError(f"{where}, request {request.id!r}: {problem}")
         if request.id in ids:
-            raise UserError(f"{where}: the id {request.id!r} stands twice; make the ids unique.")
+            raise UserError(f"{where}: the id {request.id!r} occurs twice; make the ids unique.")
         # Some file systems do not tell A.png from a.png.
         other = paths.setdefault(request.path.casefold(), request.id)
         if other != request.id:
@@ -271,7 +271,7 @@ def _check(requests: Sequence[Request], where: str) -> None:
                 f"{where}: the path {request.path!r} of {request.id!r} is also that of {other!r}; make paths unique."
             )
         if (request.label is not None) != by_label:
-            raise UserError(f"{where}: {request.id!r} mixes labels with prompts; make two sets of it.")
+            raise UserError(f"{where}: {request.id!r} mixes labels with prompts; split them into two sets.")
         ids.add(request.id)
     for request in requests:
         for parent in _parents(request.path.casefold()):
@@ -316,8 +316,8 @@ def class_requests(
     Args:
         count: how many images.
         num_classes: labels are 0..num_classes-1.
-        labels: "random" draws each label by itself, uniformly, from the run seed and the index; "balanced" takes the
-            classes in turn, so every first n images are as even as they can be.
+        labels: "random" draws each label independently and uniformly, from the run seed and the index; "balanced" takes
+            the classes in turn, so the first n images are spread over the classes as evenly as possible.
         run_seed: decides seeds and random labels.
     """
     if count < 1 or num_classes < 1:
@@ -326,7 +326,7 @@ def class_requests(
         raise UserError(f"{benchmark}: labels is {labels!r}; give 'random' or 'balanced'.")
 
     def label(index: int) -> int:
-        # A stream of its own: the label must not be a function of the seed that drives the sampling.
+        # A separate random stream: the label must not be a function of the seed that drives the sampling.
         return (
             image_seed(run_seed, f"{benchmark}#label", str(index)) % num_classes
             if labels == "random"

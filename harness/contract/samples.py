@@ -1,4 +1,4 @@
-"""The sample set as a reader sees it: what a generator drew, image by image, each with the hash of its pixels.
+"""Reads sample sets: the images that a generator drew, each with the hash of its pixels.
 
 Shapes: a batch is (n, H, W, 3) uint8, H = W = image_size. Nothing here holds more than a batch of pixels; the index
 (ids, paths, hashes: about 20 MB for 50,000 images) is in memory.
@@ -35,7 +35,7 @@ Form = Literal["npz", "png"]
 FORMS: tuple[Form, ...] = get_args(Form)
 Kind = Literal["generated", "reconstructions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""What the `kind` of a sample set's generator may say that readers go by."""
+"""The values of a generator's `kind` that readers of a sample set know."""
 
 _BATCH = 32
 _MAX_THREADS = 8
@@ -70,9 +70,9 @@ class Manifest:
     """`digest_sequence` of the pixel hashes in order: the same for both forms."""
     index_sha256: Digest
     request_digest: Digest | None = None
-    """Of the request set the images answer; None for images whose requests are not known."""
+    """Of the request set the images were drawn for; None where it is not known."""
     generator: Mapping[str, Any]
-    """Who drew them, and with which options."""
+    """The generator of the images, with its options."""
 
     def to_row(self) -> dict[str, Any]:
         """The object of `samples.json`."""
@@ -122,17 +122,17 @@ class SampleSet:
 
     @property
     def generator(self) -> Mapping[str, Any]:
-        """Who drew the images, and with which options."""
+        """The generator of the images, with its options."""
         return self.manifest.generator
 
     @property
     def kind(self) -> Kind | None:
-        """What the images are, as the generator's `kind` records it; None where it says nothing, or something else."""
+        """What the images are: the generator's `kind`, or None where that is absent or unknown."""
         return next((kind for kind in KINDS if kind == self.generator.get("kind")), None)
 
     @property
     def request_digest(self) -> str | None:
-        """The digest of the request set that was answered, where it is known."""
+        """The digest of the request set the images were drawn for, where it is known."""
         return self.manifest.request_digest
 
     @property
@@ -149,16 +149,16 @@ class SampleSet:
 
     @cached_property
     def requests(self) -> RequestSet | None:
-        """The request set that was answered, in the order of the images; None where it is not known.
+        """The request set the images were drawn for, in the order of the images; None where it is not known.
 
         Raises:
-            BadSamples: the requests beside the samples are not the ones that were answered.
+            BadSamples: the requests beside the samples are not the ones they were drawn for.
         """
         if self.request_digest is None:
             return None
         requests = RequestSet.read(self.folder, error=BadSamples)
         if requests.digest != self.request_digest or [request.id for request in requests] != self.ids:
-            raise BadSamples(f"{self.folder}: requests.json is not the request set the samples answer; {_AGAIN}.")
+            raise BadSamples(f"{self.folder}: requests.json is not the request set of the samples; {_AGAIN}.")
         return requests
 
     @property
@@ -197,7 +197,7 @@ class SampleSet:
         return images_u8
 
     def validate(self, progress: Progress | None = None) -> None:
-        """Read everything and check it: every pixel, the labels, the requests, and that no stray image lies about.
+        """Read everything and check it: every pixel, the labels, the requests, and that there are no stray images.
 
         Raises:
             BadSamples: naming the first file that is wrong.
@@ -245,7 +245,7 @@ class SampleSet:
             if digest != self.entries[index].sha256:
                 where = self.image_path(index) if self.form == "png" else f"{self.npz_path}, image {index}"
                 raise BadSamples(
-                    f"{where}: has other pixels than {INDEX_FILE} says (it was changed or damaged); {_AGAIN}."
+                    f"{where}: does not match its hash in {INDEX_FILE} (it was changed or damaged); {_AGAIN}."
                 )
 
     # --- checks ------------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ class SampleSet:
             strays = sorted(set(npz_names(self.npz_path)) - {"arr_0", "labels"})
             if strays:
                 raise BadSamples(
-                    f"{self.npz_path}: holds {strays[0]!r} besides arr_0 and labels; write it again without."
+                    f"{self.npz_path}: holds {strays[0]!r} besides arr_0 and labels; write it again without it."
                 )
             return
         images = self.folder / IMAGES_DIR
@@ -308,12 +308,12 @@ class SampleSet:
 
 
 def num_threads() -> int:
-    """Threads for hashing, coding and decoding, all of which let go of the interpreter lock."""
+    """Threads for hashing, coding and decoding, all of which release the interpreter lock."""
     return min(_MAX_THREADS, os.cpu_count() or 1)
 
 
 def check_images_header(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
-    """Check that an array is (N, H, W, 3) uint8 with H = W, and say how to make it so where it is not."""
+    """Check that an array is (N, H, W, 3) uint8 with H = W, with an error that says how to make it so."""
     if dtype != np.uint8:
         raise BadSamples(
             f"{path}: arr_0 is {dtype}, not uint8; save np.clip(127.5 * x + 128, 0, 255).astype(np.uint8) "
@@ -335,9 +335,9 @@ def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         if (folder / "work").is_dir():
-            raise BadSamples(f"{folder}: the samples are not finished; run the command that draws them again.")
+            raise BadSamples(f"{folder}: the samples are not finished; run the drawing command again.")
         raise BadSamples(
-            f"{path}: is missing, so this is no sample set; for your own NPZ or image folder run "
+            f"{path}: is missing, so this is not a sample set; for your own NPZ or image folder run "
             f"python -m harness.contract adopt {folder} OUT"
         )
     head = read_head(path, FORMAT, SCHEMA_VERSION, error=BadSamples)
@@ -356,7 +356,7 @@ def _read_index(folder: Path, manifest: Manifest) -> list[IndexEntry]:
         digest_sequence(entry.sha256 for entry in entries) != manifest.digest
         or sha256_file(path) != manifest.index_sha256
     ):
-        raise BadSamples(f"{path}: is not the index that {MANIFEST_FILE} vouches for; {_AGAIN}.")
+        raise BadSamples(f"{path}: does not match its sha256 in {MANIFEST_FILE}; {_AGAIN}.")
     return entries
 
 
@@ -375,11 +375,11 @@ def _read_entry(row: Mapping[str, Any], where: str) -> IndexEntry:
 
 
 def check_distinct(entries: Sequence[IndexEntry], where: Path) -> None:
-    """Refuse ids or paths that stand twice."""
+    """Refuse repeated ids or paths."""
     for name in ("id", "path"):
         seen: set[str] = set()
         for entry in entries:
             value = getattr(entry, name)
             if value in seen:
-                raise BadSamples(f"{where}: the {name} {value!r} stands twice; make them unique.")
+                raise BadSamples(f"{where}: the {name} {value!r} occurs twice; make them unique.")
             seen.add(value)

@@ -1,4 +1,4 @@
-"""Writes the sample set of a generator in shards, so that a kill costs one shard and the same command again resumes.
+"""Writes the sample set of a generator in shards, so that a kill loses one shard and the same command resumes.
 
     writer = SampleSetWriter(out, requests, generator={"name": "my-model", "weights": sha256})
     for shard in writer.missing():
@@ -34,7 +34,7 @@ _BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A run of consecutive requests that is written at once."""
+    """Consecutive requests that are written together."""
 
     index: int
     start: int
@@ -47,7 +47,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """How a set is cut into shards; a folder keeps what its first run chose."""
+    """How a set is split into shards; a folder keeps what its first run chose."""
 
     shard_size: Annotated[int, Within(1)]
 
@@ -56,10 +56,10 @@ class SampleSetWriter:
     """Collects the images of a request set, shard by shard, into a sample set.
 
     Args:
-        out_dir: the folder of the sample set. Finished shards of the same requests and generator are taken up again.
+        out_dir: the folder of the sample set. Finished shards of the same requests and generator are reused.
         request_set: what is being drawn.
-        generator: who draws, with every option that changes a pixel, as JSON values; it is the identity that
-            unfinished work must have to be continued.
+        generator: the generator, with every option that changes a pixel, as JSON values; unfinished work is continued
+            only for an equal one.
         form: "npz" or "png".
         shard_size: images per shard; by default as many as fit into 64 MiB, at most 256. A folder that already has
             shards keeps its size.
@@ -99,10 +99,10 @@ class SampleSetWriter:
         return [shard for shard in mine if not self._is_written(shard)]
 
     def claim(self, shard: Shard) -> bool:
-        """Say that this process is going to draw `shard`; false when somebody has said so before.
+        """Announce that this process will draw `shard`; false when another process has announced it before.
 
-        For processes that take shards as they get to them. Whoever claimed a shard may have died since: a claim is a
-        word to the others, not a lock, and drawing a shard twice does no harm.
+        For processes that take shards one after another. The process that claimed a shard may have died since: a
+        claim is a hint to the others, not a lock, and drawing a shard twice does no harm.
         """
         path = self._path(shard).with_suffix(".claim")
         with explain_disk_errors(path):
@@ -113,11 +113,11 @@ class SampleSetWriter:
         return True
 
     def is_written(self, shard: Shard) -> bool:
-        """Whether somebody has written `shard`, or even finished the whole set."""
+        """Whether any process has written `shard`, or even finished the whole set."""
         return self._is_finished() or self._is_written(shard)
 
     def write(self, shard: Shard, images_u8: np.ndarray) -> None:
-        """Store the images of a shard, (len(shard), H, W, 3) uint8 in request order: wholly, or not at all.
+        """Store the images of a shard, (len(shard), H, W, 3) uint8 in request order, as a whole or not at all.
 
         Raises:
             BadSamples: another shape or dtype.
@@ -135,7 +135,7 @@ class SampleSetWriter:
             writer.append(images_u8)
 
     def finish(self, progress: Progress | None = None) -> SampleSet:
-        """Put the shards together, write the manifest last, and remove the shards. Called by one process only.
+        """Assemble the shards, write the manifest last, and remove the shards. Called by one process only.
 
         Raises:
             UserError: shards are missing.
@@ -148,7 +148,7 @@ class SampleSetWriter:
         if missing:
             raise UserError(
                 f"{self._work}: {len(missing)} of {len(self._shards)} shards are missing (the first is "
-                f"{self._path(missing[0]).name}); run the command that draws them again."
+                f"{self._path(missing[0]).name}); run the drawing command again."
             )
         self._finished = assemble(
             self.out_dir,
@@ -204,7 +204,7 @@ class SampleSetWriter:
         ]
 
     def _is_finished(self) -> bool:
-        """Whether this process or another one has put the set together."""
+        """Whether this process or another one has assembled the set."""
         return (self.out_dir / MANIFEST_FILE).exists()
 
     @property
@@ -237,6 +237,6 @@ class SampleSetWriter:
             except BadSamples as damage:
                 self._path(shard).unlink(missing_ok=True)
                 raise BadSamples(
-                    f"{self._path(shard)}: was damaged after it was written and is removed; "
+                    f"{self._path(shard)}: was damaged after it was written and has been removed; "
                     "run the same command again, which draws only this shard."
                 ) from damage

@@ -34,8 +34,8 @@ def half_precision_squared_distances(rows: Array, columns: Array) -> Array:
     """The ADM evaluator's squared distances: every operation rounded to float16; (R, D), (C, D) -> (R, C) float32.
 
     Sums of products are formed in float32 and rounded once, as a GPU's half-precision matrix product does. If any value
-    of the block is not finite (a square beyond 65,504), the whole block is computed again in float32 from the features
-    as given, not from their float16 roundings.
+    of the block is not finite (a square beyond 65,504), the whole block is computed again in float32 from the original
+    features, not from their float16 roundings.
     """
     block = np.empty((len(rows), len(columns)), dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):

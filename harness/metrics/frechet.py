@@ -35,7 +35,7 @@ class Statistics:
     covariance: Array
     """(D, D) float64, divisor N - 1."""
     count: int | None = None
-    """Images behind the statistics; None when they came from a file that does not say."""
+    """Images behind the statistics; None when they came from a file that does not state it."""
 
     def __post_init__(self) -> None:
         width = self.mean.shape[0] if self.mean.ndim == 1 else -1
@@ -73,7 +73,7 @@ class StatisticsAccumulator:
         self._mean: Array = np.zeros(0)
         self._scatter: Array = np.zeros((0, 0))
         self._rows: Array = np.empty((0, 0))
-        """Kept from batch to batch: fresh memory costs more than what is done in it."""
+        """Reused from batch to batch: allocating memory costs more than the work in it."""
 
     def add(self, features: Array) -> None:
         """Add a batch (n, D) of any float dtype; n may be 0."""
@@ -89,7 +89,7 @@ class StatisticsAccumulator:
         count, total = len(features), self.count + len(features)
         batch_mean = features.mean(axis=0, dtype=np.float64)
         step = batch_mean - self._mean
-        # What the step of the mean adds to the scatter is one more row: no further pass over a (D, D) matrix.
+        # The change of the mean adds one more row to the scatter: no further pass over a (D, D) matrix.
         if len(self._rows) <= count:
             self._rows = np.empty((count + 1, features.shape[1]))
         rows = self._rows[: count + 1]
@@ -144,13 +144,13 @@ def frechet_distance(a: Statistics, b: Statistics) -> FrechetDistance:
 def frechet_distances(
     pairs: Sequence[tuple[Statistics | Array, Statistics | Array]], *, mean_dtype: npt.DTypeLike = np.float64
 ) -> list[FrechetDistance]:
-    """The distance of each pair, which gives statistics or the features (N, D) to take them of, as `statistics` does.
+    """The distance of each pair of statistics, or of features (N, D), from which they are computed as by `statistics`.
 
-    With no more cores than pairs, each pair has one to itself: half the work of finding eigenvalues is products with
-    one vector, a few thousand in turn, at each of which the threads of BLAS wait for one another. With more cores the
-    pairs come in turn, and BLAS shares out each.
+    With no more cores than pairs, each pair has its own core: half the work of finding eigenvalues is a few thousand
+    products with one vector, and the threads of BLAS wait for one another at each. With more cores the pairs are
+    computed one after another, each on all cores.
     """
-    from threadpoolctl import threadpool_limits  # only this needs it: not in every scorer's environment
+    from threadpoolctl import threadpool_limits  # needed only here: not in every scorer's environment
 
     def distance(pair: tuple[Statistics | Array, Statistics | Array]) -> FrechetDistance:
         a, b = (given if isinstance(given, Statistics) else statistics(given, mean_dtype=mean_dtype) for given in pair)
@@ -171,7 +171,7 @@ def root_trace(covariance_a: Array, covariance_b: Array) -> float:
     if factor_b is None:
         factor_b = _factor(covariance_b)
     else:
-        # B^T S_a B, half of which is computed. LAPACK wants columns; a symmetric matrix is its own transpose.
+        # B^T S_a B, of which half is computed. LAPACK expects columns; a symmetric matrix is its own transpose.
         between, _ = dsygst(covariance_a.T, np.asfortranarray(factor_b), itype=2, lower=1)
         values = np.linalg.eigvalsh(between, UPLO="L")
         if _is_accurate(values):
@@ -193,10 +193,10 @@ def _cholesky(covariance: Array) -> Array | None:
 
 
 def _is_accurate(values: Array) -> bool:
-    """Whether the sum of the roots of these eigenvalues (ascending) is good to eight digits at the very worst.
+    """Whether the sum of the roots of these eigenvalues (ascending) is accurate to eight digits in the worst case.
 
-    Each carries an error of at most some eps times the largest, which its root passes on divided by twice itself. These
-    errors differ in sign: where the bound is 3e-9 of the sum, the sum is off by 1e-15 of itself.
+    Each has an error of at most a few eps times the largest; in its root, that error is divided by twice the root. The
+    errors differ in sign: where the bound is 3e-9 of the sum, the actual error of the sum is 1e-15.
     """
     if values[0] <= 0.0:
         return False

@@ -1,7 +1,7 @@
 """Per-image distances between originals and reconstructions: L1, PSNR, SSIM.
 
 `images_01` are (N, C, H, W) floats in [0, 1], not rounded to uint8. Every function returns one float64 value per image,
-so that the reader chooses how to average: `mean()` weighs images alike, `mean_of_batch_means` is what the reference
+so that the caller chooses how to average: `mean()` weighs images alike, `mean_of_batch_means` is what the reference
 reports.
 """
 

@@ -1,7 +1,7 @@
-"""How sure a number is: of a share, of a mean over images, and over several sample sets.
+"""The uncertainty of a number: of a share, of a mean over images, and over several sample sets.
 
-A Frechet distance has no bootstrap interval here: images drawn with replacement repeat, which moves the distance itself
-up by more than it varies. Its spread is measured with sample sets of different seeds (`spread_of`).
+A Frechet distance has no bootstrap interval here: images drawn with replacement repeat, which raises the distance by
+more than it varies. Its spread is measured with sample sets of different seeds (`spread_of`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Z_95 = 1.959963984540054
 
 
 def wilson_interval(hits: int, count: int, *, z: float = Z_95) -> tuple[float, float]:
-    """95 % confidence interval of a share of `hits` in `count` (Wilson 1927), within [0, 1], sensible near 0 and 1 too.
+    """95 % confidence interval of a share of `hits` in `count` (Wilson 1927), within [0, 1], valid near 0 and 1 too.
 
     Raises ValueError unless 0 <= hits <= count and count >= 1.
     """
@@ -30,7 +30,7 @@ def wilson_interval(hits: int, count: int, *, z: float = Z_95) -> tuple[float, f
     share, weight = hits / count, z * z / count
     centre = (share + weight / 2) / (1 + weight)
     margin = z / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    # Rounding must not leave the share itself outside, at 0 and 1 above all.
+    # Rounding must not leave the share itself outside, especially at 0 and 1.
     return max(0.0, min(share, centre - margin)), min(1.0, max(share, centre + margin))
 
 

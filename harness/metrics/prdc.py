@@ -1,4 +1,4 @@
-"""Improved precision and recall, density and coverage: which images lie in the other set's manifold.
+"""Improved precision and recall, density and coverage: the share of images in the other set's manifold.
 
 A set's manifold is the union of balls around its points, each reaching to the point's k-th nearest neighbour
 (Kynkaanniemi et al. 2019, arXiv:1904.06991; density and coverage: Naeem et al. 2020, arXiv:2002.09797). Two published
@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 ADM_BLOCK = 10_000
 """Side of the ADM evaluator's distance blocks; each block chooses its float16 or float32 path on its own."""
 SQUARE_BLOCK = 1_000
-"""Side of the blocks where nothing depends on it: large enough for a fast matrix product, small for the cache."""
+"""Side of the blocks where the result does not depend on it: large for a fast matrix product, small for the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PRDC:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Containment:
-    """Who lies in whose balls."""
+    """Which points lie in which balls."""
 
     reference_balls: Array
     """(N_sample,) int64: reference balls that contain each sample."""
@@ -79,7 +79,7 @@ def neighbour_radii(
 
     A point counts as its own nearest neighbour, so this is the (k + 1)-th smallest entry of its row; of two equal
     points, one is the other's neighbour at distance 0. `symmetric` computes each pair once, where the distance is the
-    same both ways to the last bit that matters. Raises ValueError when there are not k other points.
+    same in both directions. Raises ValueError when there are not k other points.
     """
     _enough(features, k)
     if symmetric and row_block != column_block:
@@ -151,10 +151,10 @@ def prdc(reference: Array, sample: Array, *, k: int = 5) -> PRDC:
 
 
 def prdc_with_counts(reference: Array, sample: Array, *, k: int = 5) -> tuple[PRDC, Containment]:
-    """As `prdc`, and who lies in whose balls; `nearest_sample` is a squared distance here."""
+    """As `prdc`, and which points lie in which balls; `nearest_sample` is a squared distance here."""
     _same_width(reference, sample)
     reference, sample = _centred(reference, sample)
-    # Squared distances order as distances do, and save a root of every entry.
+    # Squared distances have the same order as distances, and save a root per entry.
     reference_radii, sample_radii = (
         neighbour_radii(features, k, distance=squared_distances, symmetric=True) for features in (reference, sample)
     )
@@ -171,7 +171,7 @@ def prdc_with_counts(reference: Array, sample: Array, *, k: int = 5) -> tuple[PR
 def adm_radii(
     features: Array, *, k: int = 3, distance: Distance = half_precision_squared_distances, block: int = ADM_BLOCK
 ) -> Array:
-    """Squared radii (N,) of a set in the ADM evaluator's arithmetic: those of a reference can be kept."""
+    """Squared radii (N,) of a set in the ADM evaluator's arithmetic; those of a reference can be stored."""
     return neighbour_radii(features, k, distance=distance, row_block=block, column_block=block)
 
 
@@ -186,7 +186,7 @@ def adm_precision_recall(
 ) -> Containment:
     """Precision and recall as the ADM evaluator reports them, from float32 pool features (N, D) of both sets.
 
-    `reference_radii`: what `adm_radii` gave for the reference with the same settings, where it is known already.
+    `reference_radii`: the result of `adm_radii` for the reference with the same settings, if known.
     """
     _same_width(reference, sample)
     if reference_radii is None:
@@ -205,13 +205,13 @@ def adm_precision_recall(
 
 
 def exact_precision_recall(reference: Array, sample: Array, *, k: int = 3) -> Containment:
-    """The same question without rounding to float16: squared distances in float64, closed balls.
+    """The same metrics without rounding to float16: squared distances in float64, closed balls.
 
-    It differs from `adm_precision_recall` by up to 0.03 on a few thousand images, so a published number compares only
+    It differs from `adm_precision_recall` by up to 0.03 on a few thousand images, so compare published numbers only
     with that one. Features may be memory-mapped: they are cast block by block.
     """
     _same_width(reference, sample)
-    centre = reference.mean(axis=0, dtype=np.float64)  # distances stay, and small norms keep their digits
+    centre = reference.mean(axis=0, dtype=np.float64)  # distances do not change, and small norms keep their digits
 
     def distance(rows: Array, columns: Array) -> Array:
         return squared_distances(rows - centre, columns - centre)
@@ -221,7 +221,7 @@ def exact_precision_recall(reference: Array, sample: Array, *, k: int = 3) -> Co
 
 
 def draw_rows(features: Array, count: int, generator: np.random.RandomState) -> Array:
-    """`count` rows in drawn order, without replacement; the set as it is (and no draw) when it is no larger.
+    """`count` rows in drawn order, without replacement; the unchanged set (and no draw) when it is no larger.
 
     NumPy's legacy generator is what the published GPIC evaluator draws from.
     """
@@ -231,8 +231,8 @@ def draw_rows(features: Array, count: int, generator: np.random.RandomState) -> 
 
 
 def _centred(reference: Array, sample: Array) -> tuple[Array, Array]:
-    """Both sets in float64, shifted by the reference's mean: distances stay, and small norms keep |u|^2 - 2 u.v + |v|^2
-    from cancelling."""
+    """Both sets in float64, shifted by the reference's mean: distances do not change, and small norms keep
+    |u|^2 - 2 u.v + |v|^2 from cancelling."""
     centre = reference.mean(axis=0, dtype=np.float64)
     return reference - centre, sample - centre
 

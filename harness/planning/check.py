@@ -39,21 +39,21 @@ class Comparison:
     expected: float
     """The nearest of the right answers."""
     allowed: float
-    """How far off is still right, absolute."""
+    """The tolerance, absolute."""
 
     @property
     def error(self) -> float:
-        """How far off it is."""
+        """The absolute error."""
         return abs(self.got - self.expected)
 
     @property
     def passed(self) -> bool:
-        """Whether that is near enough."""
+        """Whether the error is within the tolerance."""
         return self.error <= self.allowed
 
 
 def check_plan(benchmark: Benchmark) -> tuple[Plan, dict[str, str]]:
-    """The plan of a gold check, and the shipped assets that take the real ones' place.
+    """The plan of a gold check, and the shipped assets that replace the real ones.
 
     Raises:
         UserError: the benchmark ships no case.
@@ -69,7 +69,7 @@ def check_plan(benchmark: Benchmark) -> tuple[Plan, dict[str, str]]:
     folder = benchmark.folder / str(case.get("assets", "check/assets"))
     overrides = {name: str(folder / name) for name in benchmark.assets if (folder / name).exists()}
     plan = make_plan(request, Catalog([benchmark], {}))
-    # A shipped case answers from its own folder: no service of the user's is asked.
+    # A shipped case brings its own answers: no service of the user is called.
     steps = tuple(dataclasses.replace(step, variables={}) for step in plan.steps)
     return dataclasses.replace(plan, name=f"check-{benchmark.id}", steps=steps), overrides
 
@@ -79,7 +79,7 @@ def full_check_plan(benchmark: Benchmark, assets: AssetStore) -> Plan:
 
     Raises:
         UserError: the benchmark names no such batch.
-        MissingAsset: the batch is not here.
+        MissingAsset: the batch is not in the asset store.
     """
     case = benchmark.check.get("full")
     if not case:

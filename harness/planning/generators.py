@@ -1,6 +1,6 @@
-"""Who draws: a command of the user's own, samples that exist already, or what an installed package adds.
+"""Generators: a command of the user's own, existing samples, or what an installed package adds.
 
-Each way of saying who draws is a plugin: its first option chooses it (`--generator`, `--samples`), the others belong to
+Each kind of generator is a plugin: its first option chooses it (`--generator`, `--samples`), the others belong to
 it. The same names are keywords of `harness.run` and `harness.plan`.
 """
 
@@ -32,7 +32,7 @@ class DrawContext:
     gpus: int = 1
     """GPUs to draw with."""
     limit: int | None = None
-    """The first so many images; None: all."""
+    """Only the first N images; None: all."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Changes to scorer options, by benchmark."""
     digest: Callable[[Path], str] = sha256_file
@@ -40,7 +40,7 @@ class DrawContext:
 
 
 class GeneratorPlugin(Protocol):
-    """One way of saying who draws: entry point group `harness.generators`, under the name of its first option."""
+    """A kind of generator: entry point group `harness.generators`, under the name of its first option."""
 
     options: tuple[DrawOption, ...]
     """The first one chooses this generator; the others belong to it."""
@@ -64,10 +64,10 @@ def choose_generator(given: Mapping[str, Any], context: DrawContext) -> Generato
     owners = {option.name: name for name, plugin in plugins.items() for option in plugin.options}
     unknown = sorted(set(given) - set(owners))
     if unknown:
-        raise UserError(f"There is no option '{unknown[0]}' for drawing; there are: {', '.join(owners)}.")
+        raise UserError(f"There is no generator option '{unknown[0]}'; there are: {', '.join(owners)}.")
     chosen = [name for name in plugins if name in given]
     if len(chosen) != 1:
-        problem = "Nothing says who draws; give one of" if not chosen else "Several generators are named; give one of"
+        problem = "No generator is named; give one of" if not chosen else "Several generators are named; give one of"
         raise UserError(f"{problem} {', '.join(flags.values())}.")
     for option in given:
         if owners[option] != chosen[0]:
@@ -78,10 +78,10 @@ def choose_generator(given: Mapping[str, Any], context: DrawContext) -> Generato
 
 @dataclass(frozen=True, kw_only=True)
 class CommandGenerator:
-    """Somebody's own program: `COMMAND --requests DIR --out DIR` writes a sample set.
+    """Any program: `COMMAND --requests DIR --out DIR` writes a sample set.
 
     Its identity is the command and the contents of every file that it names, and of the weights in every folder that it
-    names; what those import is not known here, so `version` is there to say that something else has changed.
+    names; what those import is not tracked, so change `version` when something they import has changed.
     """
 
     command: tuple[str, ...]
@@ -130,12 +130,12 @@ class CommandGenerator:
 
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
-"""Suffixes. Whatever else lies in a folder may be what the command itself leaves there."""
+"""Suffixes of weights. Other files in a folder may be written by the command itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExistingSamples:
-    """Samples somebody drew already: a sample set, an NPZ with `arr_0`, or a folder of images."""
+    """Existing samples: a sample set, an NPZ with `arr_0`, or a folder of images."""
 
     path: Path
     layout: Layout | None = None
@@ -145,7 +145,7 @@ class ExistingSamples:
 
     @property
     def draws_nothing(self) -> bool:
-        """False for a folder whose images mean nothing without the benchmark's prompts."""
+        """False for a folder whose images need the benchmark's prompts."""
         return self.layout is None or self.layout.metadata is not None
 
     def describe(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class ExistingSamples:
         return row if self.layout is None else {**row, "layout": self.layout.images}
 
     def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
-        """A sample set is used as it is; anything else is checked and taken in as one, once for all benchmarks."""
+        """A sample set is used as it is; anything else is checked and adopted as one, once for all benchmarks."""
         if self.layout is not None:
             return self._take_in(benchmark, self.layout, requests)
         if benchmark.form == "pairs":
@@ -163,7 +163,7 @@ class ExistingSamples:
             return [], FileInput(self.path, kind="sample")
         if benchmark.condition == "text":
             raise UserError(
-                f"{self.path}: is no sample set, so nothing says which prompt an image is of; for a folder made for "
+                f"{self.path}: is not a sample set, so the prompt of each image is unknown; for a folder made for "
                 f"the original scorer: harness score {benchmark.id} --samples {self.path} "
                 f"--layout {next(iter(benchmark.layouts), 'NAME')}"
             )
@@ -171,7 +171,7 @@ class ExistingSamples:
         adopt = Step(
             name="samples",
             kind="sample",
-            title="take the samples in",
+            title="adopt the samples",
             environment=HOST,
             argv=("{python}", "-m", "harness.contract", "adopt", f"{{in}}/{name}", "{out}"),
             inputs={name: FileInput(self.path)},
@@ -179,7 +179,7 @@ class ExistingSamples:
         return [adopt], OutputOf(adopt.name)
 
     def _take_in(self, benchmark: Benchmark, layout: Layout, requests: OutputOf | None) -> tuple[list[Step], Source]:
-        """Take in a folder by its layout; what was asked for is in it, or in the benchmark's request set."""
+        """Adopt a folder by its layout; its prompts are in it, or in the benchmark's request set."""
         suite = {"benchmark": benchmark.id, "version": benchmark.version, "protocol": asdict(benchmark.protocol)}
         inputs: dict[str, Source] = {
             "samples": FileInput(self.path),
@@ -187,13 +187,13 @@ class ExistingSamples:
         }
         words = ["adopt", "{in}/samples", "{out}", "--layout", "{in}/layout.json", "--form", benchmark.form]
         if requests is not None:
-            # Not under the name "requests": the samples answer the prompts that have images, not the whole set.
+            # Not under the name "requests": the samples are for the prompts that have images, not the whole set.
             inputs["prompts"] = requests
             words += ["--requests", "{in}/prompts"]
         step = Step(
             name=f"samples-{benchmark.id}",
             kind="sample",
-            title=f"{benchmark.id}: take the folder in",
+            title=f"{benchmark.id}: adopt the folder",
             environment=HOST,
             argv=("{python}", "-m", "harness.contract", *words),
             inputs=inputs,
@@ -273,7 +273,7 @@ class _Command:
 class _Samples:
     """`--samples PATH`."""
 
-    options = (DrawOption("samples", "Score what exists: a sample set, an NPZ file or an image folder.", "path"),)
+    options = (DrawOption("samples", "Score existing samples: a sample set, an NPZ file or an image folder.", "path"),)
 
     def generator(self, values: Mapping[str, Any], context: DrawContext) -> Generator:
         return existing_samples(Path(values["samples"]))

@@ -1,4 +1,4 @@
-"""From what the user asked for to a plan: what to draw, drawing it, scoring it, for each benchmark.
+"""Turns what the user asked for into a plan: for each benchmark what to draw, drawing it, scoring it.
 
 `make_plan` is pure: it starts no engine, writes nothing, and is what `harness plan` prints and `harness run` executes.
 """
@@ -38,11 +38,11 @@ class RunSpec:
     """What the user asked for."""
 
     benchmarks: tuple[str, ...] = ()
-    """By name; together with the suite's."""
+    """By name; with a suite, only these benchmarks of it."""
     suite: str | None = None
     generator: Generator
     limit: int | None = None
-    """The first so many requests of each benchmark; a cheap look, never a published number."""
+    """Only the first N requests of each benchmark: a quick test, never a published number."""
     run_seed: int = 0
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the protocol of every benchmark, e.g. {"cfg_scale": 1.75}."""
@@ -106,7 +106,7 @@ def _build_arguments(owner: str, scorer: ScorerSpec) -> tuple[tuple[str, str], .
 def _chosen(spec: RunSpec, catalog: Catalog) -> list[Benchmark]:
     named = [catalog.benchmark(name) for name in spec.benchmarks]
     of_suite = catalog.suite(spec.suite) if spec.suite else []
-    if spec.suite and named:  # both: the suite narrowed down
+    if spec.suite and named:  # with both, the names narrow the suite down
         outside = [benchmark.id for benchmark in named if benchmark not in of_suite]
         if outside:
             raise UserError(f"'{outside[0]}' is not in the suite '{spec.suite}'; leave out --suite or --benchmark.")
@@ -125,7 +125,7 @@ def _check_options(options: Mapping[str, Mapping[str, Any]], benchmarks: Sequenc
 
 
 def _refuse_unused(spec: RunSpec) -> None:
-    """What nobody goes by must not stand in the record as if it had decided the samples."""
+    """Refuse settings that have no effect: in the record they would seem to have shaped the samples."""
     given = {
         "limit": spec.limit is not None,
         "seed": spec.run_seed != 0,
@@ -133,7 +133,7 @@ def _refuse_unused(spec: RunSpec) -> None:
     }
     unused = [f"--{name}" for name, is_given in given.items() if is_given and name not in spec.generator.heeds]
     if spec.generator.draws_nothing and unused:
-        raise UserError(f"Nothing is drawn here; leave out {', '.join(unused)}, which would change nothing.")
+        raise UserError(f"Nothing is drawn here; leave out {', '.join(unused)}, which would have no effect.")
 
 
 def _drawing(benchmark: Benchmark, spec: RunSpec) -> tuple[list[Step], Source]:
@@ -159,7 +159,7 @@ def _requests_step(benchmark: Benchmark, spec: RunSpec) -> Step:
         "benchmark": benchmark.id,
         "version": benchmark.version,
         "protocol": dataclasses.asdict(benchmark.protocol),
-        # Options of both, such as how many prompts of a pool: the scorer must find what was asked for.
+        # Options shared with the scorer, such as how many prompts of a pool: both must use the same value.
         "requests": {name: options[name] for name in wanted.pop("options", ())} | wanted,
         "limit": spec.limit,
         "run_seed": spec.run_seed,
@@ -182,7 +182,7 @@ def _requests_step(benchmark: Benchmark, spec: RunSpec) -> Step:
 
 
 def _requests_environment(benchmark: Benchmark) -> Environment:
-    """Where a script for requests runs: beside the harness, or with the scorer's libraries where it says so."""
+    """Where a request script runs: in the harness's environment, or in the scorer's where benchmark.yaml says so."""
     if benchmark.requests.get("environment") == "scorer":
         return scorer_environment(benchmark)
     return Environment(name="host", code=(f"benchmarks/{benchmark.id}", *SCORER_CODE), keyed=True)
@@ -223,8 +223,8 @@ def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, An
 def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, Any]) -> dict[str, Step]:
     """The steps of the feature stages, by name of the stage.
 
-    Work on the reference takes minutes and needs no samples, so it could begin at once; it comes after the stages that
-    read the samples all the same, which begin with the checks: bad samples are refused before it, not after it.
+    Work on the reference takes minutes and needs no samples, so it could begin at once. It still comes after the stages
+    that read the samples, since those check them first: bad samples are refused before that work, not after it.
     """
     steps = {stage.name: _stage_step(benchmark, stage, samples, options) for stage in benchmark.scorer.stages}
     reading = {name: step for name, step in steps.items() if "samples" in step.inputs}
@@ -235,7 +235,7 @@ def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, An
 
 
 def _stage_step(benchmark: Benchmark, stage: FeatureStage, samples: Source, options: Mapping[str, Any]) -> Step:
-    """Features that depend on less than the score: kept under that, so that the next score finds them."""
+    """Features that depend on fewer inputs than the score: stored under those, so that the next score reuses them."""
     inputs: dict[str, Source] = {"options.json": Document({name: options[name] for name in stage.options})}
     inputs |= _asset_inputs(stage.assets)
     if stage.samples:

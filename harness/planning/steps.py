@@ -1,7 +1,7 @@
 """The vocabulary of a run: environments, inputs, steps and plans, as data, and what a generator must be able to do.
 
 Nothing here runs or writes anything. A step is a command in an environment, with read-only inputs and one writable
-output folder. In its `argv` stand
+output folder. Its `argv` may contain
 
     {python}   the interpreter of its environment
     {code}     the folder that holds the project's code for this environment
@@ -42,7 +42,7 @@ class Environment:
     python: str | None = None
     """Python version for `lock`; None: the harness's own."""
     code: tuple[str, ...] = ()
-    """Project-relative files and folders that the command may import; copied out, so that nothing else is seen."""
+    """Project-relative files and folders that the command may import; copied out, so that it sees nothing else."""
     keyed: bool = False
     """Whether the environment's digest is part of its steps' keys."""
     inherits: bool = False
@@ -60,7 +60,7 @@ class Resources:
     """What a step takes from the machine while it runs."""
 
     gpus: int = 0
-    """At most this many; with fewer there, it gets what there is."""
+    """At most this many; with fewer on the machine, it gets those."""
     memory_gb: float = 2.0
     cpus: int = 1
     timeout_s: float | None = None
@@ -84,7 +84,7 @@ class FileInput:
 
     path: Path
     kind: str = ""
-    """What is in it, where its digest follows other rules than its bytes: "sample", "requests", "score"."""
+    """Its kind, where its digest is not that of its bytes: "sample", "requests", "score"."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Document:
 
 @dataclass(frozen=True)
 class EmptyFolder:
-    """A folder with nothing in it, where a command insists on one."""
+    """An empty folder, for a command that requires one."""
 
 
 Source = OutputOf | FileInput | AssetInput | Document | EmptyFolder
@@ -119,7 +119,7 @@ class Step:
     name: str
     """Unique in a plan; letters, digits, '-', '_' and '.'."""
     kind: str
-    """What the output is: "requests", "sample" and "score" are checked and digested as such; else it is any folder."""
+    """What the output is: "requests", "sample" and "score" are checked and digested as such; others as folders."""
     title: str = ""
     """One line for a person."""
     environment: Environment = HOST
@@ -127,17 +127,17 @@ class Step:
     inputs: Mapping[str, Source] = field(default_factory=dict)
     """By name below `{in}`; a name may have folders in it: "samples", "options.json", "assets/adm-inception-graph"."""
     after: tuple[str, ...] = ()
-    """Steps that it reads nothing of and lets go first: it begins once each is finished, or is at work with its checks
-    behind it, which the first line of progress says. Order only, so no part of the key."""
+    """Steps that go first although it reads nothing of theirs: it begins once each is finished, or is running and has
+    passed its checks, which its first line of progress signals. Order only, so not part of the key."""
     identity: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else determines the output: versions, digests of code."""
     resources: Resources = Resources()
     resumes: bool = False
     """Whether the command continues from what an interrupted attempt left in `{out}`."""
     produces: tuple[str, ...] = ()
-    """Files that must be in the output before it is believed."""
+    """Files that the output must contain to count as complete."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables that it cannot do without, each with what to set it to."""
+    """Environment variables that it requires, each with what to set it to."""
     benchmark: str | None = None
     cwd: str | None = None
     """Where the command runs; None: in `{scratch}`."""
@@ -151,7 +151,7 @@ class Step:
 
     @property
     def waits_for(self) -> tuple[str, ...]:
-        """Names of the steps without which it does not begin."""
+        """Names of the steps it waits for."""
         return (*self.needs, *self.after)
 
     @property
@@ -195,7 +195,7 @@ class Plan:
     """What the run folder is called, before the digest."""
     steps: tuple[Step, ...]
     generator: Mapping[str, Any] = field(default_factory=dict)
-    """Who draws: shown in the report."""
+    """The generator, as shown in the report."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What was asked for, for the record."""
 
@@ -203,11 +203,11 @@ class Plan:
         known: set[str] = set()
         for step in self.steps:
             if step.name in known or not step.name or not set(step.name) <= _NAME_LETTERS:
-                raise UserError(f"plan: the step name '{step.name}' stands twice, or has letters a folder cannot have.")
+                raise UserError(f"plan: the step name '{step.name}' occurs twice, or is not a folder name; rename it.")
             unknown = [name for name in step.waits_for if name not in known]
             if unknown:
                 raise UserError(
-                    f"plan: '{step.name}' waits for '{unknown[0]}', which is no earlier step; reorder the plan."
+                    f"plan: '{step.name}' waits for '{unknown[0]}', which is not an earlier step; reorder the plan."
                 )
             known.add(step.name)
 
@@ -256,11 +256,11 @@ def _static_digest(source: Source, file_digests: Mapping[Path, str]) -> Any:
     return file_digests[source.path] if isinstance(source, FileInput) else describe_source(source)
 
 
-# --- who draws ------------------------------------------------------------------------------------------------------
+# --- generators -----------------------------------------------------------------------------------------------------
 
 
 class Generator(Protocol):
-    """Anything that can fill a request set."""
+    """Anything that can draw the images of a request set."""
 
     @property
     def name(self) -> str:
@@ -268,14 +268,14 @@ class Generator(Protocol):
 
     @property
     def draws_nothing(self) -> bool:
-        """True for samples that exist already: nobody has to say what to draw."""
+        """True for existing samples: no request set is needed."""
 
     @property
     def heeds(self) -> frozenset[str]:
-        """Where nothing is drawn: which of "limit", "seed" and "protocol <name>" decide its output all the same."""
+        """Where nothing is drawn: which of "limit", "seed" and "protocol <name>" still affect its output."""
 
     def describe(self) -> dict[str, Any]:
-        """Who draws, for the record and the report."""
+        """The generator, for the record and the report."""
 
     def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
         """The steps that draw what `benchmark` asks for, and where the sample set then is."""

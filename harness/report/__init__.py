@@ -1,11 +1,11 @@
 """What a run looks like to a person: tables in the terminal, and one self-contained HTML page.
 
     sections.py   what a report says, as data (scores, curves, pictures, timings, provenance, notes)
-    compare.py    which of several models is better on a metric, and when nobody can say
+    compare.py    which of several models is better on a metric, and when the numbers cannot tell
     declared.py   what benchmark.yaml adds to a score: labels, units, published values
     formats.py    numbers, counts and durations as text
     curves.py     training logs read back as curves
-    training.py   the logs of several models -> the panels one looks at first, and who is faster
+    training.py   the logs of several models -> the panels to look at first, and which model is faster
     plots.py      curves -> inline SVG that follows the page's light and dark colours
     images.py     uint8 pictures -> PNG data URIs
     html.py       Report(...).render() -> str, with report.html.j2 and report.css beside it

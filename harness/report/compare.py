@@ -1,4 +1,4 @@
-"""Which of several models is better on a metric, and when the numbers do not let anybody say so.
+"""Which of several models is better on a metric, and when the numbers cannot tell.
 
 A difference counts as a win only when it is in the better direction, was measured the same way on both sides (version,
 assets, options, unit, about the same number of items), and the intervals, where they exist, do not overlap. How the
@@ -21,17 +21,17 @@ LARGEST_N_GAP = 0.01
 """Counts further apart than this share make two values incomparable (FID falls with n); a few unscored items do not."""
 
 DRAWN = {"samples", "requests"}
-"""Digests of what is compared; all others are of what it is measured with."""
+"""Digests of what is compared; all others are of what measures it."""
 NOT_MEASURING = {
     *("batch_size", "backend", "device"),  # how a number is computed
     *("duplicates", "reference_split", "references", "samples_are"),  # what is refused
     *("exact", "ema"),  # whether there are more metrics; which weights are judged
 }
-"""Options that leave the meaning of a metric alone."""
+"""Options that do not change the meaning of a metric."""
 
 
 class ComparisonResult(Enum):
-    """What a row of a score table allows to be said."""
+    """What a row of a score table lets us conclude."""
 
     SINGLE = "single"
     """One model only: nothing to compare."""
@@ -43,7 +43,7 @@ class ComparisonResult(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The result of a comparison, who leads (a column index), and why when that is not plain from the numbers."""
+    """The result of a comparison, who leads (a column index), and the reason when the numbers do not show it."""
 
     result: ComparisonResult
     leader: int | None = None
@@ -51,7 +51,7 @@ class Verdict:
 
     @property
     def winner(self) -> int | None:
-        """The column to mark as better: a leader within the interval is none."""
+        """The column to mark as better; none for a leader within the interval."""
         return self.leader if self.result is ComparisonResult.BETTER else None
 
 
@@ -68,12 +68,12 @@ class MetricRow:
 
     @property
     def any_metric(self) -> Metric:
-        """A metric of the row, for what all of them share (label, unit, direction)."""
+        """Any metric of the row, for what all share (label, unit, direction)."""
         return next(cell for cell in self.cells if cell is not None)
 
     @property
     def title(self) -> str:
-        """The label a person knows the metric by."""
+        """The label of the metric for people."""
         return self.any_metric.label or self.name
 
     @property
@@ -112,7 +112,7 @@ def protocol_note(records: Sequence[ScoreRecord]) -> str:
 
 
 def judge(cells: Sequence[Metric | None]) -> Verdict:
-    """Say which of the models is better on one metric. Intervals are closed; touching ones overlap."""
+    """Decide which of the models is better on one metric. Intervals are closed; touching ones overlap."""
     if len(cells) < 2:
         return Verdict(result=ComparisonResult.SINGLE)
     metrics = [cell for cell in cells if cell is not None]
@@ -130,7 +130,7 @@ def judge(cells: Sequence[Metric | None]) -> Verdict:
 
 
 def summary(labels: Sequence[str], rows: Sequence[MetricRow]) -> list[str]:
-    """Say in sentences who won what. Categories count only where a benchmark has nothing but categories."""
+    """Sum up in sentences which model is better on what. Categories count only if a benchmark has no overall metric."""
     overall = [row for row in rows if row.category is None] or list(rows)
     if len(labels) < 2 or not overall:
         return []
@@ -138,11 +138,11 @@ def summary(labels: Sequence[str], rows: Sequence[MetricRow]) -> list[str]:
     close = [row for row in overall if row.verdict.result is ComparisonResult.WITHIN_INTERVAL]
     if close:
         sentences.append(
-            f"On {in_words([row.title for row in close])} the difference lies within the interval, so nobody wins."
+            f"On {in_words([row.title for row in close])} the difference lies within the interval: undecided."
         )
     ties = [row.title for row in overall if row.verdict.result is ComparisonResult.TIE]
     if ties:
-        sentences.append(f"{in_words(ties)} came out the same.")
+        sentences.append(f"{in_words(ties)} are equal.")
     unclear = [row for row in overall if row.verdict.result is ComparisonResult.NOT_COMPARABLE]
     for reason in dict.fromkeys(row.verdict.reason for row in unclear):
         names = in_words([row.title for row in unclear if row.verdict.reason == reason])

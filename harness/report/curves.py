@@ -23,7 +23,7 @@ class Curve:
     """One logged quantity over training."""
 
     steps: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    """(N,) rising: optimizer steps, or whatever `read_curve` was asked to put on the x axis."""
+    """(N,) rising: optimizer steps, or the x axis that `read_curve` was given."""
     values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     """(N,) may hold NaN where the log does."""
     end: float = 0.0
@@ -46,7 +46,7 @@ def read_curve(log_path: Path, key: str, *, x: str = "step", phase: str | None =
     """Read `key` from a training log, against `x`, optionally for one phase only.
 
     Lines without the key are skipped. A resumed run logs some steps twice: the later line counts, since that is the
-    update that the weights went through. A torn last line is ignored.
+    update that shaped the weights. A torn last line is ignored.
 
     Raises:
         UserError: there is no such log.
@@ -59,7 +59,7 @@ def read_curve(log_path: Path, key: str, *, x: str = "step", phase: str | None =
             unreadable += not is_last
         elif phase in (None, entry.get("phase")):
             place = _number(entry.get(x))
-            end = max(end, place)  # a NaN place leaves it
+            end = max(end, place)  # a NaN leaves it unchanged
             if key in entry and math.isfinite(place):
                 points[place] = _number(entry[key])
     steps = np.array(sorted(points), dtype=np.float64)
@@ -68,7 +68,7 @@ def read_curve(log_path: Path, key: str, *, x: str = "step", phase: str | None =
 
 
 def joined(curves: Sequence[Curve]) -> Curve:
-    """Stages one after another: the steps of each go on where the log before it ended."""
+    """Stages one after another: the steps of each continue where the previous log ended."""
     ends = np.cumsum([0.0, *(curve.end for curve in curves)])
     return Curve(
         steps=np.concatenate([np.empty(0), *(curve.steps + end for curve, end in zip(curves, ends, strict=False))]),
@@ -81,11 +81,11 @@ def joined(curves: Sequence[Curve]) -> Curve:
 def smooth(values: NDArray[np.float64], span: int | None = None) -> NDArray[np.float64]:
     """Weighted mean around every point, weights falling exponentially to both sides, so that the line does not lag.
 
-    At the start, where losses fall steeply, a point sees as far to the right as there is to the left, and the first is
-    as it was logged; at the end it sees only what lies behind it.
+    At the start, where losses fall steeply, a point averages as far to the right as there is to the left, and the first
+    one stays as logged; at the end it averages only earlier points.
 
     Args:
-        values: (N,) float; NaN and infinities are passed over.
+        values: (N,) float; NaN and infinities are skipped.
         span: about how many points on each side count; None takes `smoothing_span(N)`, 1 returns the finite values.
 
     Returns:
@@ -111,7 +111,7 @@ def _sum_around(values: NDArray[np.float64], keep: float) -> NDArray[np.float64]
 
 
 def smoothing_span(num_points: int) -> int:
-    """A twenty-fifth of the curve sees through the noise and keeps its shape; short curves are left alone."""
+    """A twenty-fifth of the curve removes the noise and keeps its shape; short curves are not smoothed."""
     return 1 if num_points < 25 else max(5, num_points // 25)
 
 
@@ -122,7 +122,7 @@ def step_reaching(curve: Curve, target: float) -> float | None:
 
 
 def head_start(label: str, curve: Curve, baseline_label: str, baseline: Curve, quantity: str) -> str:
-    """One sentence on how much sooner, or later, or never, a falling curve gets to where the baseline ended."""
+    """One sentence on how much sooner, if at all, a falling curve reaches the value at which the baseline ended."""
     target, end = baseline.last, float(baseline.steps[-1]) if len(baseline) else math.nan
     if not len(curve) or math.isnan(target):
         return ""

@@ -10,9 +10,9 @@ MOST_DECIMALS = 6
 
 
 def format_together(values: Sequence[float]) -> list[str]:
-    """Format numbers that will stand side by side: same decimals, and enough of them to tell unequal numbers apart.
+    """Format numbers that are shown side by side: same decimals, and enough of them to tell unequal numbers apart.
 
-    NaN is spelt out, infinities keep their sign, and a magnitude below 1e-4 or from 1e7 on goes to scientific notation.
+    NaN is spelt out, infinities keep their sign, and magnitudes below 1e-4 or from 1e7 on use scientific notation.
     """
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
@@ -50,12 +50,12 @@ def format_interval(interval: Sequence[float] | None, *, like: str = "") -> str:
 
 
 def format_count(count: int | None) -> str:
-    """`50,000`; nothing for a count nobody stated."""
+    """`50,000`; nothing for an unknown count."""
     return "" if count is None else f"{count:,}"
 
 
 def arrow(higher_is_better: bool) -> str:
-    """The direction of better, as the field draws it."""
+    """The arrow for the better direction."""
     return "↑" if higher_is_better else "↓"
 
 
@@ -74,7 +74,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 def _decimals(largest: float) -> int:
     if largest >= 100:
         return 1
-    return 2 if largest > 1 else 3  # shares reach 1 and want three digits there too
+    return 2 if largest > 1 else 3  # shares reach 1 and need three digits there too
 
 
 def _fixed(value: float, decimals: int) -> str:

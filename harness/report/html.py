@@ -49,7 +49,7 @@ from harness.report.sections import (
 
 HERE = Path(__file__).parent
 MOST_EXAMPLES = 5
-"""Unscored items named one by one, per reason."""
+"""How many unscored items are listed per reason."""
 
 View = dict[str, Any]
 
@@ -82,7 +82,7 @@ class Report:
 
 @dataclass(kw_only=True)
 class _Page:
-    """What is shared by the sections of one page: the colour of each model, and the numbers given so far."""
+    """What the sections of one page share: the colour of each model, and the table and figure numbers so far."""
 
     colours: Mapping[str, int]
     tables: int = 0
@@ -102,7 +102,7 @@ class _Page:
         return f"plot-{self.plots}"
 
     def model(self, label: str) -> View:
-        """A model's name with its swatch; the swatch only where a page tells models apart."""
+        """A model's name with its swatch; the swatch only on a page with several models."""
         told_apart = label and len(self.colours) > 1
         swatch = Markup(plots.swatch_svg(self.colours[label])) if told_apart else ""
         return {"label": label, "swatch": swatch}
@@ -225,7 +225,7 @@ def _verdict(row: MetricRow, labels: Sequence[str]) -> str:
 
 
 def _footnote(rows: Sequence[MetricRow]) -> str:
-    """What bold type rests on: intervals where there are any, and nothing but the values where there are none."""
+    """The basis of bold type: the intervals where there are any, otherwise only the values."""
     judged = [row for row in rows if row.verdict.result in (ComparisonResult.BETTER, ComparisonResult.WITHIN_INTERVAL)]
     bare = [_name(row) for row in judged if not any(cell and cell.interval for cell in row.cells)]
     if judged and len(bare) == len(judged):
@@ -254,7 +254,7 @@ def _unscored(label: str, record: ScoreRecord) -> Iterator[View]:
 
 
 def _published(section: ScoreTable, rows: Sequence[MetricRow], page: _Page) -> View:
-    """The measured values in the first rows, what others report below, one column per metric that somebody reports."""
+    """Measured values in the first rows, published ones below, one column per published metric."""
     reported = {name for entry in section.published for name in entry.metrics}
     columns = [row for row in rows if row.category is None and row.name in reported]
     texts = [_published_column(row, section.published) for row in columns]
@@ -280,7 +280,7 @@ def _published(section: ScoreTable, rows: Sequence[MetricRow], page: _Page) -> V
 
 
 def _published_column(row: MetricRow, published: Sequence[Published]) -> list[str]:
-    """Measured values as everywhere; published ones with the digits that were published."""
+    """Measured values as elsewhere; published ones with the published digits."""
     measured = iter(format_together([value_of(cell) for cell in row.cells if cell is not None]))
     texts = ["–" if cell is None else next(measured) for cell in row.cells]
     for entry in published:
@@ -324,7 +324,7 @@ def _panel(panel: Panel, x_label: str, page: _Page) -> View:
 
 
 def _flaws(panel: Panel) -> Iterator[str]:
-    """What the drawn lines do not show: values that are no numbers, and log lines that could not be read."""
+    """What the drawn lines do not show: values that are not numbers, and log lines that could not be read."""
     for series in panel.series:
         curve = series.curve
         bad = np.flatnonzero(~np.isfinite(curve.values))

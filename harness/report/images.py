@@ -16,7 +16,7 @@ Images = NDArray[np.uint8]
 SMALL_PX = 128
 """Smaller pictures are enlarged to at least this by whole factors, without interpolation: no pixel is invented."""
 LARGE_PX = 160
-"""Larger ones are reduced to this in grids, where their number counts and not their detail."""
+"""Larger ones are reduced to this in grids, where number matters more than detail."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Picture:
 
     @property
     def scale_note(self) -> str:
-        """What the caption has to admit about the size; empty when pixels are shown one to one or enlarged whole."""
+        """The caption's remark about the size; empty when pixels are shown one to one or enlarged whole."""
         if self.shown_px >= self.native_px:
             return ""
         return f"Shown at {self.shown_px} of {self.native_px} pixels."
@@ -68,7 +68,7 @@ def grid(rows: Sequence[Images], *, cell_px: int = LARGE_PX) -> Picture:
 
 
 def single(image: NDArray[np.uint8], *, largest_px: int = 320) -> Picture:
-    """One (H, W, 3) uint8 picture on its own."""
+    """A single (H, W, 3) uint8 picture."""
     return grid([image[None]], cell_px=largest_px)
 
 
@@ -92,7 +92,7 @@ def _common_shape(rows: Sequence[Images]) -> tuple[int, int]:
 
 
 def _scaled(image: NDArray[np.uint8], cell_px: int) -> NDArray[np.uint8]:
-    """(H, W, 3) -> the size it is shown at: enlarged whole below SMALL_PX, reduced by Lanczos above `cell_px`."""
+    """(H, W, 3) -> its shown size: enlarged by a whole factor below SMALL_PX, reduced by Lanczos above `cell_px`."""
     longest = max(image.shape[:2])
     if longest < SMALL_PX:
         factor = -(-SMALL_PX // longest)

@@ -25,7 +25,7 @@ from harness.report.formats import format_together
 from harness.report.sections import Panel
 
 MOST_POINTS = 400
-"""Points of a drawn line: beyond one per pixel they only make the page heavier."""
+"""Points of a drawn line: more than one per pixel only makes the page larger."""
 
 NUM_COLOURS = 6
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
@@ -103,7 +103,7 @@ def swatch_svg(colour: int) -> str:
 
 
 def thin(steps: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Thin a noisy line to about MOST_POINTS by keeping the lowest and the highest point of every stretch."""
+    """Reduce a noisy line to about MOST_POINTS by keeping the lowest and the highest point of every stretch."""
     if len(steps) <= MOST_POINTS:
         return steps, values
     kept: list[int] = []
@@ -115,7 +115,7 @@ def thin(steps: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArr
 
 
 def _draw_series(axes: Axes, curve: Curve, colour: int) -> list[tuple[float, float, int]]:
-    """Raw faint, smoothed on top, a dot at the end; returns the end for its label."""
+    """Draw the raw line faintly, the smoothed one on top, a dot at its end; return the end for its label."""
     finite = np.isfinite(curve.values)
     if not finite.any():
         return []

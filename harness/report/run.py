@@ -1,7 +1,7 @@
 """The report of a run folder: what `harness report` and the end of `harness run` write.
 
 Reads `record.json` and what it points to. A part that cannot be shown (a failed step, a damaged score) becomes a note
-in the report; the rest is shown all the same.
+in the report; the rest is still shown.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """Of the step, or of what it stands for."""
+        """The name of the step, or a description where there is none."""
         return self.step.name if self.step else "the given samples"
 
 
@@ -79,7 +79,7 @@ def report_for_run(run_dir: Path, catalog: Catalog | None = None) -> Path:
     record = RunRecord.read(run_dir)
     scores = [_read_score(run_dir, step) for step in _finished(record, "score")]
     samples = [_read_samples(step, run_dir / step.folder / "output") for step in _finished(record, "sample")]
-    if record.generator.get("kind") == "samples" and not samples:  # a finished sample set was scored as it lay
+    if record.generator.get("kind") == "samples" and not samples:  # a finished sample set was scored in place
         samples = [_read_samples(None, Path(str(record.generator.get("path"))))]
     sections = (
         *state_notes(run_dir, record),
@@ -115,7 +115,7 @@ def _subtitle(record: RunRecord) -> str:
     return ", ".join(part for part in (STATUS_WORDS.get(record.status, record.status), started, time) if part)
 
 
-# What went wrong, or is still to come
+# What failed, and what is left to do
 
 
 def state_notes(run_dir: Path, record: RunRecord) -> Iterator[Note]:
@@ -126,16 +126,16 @@ def state_notes(run_dir: Path, record: RunRecord) -> Iterator[Note]:
     undone = [step.name for step in record.steps if step.status in ("skipped", "waiting")]
     if undone:
         command = shlex.join(record.command)
-        again = f" The same command goes on from here: {command}" if command else ""
+        again = f" The same command continues from here: {command}" if command else ""
         text = f"Without a result: {in_words(undone)}.{again}"
-        yield Note(kind="warning", title="Not everything was done", text=text)
+        yield Note(kind="warning", title="Some steps have no result", text=text)
     forced = [step.name for step in record.steps if step.forced]
     if forced:
-        yield Note(text=f"Computed again on request (--force), although a result was there: {in_words(forced)}.")
+        yield Note(text=f"Computed again on request (--force), although a result existed: {in_words(forced)}.")
 
 
 def _tail(log_path: Path) -> str:
-    """The last lines of a log, without reading a long one whole; nothing for a step that never wrote any."""
+    """The last lines of a log, without reading a long one whole; nothing for a step without a log."""
     if not log_path.is_file():
         return ""
     with log_path.open("rb") as log:
@@ -205,7 +205,7 @@ def sample_section(samples: SampleSet, title: str) -> Section:
 def rows_by_class(labels: np.ndarray | None) -> list[tuple[str, list[int]]]:
     """Up to NUM_ROWS classes spread over those present, with the first PER_ROW samples of each.
 
-    Empty where there are no labels, or where classes have a single sample each, so that rows would say nothing.
+    Empty where there are no labels, or where classes have a single sample each, so that rows would show nothing.
     """
     if labels is None:
         return []
@@ -229,7 +229,7 @@ def timings(record: RunRecord) -> Timings:
         seconds = {"cached": step.computed_s, "skipped": None, "waiting": None}.get(step.status, step.seconds)
         status = "" if step.status == "run" else step.status
         bars.append(Timing(stage=step.name, seconds=seconds, status=status, ran=step.status != "cached"))
-    caption = "Time by step, on one scale; an outlined bar was there already and shows what it took then."
+    caption = "Time by step, on one scale; an outlined bar is a cached result and shows the time it took originally."
     return Timings(title="Time", timings=tuple(bars), caption=caption)
 
 

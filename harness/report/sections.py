@@ -35,7 +35,7 @@ class Note:
     kind: str = "note"
     """`note`, `warning` or `error`."""
     details: str = ""
-    """Text to be shown as it is, such as the last lines of a log."""
+    """Text to be shown unchanged, such as the last lines of a log."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("note", "warning", "error"):
@@ -52,7 +52,7 @@ class ScoreColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What somebody else reports, and under which protocol."""
+    """A published result, and its protocol."""
 
     model: str
     source: str = ""
@@ -115,7 +115,7 @@ class Curves:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GridRow:
-    """Pictures that belong together, and the name of what they share."""
+    """Pictures that belong together, with a title for all of them."""
 
     label: str
     images: Images
@@ -155,7 +155,7 @@ class Pairs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gallery:
-    """Single pictures, each with its own words under it: text-to-image samples and their prompts."""
+    """Single pictures, each with its own text under it: text-to-image samples and their prompts."""
 
     title: str
     images: Images
@@ -173,7 +173,7 @@ class Timing:
     status: str = ""
     """`cached`, `failed`, ...: shown beside the name."""
     ran: bool = True
-    """False for a result that was there already: its bar is outlined, and the total leaves it out."""
+    """False for a cached result: its bar is outlined, and the total leaves it out."""
     model: str = ""
 
 
@@ -197,7 +197,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Everything somebody needs to get the same numbers."""
+    """Everything needed to get the same numbers."""
 
     title: str = "Provenance"
     commands: tuple[str, ...] = ()

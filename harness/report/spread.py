@@ -16,10 +16,10 @@ class MetricSpread:
     """One metric over the sample sets."""
 
     metric: Metric
-    """As the first set that has it states it: name, label, direction."""
+    """Name, label and direction, from the first set that has it."""
     spread: Spread | None
     obstacle: str = ""
-    """Why there is no spread: what keeps two runs from being compared keeps values from being averaged."""
+    """Why there is no spread: values of runs that cannot be compared are not averaged either."""
 
 
 def spreads(records: Sequence[ScoreRecord]) -> list[MetricSpread]:
@@ -30,7 +30,9 @@ def spreads(records: Sequence[ScoreRecord]) -> list[MetricSpread]:
     """
     samples = [record.digests["samples"] for record in records if "samples" in record.digests]
     if len(set(samples)) < len(samples):
-        raise UserError("Two of the sample sets hold the same images, which say nothing of the spread; leave one out.")
+        raise UserError(
+            "Two of the sample sets hold the same images, which tell nothing about the spread; leave one out."
+        )
     return [_spread(row) for row in metric_rows(records)]
 
 

@@ -1,4 +1,4 @@
-"""The same content for the terminal, as rich tables. Strings from outside become `Text`; no markup is obeyed."""
+"""The same content for the terminal, as rich tables. Strings from outside become `Text`: their markup has no effect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STATUS_STYLES = {
 
 
 def score_table(columns: Sequence[ScoreColumn], title: str = "") -> Table:
-    """Scores of one benchmark; with two or more columns the better value is bold and a last column says who wins."""
+    """Scores of one benchmark; with several columns, the better value is bold and a last column names its model."""
     table = _table(title)
     table.add_column("metric")
     for column in columns:
@@ -51,7 +51,7 @@ def score_table(columns: Sequence[ScoreColumn], title: str = "") -> Table:
 
 
 def steps_table(steps: Iterable[StepResult], title: str = "") -> Table:
-    """The steps of a run: how each came about, how long it took, and the key its output is stored under."""
+    """The steps of a run: what happened to each, how long it took, and the key of its output."""
     table = _table(title)
     for name in ("step", "kind", "status"):
         table.add_column(name)

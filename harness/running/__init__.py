@@ -1,1 +1,1 @@
-"""Doing what a plan says: preview, execution, and how failures are told."""
+"""Carrying out a plan: preview, execution, and how failures are reported."""

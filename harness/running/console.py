@@ -17,7 +17,7 @@ from harness.store.run_record import StepResult
 
 _LINE_EVERY_S = 30.0
 _MARKS = {"cached": ("·", "cyan"), "run": ("✓", "green"), "resumed": ("✓", "green"), "failed": ("✗", "bold red")}
-_WORDS = {"cached": "from cache", "run": "", "resumed": "continued", "failed": "failed", "skipped": "left out"}
+_WORDS = {"cached": "from cache", "run": "", "resumed": "continued", "failed": "failed", "skipped": "skipped"}
 
 
 def stderr() -> Console:
@@ -26,7 +26,7 @@ def stderr() -> Console:
 
 
 class TerminalReporter:
-    """Shows steps as they go; use as a context manager.
+    """Shows the steps while they run; use as a context manager.
 
     Args:
         console: where to; bars only if it is a terminal.
@@ -57,14 +57,14 @@ class TerminalReporter:
         self._bars.stop()
 
     def step_started(self, step: Step) -> None:
-        """Put a bar up."""
+        """Show a bar."""
         with self._lock:
             self._tasks[step.name] = self._bars.add_task(step.name, total=None, state="")
         if not self.console.is_terminal:
             self._print("…", "", step.name, "started")
 
     def say(self, step: Step, text: str) -> None:
-        """One line."""
+        """Print one line."""
         self._print("…", "yellow", step.name, text)
 
     def progress(self, step: Step, line: ProgressLine) -> None:
@@ -80,12 +80,12 @@ class TerminalReporter:
             self._print("…", "", step.name, state)
 
     def step_ended(self, step: Step, result: StepResult) -> None:
-        """Take the bar down and say how it went."""
+        """Remove the bar and print the result."""
         with self._lock, suppress(KeyError):
             self._bars.remove_task(self._tasks.pop(step.name))
         mark, style = _MARKS.get(result.status, ("–", "dim"))
         if result.status == "waiting":
-            mark, words = "–", "stopped; the same command goes on"
+            mark, words = "–", "stopped; the same command continues"
         else:
             seconds = format_seconds(result.seconds)
             partly = "some items could not be scored" if result.is_partly_scored else ""

@@ -1,10 +1,10 @@
-"""Runs a plan: each step from the store when it is there, computed otherwise, and everything written down.
+"""Runs a plan: takes each step from the store or computes it, and records everything.
 
-`run_plan` is the one way in. The order of things around a single step is in `_Run._compute`; what keeps it safe:
+`run_plan` is the entry point. `_Run._compute` has the order of events for one step; what keeps it safe:
 
 - a key is only made of digests of finished, checked inputs;
-- the store takes an output in by one rename, after it was checked, while the lease is still ours;
-- a work folder outlives a kill, and what a killed harness left running in it is ended before it is used again.
+- an output enters the store by one rename, after it was checked, while the lease is still ours;
+- a work folder survives a kill, and what a killed harness left running in it is ended before it is used again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from harness.store.store import Entry, Work
 
 
 DISTRIBUTION = "gear-harness"
-"""The installed package that this is part of; its version stands in every record."""
+"""The installed package that this is part of; every record has its version."""
 
 
 def run_plan(
@@ -57,16 +57,16 @@ def run_plan(
     """Run a plan and return its record and its run folder. The same plan again continues the same folder.
 
     Args:
-        plan: what to do; `make_plan`, or steps of one's own.
-        setting: with what.
-        force: compute finished steps again; unfinished work is continued all the same.
+        plan: what to do, from `make_plan` or put together by hand.
+        setting: runtime, assets, store and machine.
+        force: compute finished steps again; unfinished work is still continued.
         run_id: name of the run folder; by default the plan's name and eight digits of its digest.
-        reporter: who is told.
+        reporter: is told what happens.
         command: the command line, for the record.
     Raises:
         MissingAsset: before anything runs.
-        UserError: an input or an environment variable is not there. A step that fails is no exception: the record
-            says so.
+        UserError: an input or an environment variable is not there. A failing step raises nothing: the record
+            has it.
     """
     preview(plan, setting, force=force)
     digest = plan_digest(plan, setting)
@@ -150,7 +150,7 @@ class _Run:
         except Interrupted:
             result = self._row(step)
         except UserError as error:
-            if self._stop.is_set():  # a build or a program that was cut off is no failure of its own
+            if self._stop.is_set():  # an interrupted build or program is not a failure
                 return False
             result = self._result(step, status="failed", exit_code=error.exit_code, error=str(error))
         seconds = time.monotonic() - started - self._waited_s.get(step.name, 0.0)
@@ -165,7 +165,7 @@ class _Run:
         entry = None if forced else self.store.find(step.kind, key)
         if entry:
             return self._found(step, entry)
-        waiting = lambda holder: self.reporter.say(step, f"waiting for {holder}, which is at it")  # noqa: E731
+        waiting = lambda holder: self.reporter.say(step, f"waiting for {holder}, which is already working on this step")  # noqa: E731
         with self.store.working(step.kind, key, on_wait=waiting, give_up=self._stop.is_set) as work:
             entry = None if forced else self.store.find(step.kind, key)
             return self._found(step, entry) if entry else self._compute(step, key, digests, work, forced=forced)
@@ -227,11 +227,11 @@ class _Run:
             return
         if outcome.reason == "cancelled" or outcome.exit_code == EXIT_STOPPED:
             self._stop.set()
-            raise Interrupted("stopped; run the same command to go on")
+            raise Interrupted("stopped; run the same command to continue")
         raise StepFailed(explain(step, work.log, outcome), failure_code(outcome))
 
     def _check(self, step: Step, work: Work, digests: dict[str, str]) -> None:
-        """Check the output; what fails the check is thrown away, or it would be found again next time."""
+        """Check the output; one that fails is deleted, or the next run would find it again."""
         try:
             check_output(step, work.output, digests)
         except UserError:
@@ -346,7 +346,7 @@ class _Run:
 
 
 def _earlier_outcome(work: Work) -> Outcome | None:
-    """How an earlier attempt ended, when its command had ended well and only the taking in was cut off."""
+    """How an earlier attempt ended, when its command had succeeded and only the checking and storing was cut off."""
     try:
         return Outcome(**read_json(work.path / "outcome.json"))
     except (UserError, TypeError):
@@ -373,7 +373,7 @@ def _folder(number: int, step: Step) -> str:
 
 
 def _keep_other_record(run_dir: Path, digest: str) -> None:
-    """A run folder named by the user may have served another plan: its record is put aside, not written over."""
+    """A run folder named by the user may have served another plan: its record is moved aside, not overwritten."""
     try:
         record = RunRecord.read(run_dir)
     except UserError:

@@ -1,4 +1,4 @@
-"""How a failed step is told: what happened, the end of its log, what to do, and with which exit status."""
+"""How a failed step is reported: what happened, the end of its log, what to do, and the exit status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TAIL_LINES = 12
 
 
 def exit_code(record: RunRecord) -> int:
-    """Exit code of a command that ran a plan: the first failed step's, where it explains itself."""
+    """Exit code of a command that ran a plan: the first failed step's, where that is a documented one."""
     if record.status == "interrupted":
         return EXIT_INTERRUPTED
     failed = [step.exit_code for step in record.steps if step.status == "failed"]
@@ -49,7 +49,7 @@ class StepFailed(UserError):
 
 
 class RunFailed(UserError):
-    """A run did not finish: what its failed steps said; carries the run's exit code."""
+    """A run did not finish: the errors of its failed steps; carries the run's exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -81,14 +81,14 @@ def _ending(step: Step, outcome: Outcome) -> str:
         return f"needed more than its {step.resources.memory_gb:g} GB of memory"
     code = outcome.exit_code
     if code < 0:
-        often = ", often for lack of memory" if code == -signal.SIGKILL else ""
+        often = ", often because memory ran out" if code == -signal.SIGKILL else ""
         return f"ended with exit code {code} (killed by {signal.Signals(-code).name}{often})"
     meaning = f" ({EXIT_STATUSES[code]})" if code in EXPLAINED_STATUSES else ""
     return f"ended with exit code {code}{meaning}"
 
 
 def _advice(step: Step, outcome: Outcome) -> str:
-    again = "What was finished is kept: run the same command again."
+    again = "Finished work is kept: run the same command again."
     if outcome.reason == "timeout" and step.benchmark:
         return f"Raise scorer.timeout_s in benchmarks/{step.benchmark}/benchmark.yaml. {again}"
     if outcome.reason == "out of memory" and step.benchmark:

@@ -1,4 +1,4 @@
-"""What a step wrote, checked before anybody relies on it, and its digest by the rules of its kind."""
+"""Checks what a step wrote before anything relies on it, and digests it by the rules of its kind."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def digest_of(kind: str, path: Path, memo: DigestMemo) -> str:
         case "requests":
             return RequestSet.read(path).digest
         case "sample":
-            # The same pixels are worth something else under other prompts (requests) or labels (index), and a scorer
-            # may ask who made them: reconstructions are judged differently.
+            # The same pixels score differently under other prompts (requests) or labels (index), and a scorer may look
+            # at the generator: reconstructions are judged differently.
             samples = SampleSet.open(path)
             return digest_json([samples.manifest.index_sha256, samples.request_digest, samples.generator.get("kind")])
         case "score":
@@ -37,7 +37,7 @@ def check_output(step: Step, folder: Path, input_digests: dict[str, str]) -> Non
     """
     for name in step.produces:
         if not (folder / name).exists():
-            raise UserError(f"{step.name} ended without an error but did not write {name}; correct the program.")
+            raise UserError(f"{step.name} succeeded but did not write {name}; correct the program.")
     match step.kind:
         case "requests":
             RequestSet.read(folder)
@@ -50,7 +50,7 @@ def check_output(step: Step, folder: Path, input_digests: dict[str, str]) -> Non
 def _check_samples(step: Step, folder: Path, wanted: str | None) -> None:
     samples = SampleSet.open(folder)
     if wanted is not None and samples.request_digest != wanted:
-        raise BadSamples(f"{step.name} drew for other requests than it was given; correct the generator.")
+        raise BadSamples(f"{step.name} drew images for other requests than those it was given; correct the generator.")
     samples.validate()
 
 
@@ -59,6 +59,6 @@ def _check_score(step: Step, folder: Path) -> None:
     expected = (step.benchmark, step.identity.get("benchmark_version"))
     if (record.benchmark, record.benchmark_version) != expected:
         raise UserError(
-            f"{folder / SCORE_FILE}: is of {record.benchmark} version {record.benchmark_version}, not {expected[0]} "
+            f"{folder / SCORE_FILE}: is for {record.benchmark} version {record.benchmark_version}, not {expected[0]} "
             f"version {expected[1]}; make scorer.py and benchmark.yaml agree."
         )

@@ -55,7 +55,7 @@ def preview(plan: Plan, setting: Setting, *, force: bool = False) -> list[Previe
 
 
 def command_lines(plan: Plan, setting: Setting) -> Iterator[tuple[Step, list[str]]]:
-    """The command line of each step, for `--dry-run`; the output of a step that has not run is a word in brackets."""
+    """The command line of each step, for `--dry-run`; an output that is not there yet is `<output of STEP>`."""
     for step in plan.steps:
         work = setting.store.root / "work" / f"{step.kind}-KEY"
         inputs = {name: path for source in step.inputs.items() for name, path in _printed_input(*source, setting, work)}
@@ -64,7 +64,7 @@ def command_lines(plan: Plan, setting: Setting) -> Iterator[tuple[Step, list[str
 
 
 def require_inputs(plan: Plan, setting: Setting) -> None:
-    """Find out before the first step what would stop a later one: assets (all of them at once), locks, Dockerfiles.
+    """Check before the first step what would stop a later one: assets (all of them at once), locks, Dockerfiles.
 
     Raises:
         MissingAsset: naming every asset that is missing.
@@ -78,7 +78,7 @@ def require_inputs(plan: Plan, setting: Setting) -> None:
 
 
 def _require_variables(steps: Iterable[Step]) -> None:
-    """A judge's address that was forgotten should be missed now, not after the images are drawn."""
+    """A missing judge address must be reported now, not after the images are drawn."""
     missing = {
         f"{step.benchmark or step.name} needs {name} in the environment: {meaning}"
         for step in steps

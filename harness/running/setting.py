@@ -1,4 +1,4 @@
-"""What executing a plan needs besides the plan: runtime, assets, store, machine; and who is told what happens."""
+"""What executing a plan needs besides the plan: runtime, assets, store, machine; and the reporter of what happens."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make_setting(
     images: Mapping[str, str] | None = None,
     base_image: str | None = None,
 ) -> Setting:
-    """A setting with everything in its usual place.
+    """A setting with the usual folders.
 
     Args:
         project: where benchmarks and Dockerfiles are.
@@ -77,7 +77,7 @@ def make_setting(
 
 
 class Reporter(Protocol):
-    """Who is told what happens, as it happens; called from several threads."""
+    """Is told what happens, as it happens; called from several threads."""
 
     def step_started(self, step: Step) -> None:
         """It is about to run."""
@@ -86,10 +86,10 @@ class Reporter(Protocol):
         """Something a person should know: an environment is being built, another run is being waited for."""
 
     def progress(self, step: Step, line: ProgressLine) -> None:
-        """It has come this far."""
+        """Its progress so far."""
 
     def step_ended(self, step: Step, result: StepResult) -> None:
-        """It was found finished, was computed, failed, or was left out."""
+        """It was found finished, was computed, failed, or was skipped."""
 
 
 class Silent:

@@ -30,7 +30,7 @@ class Places:
 
     @property
     def scratch(self) -> Path:
-        """Thrown away when the step ends."""
+        """Deleted when the step ends."""
         return self.work / "scratch"
 
 
@@ -41,7 +41,7 @@ class Outcome:
     exit_code: int
     seconds: float
     reason: str = ""
-    """Why it was ended from outside: "timeout", "cancelled", "out of memory"; "" when it ended by itself."""
+    """Why the harness ended it: "timeout", "cancelled", "out of memory"; "" when it ended by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,13 @@ class Check:
 
 
 OnLine = Callable[[str], None]
-"""Told every line a command prints."""
+"""Called with every line a command prints."""
 Say = Callable[[str], None]
-"""Told what is being prepared, for a person."""
+"""Called with a sentence about what is being prepared."""
 
 
 class Runtime(Protocol):
-    """What every runtime can do."""
+    """What every runtime must provide."""
 
     @property
     def name(self) -> str:
@@ -106,7 +106,7 @@ class RuntimeFactory(Protocol):
     """What the entry point of a runtime names: usually the runtime's class."""
 
     def __call__(self, project: Project, home: Path, options: RuntimeOptions) -> Runtime:
-        """The runtime, for steps made from `project`; what it keeps between runs goes below `home`."""
+        """The runtime, for steps made from `project`; what it keeps between runs is stored below `home`."""
 
 
 def make_runtime(name: str, project: Project, home: Path, options: RuntimeOptions | None = None) -> Runtime:

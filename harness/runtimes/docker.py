@@ -34,7 +34,7 @@ NOBODY = 1000
 """The uid and gid of containers when the caller is root: any will do, as long as it is not 0."""
 PIDS_LIMIT = 4096
 WORK_LABEL = "harness.work"
-"""Names the work folder, by which a container that a kill left behind is recognised."""
+"""Names the work folder, which identifies a container that a kill left behind."""
 
 _TMPFS = "nosuid,nodev,mode=1777"
 _STOP_GRACE_S = 10
@@ -56,14 +56,14 @@ class DockerRuntime:
 
     @cached_property
     def client(self) -> docker.DockerClient:
-        """The engine, asked for when it is first needed: planning and printing commands need none."""
+        """The engine, connected when first needed: planning and printing commands need none."""
         try:
             client = docker.from_env(timeout=120)
             client.ping()
         except DockerException as error:
             raise EnvironmentFailure(
                 f"The Docker engine does not answer ({error}); start it, or use --runtime venv. "
-                "Look around: harness doctor"
+                "Check this machine: harness doctor"
             ) from error
         return client
 
@@ -81,7 +81,7 @@ class DockerRuntime:
         if environment.name in self.images:
             return self.images[environment.name]
         digest = image_digest(self.project, environment, self.base_image)
-        return f"harness/{environment.name.lower()}:{digest[:16]}"  # an engine takes small letters only
+        return f"harness/{environment.name.lower()}:{digest[:16]}"  # an engine accepts lower case only
 
     def is_ready(self, environment: Environment) -> bool:
         """Whether the engine has the image."""
@@ -103,7 +103,7 @@ class DockerRuntime:
         if environment.name in self.images:
             say(f"pulling the image {tag}")
             return self._pull(tag, environment.name)
-        waiting = lambda holder: say(f"waiting for {holder}, who is building {tag}")  # noqa: E731
+        waiting = lambda holder: say(f"waiting for {holder}, which is building {tag}")  # noqa: E731
         with lease.held(self.home / "leases" / tag.replace("/", "-").replace(":", "-"), on_wait=waiting):
             if not self.is_ready(environment):
                 say(f"building the image '{environment.name}' as {tag}")
@@ -121,13 +121,13 @@ class DockerRuntime:
     # --- running -----------------------------------------------------------------------------------------------------
 
     def settings(self, step: Step, places: Places) -> dict[str, Any]:
-        """What the container is created with, in the SDK's words.
+        """What the container is created with, as keywords of the SDK.
 
         No network unless the step declares one, read-only root, no capabilities, no new privileges, limits on memory
-        and processes, never root, home and caches in scratch. A scorer reads other people's files with large
-        libraries: what goes wrong there stays there.
+        and processes, never root, home and caches in scratch. A scorer reads untrusted files with large
+        libraries: the container confines what goes wrong there.
         """
-        # Some engines give a folder that is also the working folder to root, whatever its mode says.
+        # Some engines make a folder that is also the working folder root's, whatever its mode.
         owner = f"uid={_uid()},gid={_gid()}"
         memory = f"{round(step.resources.memory_gb * 1024)}m"
         return {
@@ -178,7 +178,7 @@ class DockerRuntime:
         except DockerException as error:
             raise EnvironmentFailure(f"The Docker engine failed during '{step.name}': {error}") from error
         finally:
-            with suppress(DockerException):  # the engine may be gone, which is what is being reported
+            with suppress(DockerException):  # the engine may be gone, which is the error being reported
                 container.remove(force=True, v=True)
 
     def clear(self, places: Places) -> None:
@@ -284,16 +284,16 @@ def _mounts(places: Places) -> list[Mount]:
 
 
 def _end(container: Any) -> None:
-    """Ask the program to end, and ask once more: a container that has just started does not listen yet, and would be
-    left running for all of the grace it is given to save its work."""
-    with suppress(APIError):  # it may have ended by itself meanwhile
+    """Ask the program to end, twice: a container that has just started does not handle the signal yet, and would run on
+    for the whole grace period it has for saving its work."""
+    with suppress(APIError):  # it may have ended in the meantime
         container.kill("SIGTERM")
         time.sleep(1.0)
         container.stop(timeout=_STOP_GRACE_S)
 
 
 def _read(stream: Iterator[bytes], on_line: OnLine) -> None:
-    """Lines out of chunks; a carriage return ends a line too, as progress bars of libraries use it."""
+    """Lines from chunks; a carriage return ends a line too, since progress bars of libraries use it."""
     rest = b""
     for chunk in stream:
         *lines, rest = re.split(rb"\r\n|\n|\r", rest + chunk)

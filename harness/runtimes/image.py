@@ -1,8 +1,8 @@
 """Images from `docker/<folder>/Dockerfile`: which files a build reads, their digest, and the build itself.
 
-A Dockerfile's `COPY` and bind-mount sources, relative to the project, are all that a build is given: they are copied to
-a context of their own, so an image cannot depend on a file that is not in its digest. The tag is that digest, so an
-image is built again exactly when something in it has changed. Build arguments may stand in a source
+A Dockerfile's `COPY` and bind-mount sources, relative to the project, are all that a build gets: they are copied to
+a separate context, so an image cannot depend on a file that is not in its digest. The tag is that digest, so an
+image is built again exactly when something in it has changed. Build arguments may occur in a source
 (`benchmarks/${BENCHMARK}`), and are part of the digest.
 """
 
@@ -30,8 +30,8 @@ _LOG_TAIL = 20
 def dockerfile_sources(text: str, arguments: Mapping[str, str]) -> list[str]:
     """Project-relative paths that a Dockerfile copies or bind-mounts from its context, in order, each once.
 
-    Build arguments in a path are filled in, from `arguments` or the default of their `ARG`; what is none of these stays
-    as it is. `COPY --from=stage` takes from another stage and is left out.
+    Build arguments in a path are filled in, from `arguments` or the default of their `ARG`; other variables
+    stay as they are. `COPY --from=stage` copies from another stage and is left out.
     """
     known: dict[str, str] = {}
     sources: list[str] = []
@@ -60,7 +60,7 @@ def context_files(project: Project, environment: Environment) -> dict[str, Path]
     for source in dockerfile_sources(path.read_text(encoding="utf-8"), dict(environment.build_arguments)):
         if any(letter in source for letter in "*?[$"):
             raise UserError(
-                f"{path}: copies '{source}'; name files and folders outright, so that they can be digested."
+                f"{path}: copies '{source}'; name files and folders without wildcards, so that they can be digested."
             )
         try:
             files |= project.code_files([source])
@@ -112,7 +112,7 @@ def _run_build(argv: list[str], name: str, log: Path) -> None:
         tail = "\n".join(f"    {line}" for line in log.read_text(encoding="utf-8").splitlines()[-_LOG_TAIL:])
         raise EnvironmentFailure(
             f"The image of '{name}' could not be built:\n{tail}\n  Whole log: {log}\n"
-            "  Behind a mirror, give a base image that knows it: --base-image NAME (or export BASE_IMAGE=NAME)."
+            "  Behind a package mirror, give a base image set up for it: --base-image NAME (or export BASE_IMAGE=NAME)."
         )
 
 

@@ -1,4 +1,4 @@
-"""One child process: its lines as they come, an end in time, and nothing left behind."""
+"""Runs one child process: yields its lines as they come, ends it on time, leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.contract.errors import EnvironmentFailure
 from harness.runtimes import OnLine, Outcome
 
 WORK_VARIABLE = "HARNESS_WORK"
-"""In the environment of every process of a step: its work folder, by which what a kill left behind is recognised."""
+"""In the environment of every process of a step: its work folder, which identifies what a kill left behind."""
 
 _POLL_S = 0.1
 _GRACE_S = 10.0
@@ -59,21 +59,21 @@ def run_process(
     reader = threading.Thread(target=_read, args=(child.stdout, on_line), daemon=True)
     reader.start()
     reason = _wait(child, stopped, None if timeout_s is None else started + timeout_s)
-    # What the command itself started and left running would keep the pipe open and write on.
+    # Processes that the command started and left running would keep the pipe open and go on writing.
     _signal_group(child.pid, signal.SIGKILL)
     reader.join(timeout=_GRACE_S)
     return Outcome(exit_code=child.returncode, seconds=time.monotonic() - started, reason=reason)
 
 
 def end_leftovers(work: Path) -> int:
-    """Kill the processes of an earlier attempt in `work` whose harness was killed before them; how many there were.
+    """Kill the processes of an earlier attempt in `work` whose harness was killed first; returns how many there were.
 
     They are known by `HARNESS_WORK` in their environment. Without /proc none are found.
     """
     marker = f"{WORK_VARIABLE}={work}".encode()
     killed = 0
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # ended meanwhile, or another user's
+        with suppress(OSError):  # ended in the meantime, or another user's
             if marker in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
                 os.kill(int(folder.name), signal.SIGKILL)
                 killed += 1
@@ -83,7 +83,7 @@ def end_leftovers(work: Path) -> int:
 
 
 def _read(stream: IO[str], on_line: OnLine) -> None:
-    with suppress(ValueError):  # closed under our hands when the group was killed
+    with suppress(ValueError):  # closed while reading, when the group was killed
         for line in stream:
             on_line(line.rstrip("\n"))
 
@@ -101,7 +101,7 @@ def _wait(child: subprocess.Popen[str], stopped: Callable[[], bool], deadline: f
 
 
 def _stop(child: subprocess.Popen[str]) -> None:
-    """Ask the whole group to stop, so that it can save; then insist."""
+    """Ask the whole group to stop, so that it can save its work; then kill it."""
     _signal_group(child.pid, signal.SIGTERM)
     try:
         child.wait(_GRACE_S)

@@ -1,7 +1,7 @@
 """Runs steps in virtual environments: one per lock file, made by uv, named by the digest of the lock.
 
 The default where there is no container engine. Isolation is that of a clean process environment: no user site, no
-settings of the shell beyond a short list, home and caches in a scratch folder. It is no sandbox.
+settings of the shell beyond a short list, home and caches in a scratch folder. It is not a sandbox.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ KEPT_PREFIXES = (
     "TF_FORCE_",
     "XLA_",
 )
-"""What a step sees of the shell: machine and numerics, never credentials. TORCH_HOME is set to scratch all the same."""
+"""What a step sees of the shell: machine and numerics, never credentials. TORCH_HOME is set to scratch regardless."""
 NETWORK_PREFIXES = ("HTTP", "NO_PROXY", "ALL_PROXY", "http", "no_proxy", "all_proxy", "HARNESS_JUDGE_")
-"""And when it declares a network."""
+"""These too, when it declares a network."""
 
 _MARKER = ".harness.json"
 _LOG_TAIL = 15
@@ -80,15 +80,15 @@ class VenvRuntime:
         return digest_json({"runtime": self.name, "lock": lock, "code": code})
 
     def is_ready(self, environment: Environment) -> bool:
-        """Whether the environment was built to its end."""
+        """Whether the environment was built completely."""
         return environment.lock is None or (self._folder(environment) / _MARKER).is_file()
 
     def prepare(self, environment: Environment, say: Say) -> None:
-        """Make the environment with uv, unless it is there; two harnesses at once make it once."""
+        """Make the environment with uv, unless it is there; of two harnesses at once, one waits."""
         if self.is_ready(environment):
             return
         folder = self._folder(environment)
-        waiting = lambda holder: say(f"waiting for {holder}, who is building {environment.name}")  # noqa: E731
+        waiting = lambda holder: say(f"waiting for {holder}, which is building {environment.name}")  # noqa: E731
         with lease.held(self.home / "leases" / folder.name, on_wait=waiting):
             if not self.is_ready(environment):
                 say(f"building the environment '{environment.name}' (once; kept under {folder})")
@@ -115,7 +115,7 @@ class VenvRuntime:
         log = self.home / "logs" / f"build-{environment.name}.log"
         python = environment.python or sys.executable
         lock = self.project.path(environment.lock)
-        # Relocatable, since the folder is built under another name than it will have.
+        # Relocatable, since the folder is renamed after the build.
         _uv(["venv", "--relocatable", "--allow-existing", "--python", python, str(folder)], log, environment)
         interpreter = str(folder / "bin" / "python")
         _uv(["pip", "sync", "--require-hashes", "--python", interpreter, str(lock)], log, environment)
@@ -205,7 +205,7 @@ class VenvRuntime:
 
 
 def scratch_variables(scratch: str) -> dict[str, str]:
-    """Variables that send home and caches to scratch, keep Python to itself, and the hub libraries offline."""
+    """Variables that point home and caches to scratch, isolate Python, and keep the hub libraries offline."""
     return {
         "HOME": scratch,
         "XDG_CACHE_HOME": f"{scratch}/cache",
@@ -217,8 +217,8 @@ def scratch_variables(scratch: str) -> dict[str, str]:
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
-        # Threads that wait for each other sleep instead of spinning: on a shared machine a step is several times as
-        # fast for it (a training step with two threads on two busy cores: 1.0 s instead of 3.7 to 8.1 s).
+        # Threads that wait for each other sleep instead of spinning: on a shared machine this makes a step several
+        # times faster (a training step with two threads on two busy cores: 1.0 s instead of 3.7 to 8.1 s).
         "OMP_WAIT_POLICY": "PASSIVE",
         "OPENBLAS_THREAD_TIMEOUT": "4",  # the same for NumPy's library: log2 of the cycles it spins
     }

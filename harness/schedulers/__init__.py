@@ -1,4 +1,4 @@
-"""Who decides when and where steps run. Steps of a plan that do not wait for each other may run side by side."""
+"""Schedulers decide when and where steps run. Steps of a plan that do not wait for each other may run side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Scheduler(Protocol):
 
     @property
     def gpus(self) -> tuple[str, ...]:
-        """Ids of the GPUs there are to give out; empty where it does not know them before a step runs."""
+        """Ids of the GPUs that steps can get; empty where they are not known before a step runs."""
 
     def describe(self) -> dict[str, Any]:
         """The machine or the cluster, for the run's record."""
@@ -28,16 +28,16 @@ class Scheduler(Protocol):
 
         Args:
             steps: in an order in which they can run.
-            work: does one step; false keeps back the steps that need it. It is called from several threads.
-            under_way: names of running steps whose checks are behind them, which `work` adds to: a step that comes
-                `after` others waits only until they are done or under way.
+            work: does one step; false withholds the steps that need it. It is called from several threads.
+            under_way: names of running steps that have passed their checks; `work` adds to it. A step that comes
+                `after` others waits only until they are done or in this set.
         """
 
     def take(self, wanted: Resources, give_up: Callable[[], bool]) -> AbstractContextManager[tuple[str, ...]]:
         """Wait until `wanted` is free or `give_up` says so, hold it, and yield the ids of the GPUs."""
 
     def wake(self) -> None:
-        """Let everyone who waits in `take` ask `give_up` again."""
+        """Let every waiting `take` call its `give_up` again."""
 
 
 class SchedulerFactory(Protocol):

@@ -22,7 +22,7 @@ _WAKE_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What there is to give out."""
+    """What steps can be given."""
 
     gpus: tuple[str, ...] = ()
     """Ids as CUDA_VISIBLE_DEVICES takes them."""
@@ -37,7 +37,7 @@ class Machine:
 
 
 class Here:
-    """This machine: its GPUs, memory and cores are given to steps and taken back."""
+    """This machine: its GPUs, memory and cores are lent to steps."""
 
     name = "here"
 
@@ -82,8 +82,8 @@ class Here:
                     running[pool.submit(work, step)] = step
                 if not running:
                     return
-                # With a timeout: a signal that comes just as the main thread begins to wait is only handled when it
-                # wakes, and nobody wakes it for a step that is under way.
+                # With a timeout: a signal that arrives just as the main thread begins to wait is only handled when it
+                # wakes, and nothing wakes it for a running step.
                 finished, _ = wait(running, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
                 for future in finished:
                     step = running.pop(future)
@@ -114,7 +114,7 @@ class Here:
                 self._changed.notify_all()
 
     def wake(self) -> None:
-        """Let everyone who waits ask `give_up` again."""
+        """Let every waiting `take` call its `give_up` again."""
         with self._changed:
             self._changed.notify_all()
 
@@ -132,7 +132,7 @@ def _find_gpus() -> tuple[str, ...]:
     query = [tool, "--query-gpu=index", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    except subprocess.TimeoutExpired:  # a driver that does not answer has no GPUs for us
+    except subprocess.TimeoutExpired:  # a driver that does not answer offers no usable GPUs
         return ()
     return tuple(answer.stdout.split()) if answer.returncode == 0 else ()
 

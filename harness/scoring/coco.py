@@ -1,7 +1,7 @@
-"""COCO captions and images out of parquet files, in the order of the published selection.
+"""COCO captions and images from parquet files, in the order of the published selection.
 
 The data set is a folder of `*.parquet` files in order of name, columns `image` and `caption`. Its rows, concatenated,
-are permuted with NumPy's legacy generator and cut: `selection`. Images are read file by file and never all held.
+are permuted with NumPy's legacy generator and cut: `selection`. Images are read file by file, never all at once.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class CocoParquet:
 
     @property
     def digest(self) -> str:
-        """Of the bytes of the files, in order of name."""
+        """Digest of the bytes of the files, in order of name."""
         return digest_json([sha256_file(path) for path in self.files])
 
     def captions(self) -> list[str]:
-        """Of every row, in the order of files and rows; the first one where a row has several."""
+        """The caption of every row, in the order of files and rows; the first one where a row has several."""
         found = []
         for table in self._tables:
             for value in table.read(columns=["caption"]).column("caption").to_pylist():
@@ -60,7 +60,7 @@ class CocoParquet:
         return found
 
     def images(self, wanted: set[int]) -> Iterator[tuple[int, Image.Image]]:
-        """(row, RGB image) of the wanted rows, in the order of files and rows."""
+        """(row, RGB image) of the requested rows, in the order of files and rows."""
         row = 0
         for path, table in zip(self.files, self._tables, strict=True):
             for batch in table.iter_batches(batch_size=ROWS_AT_A_TIME, columns=["image"]):
@@ -71,7 +71,7 @@ class CocoParquet:
 
 
 class CocoSelection:
-    """Captions, and their images on demand; both by place in the selection."""
+    """Captions, and their images on demand; both by position in the selection."""
 
     def __init__(self, dataset: CocoParquet, num_samples: int, seed: int) -> None:
         self.dataset = dataset
@@ -83,7 +83,7 @@ class CocoSelection:
         return len(self.rows)
 
     def images(self, start: int, stop: int, size: int) -> npt.NDArray[np.uint8]:
-        """(stop - start, size, size, 3) uint8 of the places start to stop. One pass over the files."""
+        """(stop - start, size, size, 3) uint8 of positions start to stop. One pass over the files."""
         place_of = {int(row): place for place, row in enumerate(self.rows[start:stop])}
         images = np.empty((len(place_of), size, size, 3), np.uint8)
         for row, image in self.dataset.images(set(place_of)):

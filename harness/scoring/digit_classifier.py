@@ -1,4 +1,4 @@
-"""Which digit is it? A kernel classifier fitted on real digits in closed form, in seconds and without chance.
+"""Which digit is it? A kernel classifier fitted on real digits in closed form, in seconds and without randomness.
 
 Ridge regression of one-hot targets with a Gaussian kernel on ink maps. On 1,000 held-out digits in two colours each it
 is right in about 97 of 100; the scorers of the demo measure that again in every run and report it.
@@ -17,7 +17,7 @@ SHARPNESS = 4.0
 """The kernel is exp(-SHARPNESS |a - b|^2) of ink maps of length 1."""
 RIDGE = 0.1
 MAX_TRAINING_IMAGES = 4_000
-"""Beyond, the fit takes four times as long and is no better."""
+"""With more, the fit takes four times as long and is no better."""
 
 
 class DigitClassifier:
@@ -42,7 +42,7 @@ class DigitClassifier:
 def ink_maps(images_u8: Array) -> Array:
     """Where there is ink, whatever its colour: (N, H, W, 3) uint8 on white -> (N, H W) float32 of length 1 (or 0).
 
-    A saturated colour takes some channel down to almost nothing, so the smallest channel tells ink from paper.
+    A saturated colour has some channel near 0, so the smallest channel tells ink from paper.
     """
     ink = 255.0 - images_u8.min(axis=3).reshape(len(images_u8), -1).astype(np.float32)
     lengths = np.linalg.norm(ink, axis=1, keepdims=True)

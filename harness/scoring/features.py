@@ -26,7 +26,7 @@ class FeatureFile:
         self._array: np.memmap | None = None
 
     def append(self, features: np.ndarray) -> None:
-        """Write a batch (n, D) behind the last one.
+        """Write a batch (n, D) after the previous one.
 
         Raises:
             EnvironmentFailure: a value is not finite, which images of uint8 cannot cause.

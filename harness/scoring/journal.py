@@ -1,4 +1,4 @@
-"""A file of finished rows that survives a kill: what a scorer has paid for already is not paid for again.
+"""A file of finished rows that survives a kill: what a scorer has already paid for is not paid for again.
 
 One JSON object per line, appended and flushed as it comes. A last line that a kill cut off is dropped when it is read.
 """
@@ -19,7 +19,7 @@ class Journal:
 
     Args:
         path: the file; its rows are read when it is there.
-        settings: what the rows depend on. A file that was begun with other settings is begun anew.
+        settings: what the rows depend on. A file with other settings is started again.
     """
 
     def __init__(self, path: PathLike, settings: Mapping[str, Any]) -> None:
@@ -39,17 +39,17 @@ class Journal:
         return key in self.rows
 
     def add(self, key: str, row: Mapping[str, Any]) -> None:
-        """Keep a finished row; it is on its way to the disk when this returns."""
+        """Keep a finished row; it has been handed to the operating system when this returns."""
         self.rows[key] = dict(finite(row))
         with explain_disk_errors(self.path):
             self._write(json.dumps({"key": key, "row": self.rows[key]}, ensure_ascii=False))
 
     def drop(self, key: str) -> None:
-        """Forget a row, so that it is made again; the file keeps it until the new one follows."""
+        """Forget a row, so that it is made again; the file keeps it until a new one is written."""
         self.rows.pop(key, None)
 
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file, and keep it."""
         self._handle.close()
 
     def _write(self, line: str) -> None:

@@ -1,7 +1,7 @@
 """`python -m harness.scoring.make_requests --spec FILE --assets DIR --out DIR`: write the request set of a benchmark.
 
 Serves `requests: {kind: classes}` and `requests: {kind: prompts}`, whose prompts are assets
-(`harness.scoring.prompt_files`). A benchmark of another kind brings a script with the same three arguments
+(`harness.scoring.prompt_files`). Other benchmarks bring a script with the same three arguments
 (`requests: {kind: script, script: ...}`).
 """
 

@@ -1,6 +1,6 @@
 """The command `SCRIPT --spec FILE --assets DIR --out DIR`, which writes the request set of a benchmark.
 
-A benchmark whose prompts come in a form of their own brings a function; this is everything around it.
+A benchmark whose prompts have a format of their own brings a function; this module is everything around it.
 """
 
 from __future__ import annotations

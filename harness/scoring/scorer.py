@@ -1,4 +1,4 @@
-"""Turns a function into the `score` command, so that every scorer speaks the same language.
+"""Turns a function into the `score` command, so that every scorer has the same interface.
 
     def score(job: ScoreJob) -> ScoreRecord: ...
 
@@ -8,8 +8,8 @@
 The command is `score --samples DIR --assets DIR --out DIR [--options FILE]`. Progress goes to stderr as JSON lines,
 `score.json` and `items.jsonl` to the output folder, and the exit code is one of those in `harness.contract.errors`.
 
-A scorer may name feature stages: work that depends on less than a score does (a reference batch, say, whatever the
-samples), so that the harness can run each as a step of its own and keep it:
+A scorer may name feature stages: work that depends on fewer inputs than a score (such as a reference batch, whatever
+the samples), so that the harness can run each as a separate step and keep the result:
 
     run_scorer(score, stages={"reference": reference_features})
 
@@ -47,7 +47,7 @@ from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
 
 STAGE_FILE = "features.json"
-"""Written last by a stage that is run alone."""
+"""The file that a stage writes last when it is run alone."""
 
 # What GPU libraries raise when memory or a kernel is lacking, by name: this module must not import any of them.
 _ENVIRONMENT_ERRORS = {"OutOfMemoryError", "ResourceExhaustedError", "MemoryError", "AcceleratorError"}
@@ -104,11 +104,11 @@ class Samples(Protocol):
 
     @property
     def request_digest(self) -> str | None:
-        """Of the request set that was answered, where it is known."""
+        """Of the request set the samples were drawn for, where it is known."""
 
     @property
     def requests(self) -> RequestSet | None:
-        """The request set that was answered, where it is known."""
+        """The request set the samples were drawn for, where it is known."""
 
     def __len__(self) -> int: ...
 
@@ -137,7 +137,8 @@ class FeatureJob(Generic[AnySamples]):
     def progress(self, total: int, what: str) -> Progress:
         """Start counting, e.g. `job.progress(10_000, "reference images")`.
 
-        A stage that reads the samples checks them first: with its first line, the stages that read none begin.
+        A stage that reads the samples checks them before this: the first line tells the harness that the stages which
+        do not read them may begin.
         """
         return Progress(total, what)
 
@@ -153,7 +154,7 @@ class ScoreJob(Generic[AnySamples]):
     samples: AnySamples
     assets: Assets
     out: Path
-    """The output folder; a scorer may keep work of its own here, e.g. answers already paid for."""
+    """The output folder; a scorer may keep work of its own here, e.g. a judge's answers."""
     options: Mapping[str, Any]
     features: Path | None = None
     """Finished stages, one folder each."""
@@ -185,13 +186,13 @@ def run_scorer(
     """Run `score` as the `score` command and return its exit code.
 
     The digests of samples and requests, the protocol they were drawn by, the options, the total time, the device and
-    the Python and NumPy versions are added to the record; what the scorer itself wrote under the same names stays.
+    the Python and NumPy versions are added to the record; what the scorer itself wrote under the same names is kept.
 
     Args:
         score: samples in, record out; it appends to `job.items`.
         argv: the arguments; those of the process when None.
         stages: feature stages by name.
-        reads: opens the samples, for a scorer whose input is no sample set.
+        reads: opens the samples, for a scorer whose input is not a sample set.
     """
     started = time.monotonic()
     try:
@@ -199,7 +200,9 @@ def run_scorer(
         if arguments.stage:
             return _run_stage(arguments, (stages or {})[arguments.stage], reads)
         job = _open_job(arguments, stages or {}, reads)
-        protocol = _protocol(job.samples)  # now: requests that the samples do not answer are refused before the work
+        protocol = _protocol(
+            job.samples
+        )  # early: requests that are not those of the samples are refused before the work
         with explain_disk_errors(job.out):
             record = _complete(score(job), job, protocol, time.monotonic() - started)
             record.write(job.out, job.items)
@@ -237,7 +240,7 @@ def _parse_arguments(argv: Sequence[str] | None, stages: Sequence[str]) -> argpa
     parser.set_defaults(stage=None, features=None)
     if stages:
         parser.add_argument("--features", type=Path, metavar="DIR", help="finished stages, one folder each")
-        parser.add_argument("--stage", choices=stages, help="compute these features only; OUT gets them")
+        parser.add_argument("--stage", choices=stages, help="compute only these features, into OUT")
     arguments = parser.parse_args(argv)
     if arguments.samples is None and arguments.stage is None:
         parser.error("the following arguments are required: --samples")
@@ -259,7 +262,7 @@ def _open_job(
     options, samples = _read_options(arguments), reads(arguments.samples)
     with explain_disk_errors(arguments.out):
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / SCORE_FILE).unlink(missing_ok=True)  # a score of earlier samples must not outlive a failure
+        (arguments.out / SCORE_FILE).unlink(missing_ok=True)  # a failure must not leave the score of earlier samples
     return ScoreJob(
         samples=samples,
         assets=Assets(arguments.assets),
@@ -304,14 +307,14 @@ def _complete(record: ScoreRecord, job: ScoreJob[Any], protocol: Mapping[str, An
 
 
 def _devices(job: ScoreJob[Any]) -> str:
-    """Where the numbers come from: the devices of the stages that were there already, else this process's own."""
+    """The devices that computed the numbers: those of the finished stages, else this process's own."""
     files = sorted(job.features.glob(f"*/{STAGE_FILE}")) if job.features else []
     found = dict.fromkeys(read_json(file)["environment"].get("device") for file in files)
     return ", ".join(filter(None, found)) or _device()
 
 
 def _device() -> str:
-    """The GPU that this process has used, by name, or "cpu". PyTorch is only asked where a scorer has imported it."""
+    """The GPU that this process has used, by name, or "cpu". PyTorch is only queried if a scorer has imported it."""
     torch: Any = sys.modules.get("torch")
     return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_initialized() else "cpu"
 
@@ -322,7 +325,7 @@ def _fail(error: UserError) -> int:
 
 
 def is_environment_error(error: BaseException) -> bool:
-    """Whether the machine is to blame and not the item at hand: no memory, no kernel, a broken driver."""
+    """Whether the machine is to blame and not the item: no memory, no kernel, a broken driver."""
     if isinstance(error, EnvironmentFailure):
         return True
     names = {kind.__name__ for kind in type(error).__mro__}

@@ -1,4 +1,4 @@
-"""Checks of a sample set that cost nothing, made before any work: what they find is a bug of whoever drew it.
+"""Checks of a sample set that cost nothing, made before any work: what they find is a bug in the generator.
 
 They read the pixel hashes of the index, no pixel. Type, layout, range and size of the images are checked where a sample
 set is made or opened.
@@ -16,7 +16,7 @@ from harness.contract.interface import Duplicates
 from harness.contract.samples import SampleSet
 
 FLAT_SHARE = 0.01
-"""Above this share of flat images a set is refused; a black one now and then is a generator's own."""
+"""Above this share of flat images a set is refused; an occasional black one is a normal failure of a generator."""
 
 
 def screen_samples(
@@ -26,9 +26,9 @@ def screen_samples(
 
     Args:
         samples: opened, pixels unread.
-        benchmark: its id, for the sentences.
+        benchmark: its id, for messages.
         at_least: images that the metrics need.
-        duplicates: whether images that stand more than once are refused.
+        duplicates: whether images that occur more than once are refused.
     Raises:
         BadSamples: too few images, all the same, flat ones, or duplicates.
     """
@@ -53,7 +53,7 @@ def screen_samples(
 
 
 def flat_digests(image_size: int) -> list[str]:
-    """The pixel hashes of the 256 images of one grey each: what a decoder makes of NaN or of nothing."""
+    """The pixel hashes of the 256 flat grey images: what a decoder makes of NaN or of zeros."""
     image_u8 = np.empty((image_size, image_size, 3), np.uint8)
     digests = []
     for level in range(256):
@@ -71,7 +71,7 @@ def _duplicates(samples: SampleSet, times: Counter[str], benchmark: str, wanted:
     found = f"{surplus:,} of {len(samples):,} images repeat another one to the last pixel ({second} is {first})"
     if wanted == "refuse":
         raise BadSamples(
-            f"{samples.folder}: {found}; give every image a seed of its own. If it is meant to be: "
+            f"{samples.folder}: {found}; give every image its own seed. If this is intended: "
             f"--set {benchmark}.duplicates=allow"
         )
     return [f"{found[0].upper()}{found[1:]}."]

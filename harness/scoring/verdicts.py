@@ -29,7 +29,7 @@ class TaskScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a set of judged images is worth. Images that could not be judged are not in it."""
+    """The scores of a set of judged images, without those that could not be judged."""
 
     tasks: Mapping[str, TaskScore]
     """In order of first appearance."""
@@ -71,7 +71,7 @@ def summarise(items: Iterable[Mapping[str, Any]]) -> Summary:
         prompt = metadata if isinstance(metadata, str) else json.dumps(metadata, sort_keys=True)
         prompts[prompt] = prompts.get(prompt, False) or correct
     if not tasks:
-        raise ValueError("there is no judged image to sum up")
+        raise ValueError("there are no judged images to sum up")
     return Summary(
         tasks={tag: TaskScore(correct=sum(hits), images=len(hits)) for tag, hits in tasks.items()},
         prompts=len(prompts),
@@ -80,7 +80,7 @@ def summarise(items: Iterable[Mapping[str, Any]]) -> Summary:
 
 
 def printed(summary: Summary) -> str:
-    """The report as the original prints it, for comparison side by side."""
+    """The report as the original prints it, for a comparison side by side."""
     lines = [
         *("Summary", "======="),
         f"Total images: {summary.images}",

@@ -29,7 +29,7 @@ def run_on_devices(
         tasks: divided among the devices in turn.
         devices: "cuda:0", "cuda:1", ... or "cpu". With one, everything happens in this process.
     Raises:
-        UserError: of a worker, as it was raised there.
+        UserError: raised in a worker, passed on unchanged.
         EnvironmentFailure: a worker was killed, or failed in another way.
     """
     devices = devices[: max(1, len(tasks))]
@@ -63,7 +63,7 @@ def _next(results: Any, workers: Sequence[BaseProcess]) -> tuple[Task, Result]:
         except queue.Empty:
             if dead:
                 raise EnvironmentFailure(
-                    f"a worker was killed (exit code {dead[0].exitcode}), often for lack of memory; what was finished "
+                    f"a worker was killed (exit code {dead[0].exitcode}), often because memory ran out; finished work "
                     "is kept. Run the same command again, with fewer GPUs or more memory."
                 ) from None
             continue

@@ -45,9 +45,9 @@ class DigestMemo:
 
         Args:
             path: the file.
-            ours: it lies in a store of the harness's own, which replaces files by renaming and never writes into one.
-                Then the change time does not count: the venv runtime links such a file into every step that reads it,
-                which moves the change time and would have gigabytes read again after each step.
+            ours: it is in a store of the harness, which replaces files by renaming and never writes into one. Then the
+                change time is ignored: the venv runtime links such a file into every step that reads it, which
+                changes that time and would cause gigabytes to be read again after each step.
         """
         real = path.resolve(strict=True)
         place = self.folder / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.json"

@@ -11,9 +11,9 @@ from harness.contract.files import partial_path
 
 
 def publish_folder(target: Path, fill: Callable[[Path], None]) -> bool:
-    """Make the folder `target` by filling a temporary neighbour and renaming it; false when it was there already.
+    """Make the folder `target` by filling a temporary one beside it and renaming that; false when it was there already.
 
-    A kill leaves only the neighbour, which nobody reads. Of two makers at once the first one's folder stays.
+    A kill leaves only the temporary folder, which nobody reads. When two processes make it at once, the first wins.
     """
     if target.exists():
         return False
@@ -32,9 +32,9 @@ def publish_folder(target: Path, fill: Callable[[Path], None]) -> bool:
 
 
 def discard(path: Path) -> None:
-    """Remove a folder so that no reader ever sees half of it: it loses its name before it loses its files.
+    """Remove a folder so that no reader ever sees half of it: it is renamed before its files are deleted.
 
-    Only for whoever has the folder to themselves: what a killed removal or making of it left is removed too.
+    Only for the sole user of the folder: what a killed removal or creation of it left is removed too.
     """
     for leftover in path.parent.glob(f".{path.name}.*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)

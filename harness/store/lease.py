@@ -1,14 +1,14 @@
-"""Leases: who is working on a thing right now, without locks, on local and shared file systems.
+"""Leases: who is working on something right now, without locks, on local and shared file systems.
 
 A lease on NAME is the highest-numbered file of the folder NAME: `1.json`, `2.json`, ... Whoever creates number n + 1
 holds it, and creating is exclusive (a hard link to a finished file), so two processes can never both win. Files are
-never deleted, neither to take a dead holder's lease over nor to give one back: a number that could be had twice would
-let in a process that looked before a rest and creates after it. The holder touches its file every few seconds; a holder
-on this machine is dead when its process is gone, one elsewhere when its file has not been touched for a minute.
+never deleted, neither to take a dead holder's lease over nor to give one back: if a number could be used twice, a
+process that looked, paused and then created its file could win too. The holder touches its file every few seconds. A
+holder on this machine is dead when its process is gone, one elsewhere when its file has not been touched for a minute.
 
 Why not the package `filelock`: its `FileLock` is the operating system's lock, which many shared network file systems do
 not have or do not honour between machines. Its `SoftFileLease` expires as this lease does, but takes over by removing
-its one marker file and making it again, where numbers that only grow leave no moment for two winners.
+its one marker file and making it again, which leaves a moment for two winners; growing numbers do not.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Holder:
 
 
 class Lease:
-    """A held lease. `lost` is set when somebody has taken it over (this machine was asleep, say): stop working then."""
+    """A held lease. `lost` is set when another process took it over (this machine was asleep, perhaps): stop then."""
 
     def __init__(self, path: Path, holder: Holder) -> None:
         self.path = path
@@ -83,7 +83,7 @@ class Lease:
                 os.utime(self.path)
                 if _latest(self.path.parent) != self.path:
                     self.lost.set()
-            except OSError:  # somebody removed the folder, or the file system is away: not ours any more
+            except OSError:  # the folder was removed or the file system is gone: not ours any more
                 self.lost.set()
 
 
@@ -98,7 +98,7 @@ def held(
 
     Args:
         folder: names the lease; made when missing.
-        on_wait: called once, with the holder, when there is somebody to wait for.
+        on_wait: called once, with the holder, when another process holds the lease.
         give_up: asked while waiting; true raises UserError.
     """
     lease = _acquire(folder, on_wait or (lambda holder: None), give_up)
@@ -150,14 +150,14 @@ def _try_create(folder: Path, number: int) -> Lease | None:
         write_json(temporary, asdict(holder))
         os.link(temporary, path)
     except FileExistsError:
-        # A file server whose first answer was lost says this of our own link, too.
+        # A file server whose first reply was lost reports this for our own link, too.
         winner = _read(path)
         if winner is None or winner.token != holder.token:
             return None
     except OSError as error:
         raise EnvironmentFailure(
-            f"{folder}: the file system makes no hard links ({error.strerror}), which leases need; "
-            "choose a folder on another one with --runs or HARNESS_HOME."
+            f"{folder}: the file system has no hard links ({error.strerror}), which leases need; "
+            "choose a folder on another file system with --runs or HARNESS_HOME."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -177,7 +177,7 @@ def _number(path: Path | None) -> int:
 
 
 def _read(path: Path) -> Holder | None:
-    with suppress(UserError, TypeError):  # gone, or written by another version: nobody we could wait for
+    with suppress(UserError, TypeError):  # gone, or written by another version: no holder to wait for
         return Holder(**read_json(path))
     return None
 

@@ -1,4 +1,4 @@
-"""The run record: what a run did, step by step, and what came of it. `runs/<id>/record.json`.
+"""The run record: what a run did, step by step, and its results. `runs/<id>/record.json`.
 
 runs/<id>/
   run.json       what was asked for: command line, plan, inputs; written before the first step
@@ -30,8 +30,8 @@ RECORD_FILE = "record.json"
 REPORT_FILE = "report.html"
 
 StepStatus = Literal["cached", "run", "resumed", "failed", "skipped", "waiting"]
-"""How a step's output came about: found finished, computed now, computed on from an interrupted attempt; or that it did
-not: it failed, a step before it did, or the run has not come to it yet."""
+"""What happened to a step: found finished, computed now, continued from an interrupted attempt, failed, skipped because
+an earlier step failed, or not begun yet."""
 RunStatus = Literal["running", "finished", "partly", "failed", "interrupted"]
 FINISHED = ("cached", "run", "resumed")
 
@@ -121,7 +121,7 @@ class RunRecord:
         """
         path = run_dir / RECORD_FILE
         if not path.is_file():
-            raise UserError(f"{path}: is missing, so this is no run folder. List the runs: harness ls")
+            raise UserError(f"{path}: is missing, so this is not a run folder. List the runs: harness ls")
         row = read_head(path, FORMAT, SCHEMA_VERSION)
         missing = sorted({entry.name for entry in dataclasses.fields(cls)} - row.keys())
         if missing:  # the harness writes all of them; the defaults are for a run that is only beginning
@@ -170,7 +170,7 @@ def read_score(run_dir: Path, step: StepResult) -> ScoreRecord:
     score = ScoreRecord.read(folder)
     if sha256_file(folder / SCORE_FILE) != step.digest:
         raise UserError(
-            f"{folder / SCORE_FILE}: is not the file that {RECORD_FILE} vouches for (it was edited, or computed again "
+            f"{folder / SCORE_FILE}: does not match its digest in {RECORD_FILE} (it was edited, or computed again "
             "by another run); run the same command again."
         )
     return score
@@ -181,8 +181,8 @@ def find_runs(runs_dir: Path, unreadable: Callable[[UserError], object] | None =
 
     Args:
         runs_dir: the folder.
-        unreadable: is told of each record that cannot be read, and the others are returned all the same; None: the
-            first one is raised.
+        unreadable: called with the error of each record that cannot be read; the others are still returned. None: the
+            first error is raised.
     """
     records = []
     for path in sorted(runs_dir.glob(f"*/{RECORD_FILE}")):

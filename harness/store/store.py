@@ -33,7 +33,7 @@ class Entry:
     digest: str
     """Digest of the output, by the rules of its kind: what keys of later steps are made of."""
     meta: dict[str, Any] = field(default_factory=dict)
-    """How it came about: seconds, exit code, environment, everything in the key."""
+    """How it was computed: seconds, exit code, environment, everything in the key."""
 
     @property
     def output(self) -> Path:
@@ -42,13 +42,13 @@ class Entry:
 
     @property
     def log(self) -> Path:
-        """What the step said."""
+        """What the step printed."""
         return self.path / "log.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A step in progress: its folders, and the lease that makes them ours."""
+    """A step in progress: its folders, and the lease that reserves them."""
 
     path: Path
     lease: lease.Lease
@@ -77,7 +77,7 @@ class Store:
     def find(self, kind: str, key: str) -> Entry | None:
         """The finished entry, or None. One whose files are missing or cut short counts as not there.
 
-        A score is small enough to be read too: one that was edited is not there either, and is computed again.
+        A score is small enough to be read as well: an edited one counts as not there and is computed again.
         """
         path = self._entry_path(kind, key)
         try:
@@ -103,9 +103,9 @@ class Store:
         on_wait: Callable[[lease.Holder], None] | None = None,
         give_up: Callable[[], bool] = lambda: False,
     ) -> Iterator[Work]:
-        """Be the only one who works on this key, waiting for a living process that does.
+        """Become the only process that works on this key, after waiting for any live one that does.
 
-        Look with `find` again inside: the one we waited for may have finished the work.
+        Call `find` again inside: the other process may have finished the work.
         """
         folder = self.root / "leases" / self._work_path(kind, key).name
         with lease.held(folder, on_wait=on_wait, give_up=give_up) as ours:
@@ -124,7 +124,7 @@ class Store:
         return Entry(path=path, key=key, digest=digest, meta=meta)
 
     def abandon(self, work: Work) -> None:
-        """Forget what an attempt wrote: its step cannot continue from it."""
+        """Delete what an attempt wrote, when its step cannot continue from it."""
         discard(work.path)
 
     def _entry_path(self, kind: str, key: str) -> Path:

@@ -59,7 +59,7 @@ def test_a_plan_runs_nothing(toy, samples):
         (lambda toy: harness.score("tyo", "x.npz"), harness.UserError, "did you mean toy"),
         (lambda toy: harness.score("toy", "x.npz"), harness.UserError, r"x\.npz: does not exist"),
         (lambda toy: harness.score("toy", "samples.npz"), harness.MissingAsset, "toy-reference"),
-        (lambda toy: harness.run("toy"), harness.UserError, "Nothing says who draws"),
+        (lambda toy: harness.run("toy"), harness.UserError, "No generator is named"),
         (lambda toy: harness.run("toy", samples="samples.npz", runtime="rocket"), harness.UserError, "rocket"),
         (lambda toy: harness.plan("toy", samples="samples.npz", limit=3), harness.UserError, "--limit"),
     ],

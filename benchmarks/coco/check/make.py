@@ -1,6 +1,6 @@
 """How this gold check was made: `python -m benchmarks.coco.check.make`, in the project's own environment.
 
-The full Inception network with sparse random weights (so that they pack into 300 kB), a tiny CLIP, twelve pictures with
+The full Inception network with sparse random weights (which compress to 300 kB), a tiny CLIP, twelve pictures with
 captions in two parquet files, twelve drawn images. The printed values, which `benchmark.yaml` expects, come from other
 code than the scorer's: transformers' CLIP processor and SciPy's `sqrtm`; the Inception network is the scorer's own,
 which the golden cases compare with the reference.
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def write_inception(folder: Path) -> InceptionV3:
-    """Each filter has four weights of +-sqrt(1/2): signals keep their size, and zeros pack well."""
+    """Each filter has four weights of +-sqrt(1/2): signals keep their size, and zeros compress well."""
     network, generator = InceptionV3(), np.random.default_rng(0)
     state: dict[str, Tensor] = {}
     for key, value in network.state_dict().items():
@@ -132,7 +132,7 @@ def write_samples(drawn: Array, captions: list[str], order: Array) -> None:
 
 
 def write_clip(folder: Path) -> tuple[CLIPModel, CLIPTokenizer]:
-    """A CLIP of two narrow layers a side, and a vocabulary of single letters."""
+    """A CLIP of two narrow layers per tower, and a vocabulary of single letters."""
     letters = sorted(set("abcdefghijklmnopqrstuvwxyz0123456789"))
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     narrow = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

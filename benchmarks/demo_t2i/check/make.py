@@ -1,8 +1,8 @@
 """How this gold check was made: `python -m benchmarks.demo_t2i.check.make`, in the project's own environment.
 
 Twenty-two prompts and a picture for each, of digits that the check's classifier is fitted on. Every fourth picture is
-tinted in another colour than its prompt names, every fourth shows another digit, one is blank and one is grey. What is
-right is known from that alone; the printed values, which `benchmark.yaml` expects, do not come from the scorer.
+tinted in another colour than its prompt names, every fourth shows another digit, one is blank and one is grey. The
+right verdicts follow from that alone; the printed values, which `benchmark.yaml` expects, do not come from the scorer.
 """
 
 from __future__ import annotations

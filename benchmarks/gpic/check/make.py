@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def random_weights() -> dict[str, Tensor]:
-    """Under the keys of Meta's checkpoint; half precision, to be small."""
+    """With the keys of Meta's checkpoint; in half precision, to be small."""
     torch.manual_seed(SEED)
     shapes = {
         "cls_token": (1, 1, WIDTH),
@@ -119,7 +119,7 @@ def write_samples(images_u8: Array) -> None:
 
 
 def evaluate(reference: Array, sample: Array) -> dict[str, float]:
-    """FD by sqrtm, MMD and PRDC by loops over the definitions."""
+    """FD by sqrtm, MMD and PRDC by loops that follow the definitions."""
     x, y = reference.astype(np.float64), sample.astype(np.float64)
     covariances = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])

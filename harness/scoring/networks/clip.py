@@ -18,7 +18,7 @@ from harness.metrics.clip_score import cosines
 Array = npt.NDArray[Any]
 
 FILES = ("config.json", "model.safetensors", "vocab.json", "merges.txt")
-"""Of a model's folder, by their names on the hub."""
+"""The files of a model's folder, named as on the hub."""
 MAX_TOKENS = 77
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -40,7 +40,7 @@ class ClipCosines:
         from transformers import CLIPModel, CLIPTokenizer
 
         self.device, self.batch_size = device, batch_size
-        with torch.random.fork_rng(devices=[]):  # the draws of a training run do not depend on what is watched
+        with torch.random.fork_rng(devices=[]):  # monitoring must not change the random draws of a training run
             self.model: Any = _loaded(CLIPModel, folder, fix).float().eval().requires_grad_(False).to(device)
         self.tokenizer: Any = _loaded(CLIPTokenizer, folder, fix)
         self.size = int(self.model.config.vision_config.image_size)
@@ -75,6 +75,6 @@ def _loaded(kind: Any, folder: Path, fix: str) -> Any:
     logging.disable_progress_bar()
     try:
         return kind.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the library raises many kinds for files that are not a model's
+    except Exception as error:  # the library raises many kinds of errors for wrong files
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise MissingAsset(f"{folder} holds no CLIP model that can be loaded ({reason}); {fix}") from None

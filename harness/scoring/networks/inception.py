@@ -66,7 +66,7 @@ class InceptionV3(nn.Module):
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
             network.load_state_dict({**counters, **weights})
-        except Exception as error:  # torch raises half a dozen kinds for a file that is none
+        except Exception as error:  # torch raises half a dozen kinds of errors for a wrong file
             raise MissingAsset(
                 f"{path}: does not hold the FID Inception weights ({type(error).__name__}: {_shortened(error)}); "
                 f"fetch them again: harness assets pull {WEIGHTS}"
@@ -74,7 +74,7 @@ class InceptionV3(nn.Module):
         return network
 
     def train(self, mode: bool = True) -> InceptionV3:
-        """Stays in evaluation mode: its batch normalisation must use the stored statistics."""
+        """Stay in evaluation mode: the batch normalisation must use the stored statistics."""
         return super().train(False)
 
     def forward(self, images_01: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class InceptionV3(nn.Module):
 
     @staticmethod
     def preprocess(images_01: Tensor) -> Tensor:
-        """Resize to 299 without antialiasing, as the graph was always fed, and map to [-1, 1]."""
+        """Resize to 299 without antialiasing, as for the original graph, and map to [-1, 1]."""
         resized = F.interpolate(images_01.float(), size=(299, 299), mode="bilinear", align_corners=False)
         return 2.0 * resized - 1.0
 

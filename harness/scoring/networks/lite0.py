@@ -64,8 +64,8 @@ def _not_installed(error: ModuleNotFoundError) -> EnvironmentFailure:
 class Lite0Features:
     """(n, H, W, 3) uint8 -> (n, 1280) float32, ImageNet weights, evaluation mode.
 
-    One pass per core side by side, each on one thread: PyTorch's own threads meet after every one of some 150 small
-    convolutions, which on a machine with other work is ten times slower.
+    One pass per core side by side, each on one thread: PyTorch's own threads wait for each other after each of some 150
+    small convolutions, which is ten times slower on a busy machine.
     """
 
     def __init__(self) -> None:

@@ -106,7 +106,7 @@ def test_rfid_of_images_that_were_drawn_is_refused(tmp_path: Path) -> None:
 
 def test_a_wrong_record_is_not_mended_by_an_option_that_would_be_refused(tmp_path: Path) -> None:
     samples = drawn(tmp_path, adopted(tmp_path / "drawn.npz", "generated"))
-    with pytest.raises(BadSamples, match=r"adopt the images anew.*--kind reconstructions$"):
+    with pytest.raises(BadSamples, match=r"adopt the images again.*--kind reconstructions$"):
         refuse_other_kind("rfid", samples, "auto")
 
 
@@ -158,7 +158,9 @@ def test_what_the_user_says_may_repeat_the_record_and_not_contradict_it(
     samples = drawn(tmp_path, adopted(tmp_path / "drawn.npz", kind))
     refuse_other_kind(measure, samples, kind)
     other: Kind = "generated" if kind == "reconstructions" else "reconstructions"
-    with pytest.raises(UserError, match=rf"recorded as {kind}, against --set adm\.samples_are={other}.*--kind {other}"):
+    with pytest.raises(
+        UserError, match=rf"recorded as {kind}, which contradicts --set adm\.samples_are={other}.*--kind {other}"
+    ):
         refuse_other_kind("gfid" if measure == "rfid" else "rfid", samples, other)
 
 

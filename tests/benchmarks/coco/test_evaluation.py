@@ -37,7 +37,7 @@ def test_samples_of_the_shipped_case_answer_the_selection() -> None:
 def test_images_without_captions_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "drawn.npz", arr_0=np.zeros((3, 8, 8, 3), np.uint8))
     samples = sample_set_from_npz(tmp_path / "drawn.npz", tmp_path / "samples")
-    with pytest.raises(BadSamples, match="nothing says which caption"):
+    with pytest.raises(BadSamples, match="the captions of the images are unknown"):
         requests_of(samples, Assets(FOLDER / "check" / "assets"), Options())
 
 

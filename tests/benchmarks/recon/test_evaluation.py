@@ -72,7 +72,7 @@ def test_means_have_an_interval_and_the_distance_has_none() -> None:
 
 def test_the_notes_say_how_the_pairs_were_made() -> None:
     pairs = PairSet.open(FOLDER / "check" / "samples")
-    assert any("do not say" in note for note in notes(pairs, Options()))
+    assert any("do not state" in note for note in notes(pairs, Options()))
 
 
 def test_one_pair_has_no_distance() -> None:

@@ -44,7 +44,7 @@ def test_an_imported_file_is_found_with_its_digest(tmp_path, file):
 def test_a_wrong_file_is_not_taken_in(tmp_path, file):
     asset = Asset(name="w", file="w.bin", sha256="0" * 64)
     store = make_store(tmp_path, asset)
-    with pytest.raises(MissingAsset, match="not taken in"):
+    with pytest.raises(MissingAsset, match="not accepted"):
         store.bring(asset, file)
     assert not list((tmp_path / "assets" / "w").glob("[!.]*"))
 
@@ -96,7 +96,7 @@ def test_plain_http_is_refused(tmp_path):
 
 def test_an_address_that_does_not_answer_is_an_environment_failure(tmp_path):
     asset = Asset(name="w", file="w.bin", urls=("https://127.0.0.1:1/w",))
-    with pytest.raises(EnvironmentFailure, match="what came so far is kept"):
+    with pytest.raises(EnvironmentFailure, match="the partial download is kept"):
         make_store(tmp_path, asset).pull(asset)
 
 
@@ -173,7 +173,7 @@ def test_lists_are_merged_and_users_joined(tmp_path, monkeypatch):
 def test_two_lists_that_mean_different_files_are_refused(tmp_path):
     write_list(tmp_path, "a", "- {name: w, file: w.bin}")
     write_list(tmp_path, "b", "- {name: w, file: other.bin}")
-    with pytest.raises(UserError, match="another file than in"):
+    with pytest.raises(UserError, match="is a different file in"):
         read_assets(sorted(tmp_path.glob("*/assets.yaml")))
 
 
@@ -183,8 +183,8 @@ def test_two_lists_that_mean_different_files_are_refused(tmp_path):
         ("- {name: w}", r"assets\.yaml, asset w: the field 'file' is missing"),
         ("- {file: w}", r"assets\.yaml: the field 'name' is missing"),
         ("- {name: w, file: ../w}", "the path 'w/../w' has an empty, '.' or '..' part"),
-        ("just text", r"assets\.yaml: holds no list of assets"),
-        ("- just text", r"assets\.yaml: 'just text' is no asset"),
+        ("just text", r"assets\.yaml: is not a list of assets"),
+        ("- just text", r"assets\.yaml: 'just text' is not an asset"),
         ("- {name: w, file: a, extra: 1}", r"assets\.yaml, asset w has no field 'extra'"),
         ("- {name: w, file: a, sha256: abc}", "asset w: sha256 must be text that is a sha256"),
         ("- {name: w, file: a, size: -1}", "asset w: size must be a whole number of at least 0"),
@@ -207,7 +207,7 @@ def test_a_file_known_by_its_git_id_or_the_beginning_of_its_digest_is_checked_wh
     for known in ({"git_blob": git_id}, {"sha256_prefix": "00000000"}):
         asset = Asset(name="table", file="table.csv", **known)
         store = AssetStore(tmp_path / "store", {"table": asset}, DigestMemo(tmp_path / "memo"))
-        with pytest.raises(MissingAsset, match="was not taken in"):
+        with pytest.raises(MissingAsset, match="was not accepted"):
             store.bring(asset, file)
     right = Asset(name="table", file="table.csv", git_blob=git_blob_id(file), sha256_prefix=sha256_file(file)[:8])
     store = AssetStore(tmp_path / "store", {"table": right}, DigestMemo(tmp_path / "memo"))
@@ -225,7 +225,7 @@ def test_another_file_than_the_first_is_taken_in_only_where_that_is_meant(tmp_pa
     other.write_bytes(b"another")
     store = make_store(tmp_path, asset)
     path = store.bring(asset, file)
-    with pytest.raises(MissingAsset, match=r"the first 'w' that came in had .* add --replace"):
+    with pytest.raises(MissingAsset, match=r"the first 'w' had .* add --replace"):
         store.bring(asset, other)
     assert path.read_bytes() == CONTENT and store.find("w").digest == sha256_file(file)
     path.unlink()  # what holds is the digest that was recorded, not the file that happens to lie there

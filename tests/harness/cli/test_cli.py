@@ -101,7 +101,7 @@ def test_a_plan_and_a_dry_run_write_nothing(toy, samples):
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["run", "--benchmark", "toy"], 2, "Nothing says who draws"),
+        (["run", "--benchmark", "toy"], 2, "No generator is named"),
         (["run", "--benchmark", "toy", "--samples", "x.npz"], 2, "x.npz: does not exist"),
         (["run", "--benchmark", "tyo", "--generator", "true"], 2, "did you mean toy"),
         (["run", "--generator", "true"], 2, "Nothing to run"),
@@ -189,7 +189,7 @@ def test_a_number_that_was_edited_is_not_believed_and_is_computed_again(toy, sam
     for command in ("show", "compare"):
         result = harness(command, "grey")
         assert result.exit_code == 2 and "9.00" not in result.output
-        assert "score.json: is not the file that record.json vouches for" in result.output
+        assert "score.json: does not match its digest in record.json" in result.output
         assert "run the same command again" in result.output
     listed = harness("ls")
     assert listed.exit_code == 0 and "9.00" not in listed.output

@@ -68,7 +68,7 @@ def test_conversion_does_not_overwrite_another_set(make_samples, class_set, prom
 def test_conversion_of_damaged_samples_leaves_nothing_trusted(make_samples, prompt_set, tmp_path):
     source = make_samples(prompt_set, "png")
     Image.new("RGB", (8, 8)).save(source.folder / "images" / prompt_set[4].path)
-    with pytest.raises(BadSamples, match="has other pixels than index"):
+    with pytest.raises(BadSamples, match="does not match its hash in index"):
         convert(source.folder, tmp_path / "out", "npz")
     assert not (tmp_path / "out" / "samples.json").exists()
 
@@ -78,7 +78,7 @@ def test_conversion_notices_a_disk_that_lies(make_samples, class_set, tmp_path, 
     source = make_samples(class_set)
     black = encode_png(np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(assemble, "encode_png", lambda image_u8: black)
-    with pytest.raises(BadSamples, match=r"000000\.png: has other pixels"):
+    with pytest.raises(BadSamples, match=r"000000\.png: does not match its hash"):
         convert(source.folder, tmp_path / "out", "png")
     assert not (tmp_path / "out" / "samples.json").exists()
     monkeypatch.undo()
@@ -250,7 +250,7 @@ def test_a_folder_with_one_image_of_another_kind_is_refused_by_name(tmp_path, na
 
 def test_two_images_that_want_one_path_are_refused(tmp_path):
     save_all(tmp_path / "theirs", ["a.jpg", "a.jpg.png"], noise(2))
-    with pytest.raises(BadSamples, match=r"path 'a\.jpg\.png' stands twice"):
+    with pytest.raises(BadSamples, match=r"path 'a\.jpg\.png' occurs twice"):
         sample_set_from_folder(tmp_path / "theirs", tmp_path / "out")
 
 

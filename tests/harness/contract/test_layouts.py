@@ -94,7 +94,7 @@ def test_the_prompts_record_is_written_beside_its_images_as_the_original_has_it(
 
 
 def some_of(requests: RequestSet, *ids: str) -> RequestSet:
-    """The requests of a set whose images were drawn, say, or could be taken in."""
+    """The requests of a set whose images were drawn, say, or could be adopted."""
     kept = [request for request in requests if request.id in {f"{requests.benchmark}/{tail}" for tail in ids}]
     return RequestSet(benchmark=requests.benchmark, version=1, protocol=requests.protocol, requests=kept)
 
@@ -131,7 +131,7 @@ def test_a_missing_image_leaves_its_place_in_the_grid_black(make_samples, tmp_pa
 def test_prompts_of_another_suite_are_not_taken_for_this_one(tmp_path: Path) -> None:
     """geneval and geneval_long number their prompts alike."""
     folder = original_geneval_folder(tmp_path / "theirs")
-    with pytest.raises(BadSamples, match=r"'a photo of cow 0', where geneval asks for 'a photo of 0 Füchse'"):
+    with pytest.raises(BadSamples, match=r"has the prompt 'a photo of cow 0' where geneval has 'a photo of 0 Füchse'"):
         sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE, requests=geneval_requests())
 
 
@@ -166,7 +166,10 @@ def test_the_manifest_of_a_png_set_already_has_the_paths_of_the_original(make_sa
             lambda folder: picture(folder / "00000" / "samples" / "0007.png", 1, side=9),
             "bring all pictures to one size",
         ),
-        (lambda folder: (folder / "00000" / "metadata.jsonl").write_text("{}\n"), "has a 'prompt'"),
+        (
+            lambda folder: (folder / "00000" / "metadata.jsonl").write_text("{}\n"),
+            "not one JSON object with a 'prompt'",
+        ),
         (lambda folder: (folder / "00000" / "metadata.jsonl").write_text('{"prompt": null}\n'), "is not text"),
         (lambda folder: (folder / "00000" / "samples" / "0000.png").write_bytes(b"no"), "cannot be decoded"),
     ],

@@ -85,7 +85,7 @@ def test_what_the_images_are_is_recorded_by_hand_and_survives_another_form(tmp_p
     assert main(["convert", out, png, "--form", "png"]) == 0
     assert [SampleSet.open(folder).kind for folder in (out, png)] == ["reconstructions", "reconstructions"]
     assert main(["adopt", png, again, "--kind", "generated"]) == 2
-    assert "is a sample set already" in capsys.readouterr().err
+    assert "is already a sample set" in capsys.readouterr().err
     assert main(["adopt", f"{png}/images", again, "--kind", "generated"]) == 0
     assert SampleSet.open(again).kind == "generated"
 

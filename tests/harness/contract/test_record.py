@@ -96,7 +96,7 @@ def test_a_metric_is_found_by_name_and_category():
 
 
 def test_a_metric_that_stands_twice_is_a_mistake_of_the_scorer():
-    with pytest.raises(ValueError, match=r"'gfid' .* stands twice"):
+    with pytest.raises(ValueError, match=r"'gfid' .* occurs twice"):
         record(metrics=[*record().metrics, *record().metrics])
 
 
@@ -113,7 +113,7 @@ def test_items_that_fail_in_the_middle_leave_no_score(tmp_path):
 
 METRIC = {"name": "a", "value": 1, "higher_is_better": True, "n": 1}
 DAMAGED = {
-    "another kind of file": ({"format": "sample-set"}, "another kind of file"),
+    "another kind of file": ({"format": "sample-set"}, "a different kind of file"),
     "a version from the future": ({"schema_version": 2}, "schema_version 2"),
     "no benchmark": ({"benchmark": None}, "benchmark"),
     "metrics that are no list": ({"metrics": {}}, "metrics"),
@@ -135,10 +135,10 @@ DAMAGED = {
     ),
     "an unknown field": ({"extra": 1}, r"score\.json has no field 'extra'"),
     "notes of numbers": ({"notes": ["a", 3]}, r"notes\.1 must be text, not 3"),
-    "a metric twice": ({"metrics": [METRIC, METRIC]}, r"score\.json: the metric 'a' .* stands twice"),
+    "a metric twice": ({"metrics": [METRIC, METRIC]}, r"score\.json: the metric 'a' .* occurs twice"),
     "a metric beyond all floats": ({"metrics": [{**METRIC, "value": 10**400}]}, r"metrics\.0\.value must be a finite"),
     "no items": ({"items": None}, "items"),
-    "other items": ({"items": {"count": 1, "sha256": "0" * 64}}, r"items\.jsonl: is not the file"),
+    "other items": ({"items": {"count": 1, "sha256": "0" * 64}}, r"items\.jsonl: does not match its sha256"),
 }
 
 
@@ -155,7 +155,7 @@ def test_items_that_were_lost_or_cut_short_are_noticed(tmp_path):
     record().write(tmp_path, [{"id": "a"}, {"id": "b"}])
     path = tmp_path / "items.jsonl"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(UserError, match=r"items\.jsonl: is not the file that score\.json vouches for"):
+    with pytest.raises(UserError, match=r"items\.jsonl: does not match its sha256 in score\.json"):
         ScoreRecord.read(tmp_path)
     path.unlink()
     with pytest.raises(UserError, match=r"items\.jsonl: is missing"):

@@ -186,7 +186,7 @@ def request(**changes):
 
 
 CONTRADICTIONS = {
-    "an id twice": ([request(), request(path="b.png")], "id 'a' stands twice"),
+    "an id twice": ([request(), request(path="b.png")], "id 'a' occurs twice"),
     "a path twice": ([request(), request(id="b")], "make paths unique"),
     "paths that differ in case": ([request(), request(id="b", path="A.png")], "make paths unique"),
     "an image as a folder": ([request(), request(id="b", path="a.png/b.png")], "lies inside 'a.png'"),
@@ -233,7 +233,7 @@ def edit_line(folder, number, **changes):
 
 
 DAMAGED_HEADS = {
-    "another kind of file": ({"format": "sample-set"}, "another kind of file"),
+    "another kind of file": ({"format": "sample-set"}, "a different kind of file"),
     "a version from the future": ({"schema_version": 2}, "schema_version 2 is not the 1"),
     "a version that is no number": ({"schema_version": "1"}, "schema_version"),
     "no benchmark": ({"benchmark": ""}, "benchmark"),
@@ -302,7 +302,7 @@ def test_an_edited_line_is_refused_by_digest_or_uniqueness(tmp_path, class_set, 
 
 
 def test_missing_files_are_named(tmp_path, class_set):
-    with pytest.raises(UserError, match=r"requests\.json: is missing, so this is no request set"):
+    with pytest.raises(UserError, match=r"requests\.json: is missing, so this is not a request set"):
         RequestSet.read(tmp_path)
     class_set.write(tmp_path)
     (tmp_path / "requests.jsonl").unlink()

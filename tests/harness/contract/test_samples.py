@@ -114,7 +114,7 @@ def replace_pixels(folder, array, labels=None):
 
 
 DAMAGED_MANIFESTS = {
-    "another kind of file": ({"format": "request-set"}, "another kind of file"),
+    "another kind of file": ({"format": "request-set"}, "a different kind of file"),
     "a version from the future": ({"schema_version": 9}, "schema_version 9 is not the 1"),
     "an unknown form": ({"form": "jpg"}, "choose one of npz, png"),
     "a form that is a list": ({"form": ["npz"]}, "choose one of npz, png"),
@@ -122,10 +122,10 @@ DAMAGED_MANIFESTS = {
     "too many images": ({"count": 11}, "lists 10 images where samples.json says 11"),
     "another size": ({"image_size": 16}, r"not plain \(10, 16, 16, 3\)"),
     "an absurd size": ({"image_size": 10**9}, "image_size"),
-    "another digest": ({"digest": "0" * 64}, "not the index that samples.json vouches for"),
+    "another digest": ({"digest": "0" * 64}, "index.jsonl: does not match its sha256 in samples.json"),
     "no digest": ({"digest": None}, "digest"),
-    "another index": ({"index_sha256": "0" * 64}, "not the index that samples.json vouches for"),
-    "other requests": ({"request_digest": "0" * 64}, "not the request set the samples answer"),
+    "another index": ({"index_sha256": "0" * 64}, "index.jsonl: does not match its sha256 in samples.json"),
+    "other requests": ({"request_digest": "0" * 64}, "not the request set of the samples"),
     "an unknown field": ({"sizes": 1}, "has no field 'sizes'"),
 }
 
@@ -145,8 +145,8 @@ def test_a_manifest_that_is_no_json_object_is_refused(make_samples, class_set, d
 
 
 DAMAGED_INDICES = {
-    "an id twice": ({"id": "adm/000000"}, "id 'adm/000000' stands twice"),
-    "a path twice": ({"path": "000000.png"}, "path '000000.png' stands twice"),
+    "an id twice": ({"id": "adm/000000"}, "id 'adm/000000' occurs twice"),
+    "a path twice": ({"path": "000000.png"}, "path '000000.png' occurs twice"),
     "a path upwards": ({"path": "../x.png"}, r"line 5: the path '\.\./x\.png' has"),
     "an absolute path": ({"path": "/x.png"}, "line 5: the path .* is absolute"),
     "a backslash": ({"path": "a\\x.png"}, "backslash"),
@@ -158,8 +158,8 @@ DAMAGED_INDICES = {
     "no label": ({"label": ...}, "some images have a label and some have none"),
     "a label that is text": ({"label": "x"}, "label"),
     "an unknown field": ({"row": 1}, "line 5 has no field 'row'"),
-    "another hash": ({"sha256": "0" * 64}, "not the index"),
-    "another id": ({"id": "mine"}, "not the index"),
+    "another hash": ({"sha256": "0" * 64}, "does not match its sha256"),
+    "another id": ({"id": "mine"}, "does not match its sha256"),
 }
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_index_is_refused(make_samples, class_set, changes, sentence):
 def test_an_index_that_does_not_answer_its_requests_is_refused(make_samples, class_set, changes):
     folder = make_samples(class_set).folder
     edit_index(folder, 4, vouch=True, **changes)
-    refuse(folder, "not the request set the samples answer|another path or label than its request")
+    refuse(folder, "not the request set of the samples|another path or label than its request")
 
 
 def test_files_that_are_missing_are_named(make_samples, class_set, tmp_path):
@@ -186,12 +186,12 @@ def test_files_that_are_missing_are_named(make_samples, class_set, tmp_path):
 
 
 def test_a_folder_without_a_manifest_is_told_how_to_become_a_set(tmp_path):
-    refuse(tmp_path, r"no sample set; for your own NPZ or image folder run python -m harness\.contract adopt")
+    refuse(tmp_path, r"not a sample set; for your own NPZ or image folder run python -m harness\.contract adopt")
 
 
 def test_an_unfinished_set_is_called_unfinished(tmp_path, class_set):
     SampleSetWriter(tmp_path, class_set, {})
-    refuse(tmp_path, "not finished; run the command that draws them again")
+    refuse(tmp_path, "not finished; run the drawing command again")
 
 
 WRONG_PIXELS = {
@@ -204,7 +204,7 @@ WRONG_PIXELS = {
     "alpha": (np.zeros((10, 8, 8, 4), np.uint8), r"not \(N, H, W, 3\)"),
     "not square": (np.zeros((10, 8, 9, 3), np.uint8), "9x8; crop them to a square"),
     "none": (np.zeros((0, 8, 8, 3), np.uint8), "holds no images"),
-    "other pixels": (np.zeros((10, 8, 8, 3), np.uint8), "image 0: has other pixels"),
+    "other pixels": (np.zeros((10, 8, 8, 3), np.uint8), "image 0: does not match its hash"),
 }
 
 
@@ -241,7 +241,7 @@ def test_one_changed_pixel_is_found_wherever_it_is_read(make_samples, class_set)
     images_u8 = draw(class_set)
     images_u8[6, 0, 0, 0] ^= 1
     replace_pixels(folder, images_u8, labels=np.array(class_set.labels))
-    refuse(folder, r"samples\.npz, image 6: has other pixels")
+    refuse(folder, r"samples\.npz, image 6: does not match its hash")
     samples = SampleSet.open(folder)
     samples.images([5, 7])
     with pytest.raises(BadSamples, match="image 6"):
@@ -292,7 +292,7 @@ def test_a_stray_image_is_named(make_samples, prompt_set):
         (Image.new("L", (8, 8)), "grayscale"),
         (Image.new("RGBA", (8, 8)), "RGB with alpha"),
         (Image.new("RGB", (9, 8)), "9x8 pixels, not 8x8"),
-        (Image.new("RGB", (8, 8)), "has other pixels"),
+        (Image.new("RGB", (8, 8)), "does not match its hash"),
     ],
 )
 def test_a_png_of_another_kind_is_named(make_samples, prompt_set, image, sentence):

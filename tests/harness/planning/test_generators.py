@@ -57,10 +57,10 @@ def test_samples_that_are_not_there_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({}, "Nothing says who draws; give one of --generator, --samples"),
+        ({}, "No generator is named; give one of --generator, --samples"),
         ({"generator": "python x.py", "samples": "x.npz"}, "Several generators are named"),
         ({"samples": "x.npz", "generator_version": "2"}, "--generator-version belongs to --generator"),
-        ({"paintbrush": "x"}, "no option 'paintbrush' for drawing"),
+        ({"paintbrush": "x"}, "no generator option 'paintbrush'"),
     ],
 )
 def test_exactly_one_generator_is_chosen_with_its_own_options(toy, given, sentence):

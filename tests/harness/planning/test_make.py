@@ -175,7 +175,7 @@ def test_work_on_the_reference_comes_after_the_stage_that_checks_the_samples_and
 
 
 def test_a_step_that_comes_after_a_later_one_is_refused():
-    with pytest.raises(UserError, match="'one' waits for 'two', which is no earlier step"):
+    with pytest.raises(UserError, match="'one' waits for 'two', which is not an earlier step"):
         Plan(name="p", steps=(step(after=("two",)), step(name="two")))
 
 
@@ -258,7 +258,7 @@ def test_an_option_that_is_also_said_of_the_requests_changes_both(toy):
 )
 def test_what_would_change_nothing_about_samples_that_exist_is_refused(toy, given, named: str):
     (toy.root / "mine.npz").touch()
-    with pytest.raises(UserError, match=f"leave out {named}, which would change nothing"):
+    with pytest.raises(UserError, match=f"leave out {named}, which would have no effect"):
         toy.plan(generator=existing_samples(toy.root / "mine.npz"), **given)
 
 

@@ -156,7 +156,7 @@ def test_a_note_is_of_a_known_kind() -> None:
         ),
         (Gallery(title="t", images=np.empty((0, 8, 8, 3), np.uint8), captions=()), "There are no samples to show."),
         (Timings(title="t", timings=()), "No time was recorded."),
-        (Provenance(), "Nothing was recorded about how these numbers came to be."),
+        (Provenance(), "No provenance was recorded for these numbers."),
     ],
 )
 def test_an_empty_section_says_so(section: Section, sentence: str, read_page: ReadPage) -> None:

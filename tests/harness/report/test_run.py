@@ -93,7 +93,7 @@ def test_a_finished_run_has_scores_samples_time_and_provenance(run_dir: Path, re
     assert path == run_dir / "report.html"
     page = read_page(path.read_text(encoding="utf-8"))
     digest = ScoreRecord.read(run_dir / "steps/03/output").digests["samples"]
-    for part in ("gear-adm", "gFID", "3.94", "Samples for adm", "1 min 00 s", "total of what ran", digest, "a" * 64):
+    for part in ("gear-adm", "gFID", "3.94", "Samples for adm", "1 min 00 s", "total without cached", digest, "a" * 64):
         assert part in page.text
     assert "harness run --note 'two words'" in page.text
     assert page.tags.count("img") == 1
@@ -132,7 +132,7 @@ def test_a_failed_step_shows_the_end_of_its_log_and_how_to_go_on(tmp_path: Path,
     assert "score-adm failed. No GPU kernel." in page.text
     assert "line 4999 <script>" in page.text
     assert "line 4979" not in page.text
-    assert "Without a result: score-dpg. The same command goes on from here: harness run" in page.text
+    assert "Without a result: score-dpg. The same command continues from here: harness run" in page.text
 
 
 def test_a_damaged_score_becomes_a_note_and_the_rest_is_shown(run_dir: Path, read_page: ReadPage) -> None:
@@ -146,7 +146,7 @@ def test_an_edited_number_is_not_shown(run_dir: Path, read_page: ReadPage) -> No
     score = run_dir / "steps/03/output/score.json"
     score.write_text(score.read_text().replace("3.94", "1.94"))
     page = read_page(report_for_run(run_dir).read_text(encoding="utf-8"))
-    assert "score.json: is not the file that record.json vouches for" in page.text
+    assert "score.json: does not match its digest in record.json" in page.text
     assert "1.94" not in page.text
 
 

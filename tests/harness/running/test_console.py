@@ -43,8 +43,8 @@ def test_it_says_how_a_step_came_about():
     words = {
         "cached": "from cache",
         "resumed": "continued",
-        "skipped": "left out",
-        "waiting": "the same command goes on",
+        "skipped": "skipped",
+        "waiting": "the same command continues",
     }
     for status, word in words.items():
         assert word in watch(terminal=False, status=status)

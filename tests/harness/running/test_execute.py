@@ -351,5 +351,5 @@ def test_a_step_sees_no_credentials_of_the_shell(toy, monkeypatch):
 
 def test_a_plan_with_a_step_before_what_it_needs_is_refused():
     step = Step(name="a", kind="x", argv=(sys.executable,), inputs={"b": OutputOf("b")})
-    with pytest.raises(UserError, match="no earlier step"):
+    with pytest.raises(UserError, match="not an earlier step"):
         Plan(name="p", steps=(step,))

@@ -64,7 +64,7 @@ def test_the_work_of_an_orphan_is_ended_and_not_waited_for(toy):
     quick.send_signal(signal.SIGTERM)
     output, _ = quick.communicate(timeout=30)
     assert quick.returncode == 130, output
-    assert "the same command goes on" in output
+    assert "the same command continues" in output
     assert processes_of(toy.generator) == []
 
 

@@ -60,5 +60,5 @@ def test_a_status_that_this_version_does_not_know_is_read(tmp_path: Path) -> Non
 
 
 def test_a_folder_without_a_record_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="this is no run folder"):
+    with pytest.raises(UserError, match="this is not a run folder"):
         RunRecord.read(tmp_path)
