@@ -258,11 +258,16 @@ def _read_header(
 ) -> tuple[tuple[int, ...], np.dtype, int]:
     """Shape, dtype, and bytes of the .npy header of a member, by NumPy's own reader.
 
-    It gets the first bytes only: it would read, and unpack, whatever length the header claims to have.
+    It gets no more than the header: it would read, and unpack, whatever length the header claims to have. The data stay
+    unread, since damage there is for whoever reads them to find.
     """
     where = f"{path}: {info.filename}"
     with archive.open(info) as member:
-        head = io.BytesIO(member.read(_MAX_HEADER_BYTES))
+        start = member.read(10)  # magic, version, and the length of a header of version 1 or half of a later one's
+        if start[6:7] > b"\x01":
+            start += member.read(2)
+        length = int.from_bytes(start[8:], "little")
+        head = io.BytesIO(start + member.read(min(length, _MAX_HEADER_BYTES)))
     try:
         version = np.lib.format.read_magic(head)
         if version not in _HEADER_READERS:

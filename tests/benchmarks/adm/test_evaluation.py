@@ -96,7 +96,7 @@ def test_the_features_survive_the_disk(tmp_path: Path) -> None:
 
 
 def test_three_images_have_no_third_neighbour() -> None:
-    with pytest.raises(BadSamples, match="at least 4 images, the sample set has 3"):
+    with pytest.raises(BadSamples, match="at least 4 images, but the sample set has 3"):
         evaluate(features(sample_pool=normal(3, 12, 1), sample_spatial=normal(3, 9, 2)), Options())
 
 

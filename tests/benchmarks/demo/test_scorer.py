@@ -102,7 +102,7 @@ def test_samples_without_labels_are_refused(tmp_path: Path, capsys: pytest.Captu
 def test_samples_of_another_size_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images_u8, labels = shipped()
     assert run(adopt(tmp_path, images_u8[:, :16, :16], labels), tmp_path / "out") == 3
-    assert "are 16 px, the demo needs 32" in capsys.readouterr().err
+    assert "are 16 px, not 32 px" in capsys.readouterr().err
 
 
 def test_too_few_samples_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

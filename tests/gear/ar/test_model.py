@@ -241,7 +241,7 @@ def test_misuse_is_refused_with_a_message(tokens, labels):
         ar(tokens, labels, tap_layer=4)
     with pytest.raises(ValueError, match="blocks 1 to 3"):
         ar.tap(tokens, labels, 0)
-    with pytest.raises(ValueError, match="model of 9"):
+    with pytest.raises(ValueError, match="model takes at most 9"):
         ar(torch.zeros(4, 10, dtype=torch.long), labels)
     with pytest.raises(ValueError, match="cannot take 4 rows"):
         ar.prefill(labels, ar.new_cache(8))

@@ -114,12 +114,12 @@ def test_a_layer_is_read_before_the_norm_and_the_last_one_becomes_the_output_by_
 @pytest.mark.parametrize(
     ("config", "grid", "message"),
     [
-        (TeacherConfig(name="dino"), 16, "no teacher 'dino'"),
+        (TeacherConfig(name="dino"), 16, "no teacher named 'dino'"),
         (TeacherConfig(name="dinov2-vitb"), 16, "did you mean dinov2-vit-b"),
         (
             TeacherConfig(name="dinov2-vit-h"),
             16,
-            "no teacher 'dinov2-vit-h'; did .*dinov2-vit-s, dinov2-vit-b",
+            "no teacher named 'dinov2-vit-h'; did .*dinov2-vit-s, dinov2-vit-b",
         ),
         (TeacherConfig(name="dinov2-vit-b", weights="random"), 32, r"16\^2 patches in 256 px .* 32\^2 tokens"),
         (TeacherConfig(name="dinov2-vit-b", weights="random", layer=13), 16, "blocks 1 to 12"),

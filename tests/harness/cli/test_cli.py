@@ -133,7 +133,7 @@ def test_a_plan_and_a_dry_run_write_nothing(toy, samples):
             "put text in quotes",
         ),
         (["score", "toy", "--samples", ".", "--set", "scale=["], 2, "--set toy.scale=[: the value"),
-        (["score", "toy", "--samples", ".", "--set", "toy.scael=2"], 2, "--set toy.scael: toy has no such option"),
+        (["score", "toy", "--samples", ".", "--set", "toy.scael=2"], 2, "--set toy.scael=2: toy has no option 'scael'"),
         (["run", "--benchmark", "toy", "--generator", "true"], 4, "toy needs 'toy-reference'"),
         (["run", "--benchmark", "toy", "--generator", "true", "--asset", "toy-reference=no"], 4, "does not exist"),
         (["plan", "--benchmark", "toy", "--generator", "true"], 4, "harness assets import toy-reference FILE"),

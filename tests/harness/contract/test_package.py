@@ -1,5 +1,6 @@
 """The package as others meet it: what it imports, what it documents, and its commands."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import harness.contract
-from harness.contract import SampleSet, ScoreRecord
+from harness.contract import Protocol, SampleSet, ScoreRecord
 from harness.contract.__main__ import main
 from scripts.benches.contract_files import STEPS, run_step
 
@@ -34,7 +35,8 @@ def test_every_field_of_the_files_is_documented(make_samples, class_set, tmp_pat
     heads = [json.loads((folder / name).read_text()) for name in ("requests.json", "samples.json", "score.json")]
     lines = [json.loads((folder / name).read_text().splitlines()[0]) for name in ("requests.jsonl", "index.jsonl")]
     documentation = harness.contract.__doc__
-    assert all(field in documentation for row in (*heads, *lines, heads[0]["protocol"]) for field in row)
+    assert all(field in documentation for row in (*heads, *lines) for field in row)
+    assert all(field.metadata["help"] for field in dataclasses.fields(Protocol))  # `protocol` has these
 
 
 def test_every_public_name_exists():

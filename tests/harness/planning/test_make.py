@@ -229,7 +229,7 @@ def test_pairs_of_ones_own_are_scored_as_they_are(toy):
 def test_generators_and_tokenizers_are_not_mixed_up(toy):
     with pytest.raises(UserError, match="scores pairs of images and their reconstructions"):
         make_plan(RunSpec(benchmarks=("toy",), generator=toy.command()), pairs_benchmark(toy))
-    with pytest.raises(UserError, match="cannot draw what toy asks for"):
+    with pytest.raises(UserError, match="only reconstructs, but toy needs generated images"):
         make_plan(RunSpec(benchmarks=("toy",), generator=tokenizer(toy)), toy.catalog)
 
 

@@ -181,7 +181,7 @@ def test_the_command_trains_on_any_data_with_captions(tmp_path: Path, monkeypatc
 def test_a_class_conditional_configuration_is_refused(tmp_path: Path) -> None:
     arguments = ["train", "t2i", "--preset", "demo", "--out", str(tmp_path)]
     result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2 and "it is for tokenizer, e2e, ar. `gear presets`" in result.output
+    assert result.exit_code == 2 and "it has tokenizer, e2e, ar. `gear presets`" in result.output
 
 
 @pytest.mark.longest
