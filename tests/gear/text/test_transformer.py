@@ -57,7 +57,7 @@ def test_very_long_captions_are_cut_before_they_are_tokenized_and_counted() -> N
 
 
 def test_another_width_than_configured_is_refused() -> None:
-    with pytest.raises(UserError, match=r"gives 16 channels but text\.dim says 2048; .*--set text\.dim=16"):
+    with pytest.raises(UserError, match=r"gives 16 channels but text\.dim is 2048; .*--set text\.dim=16"):
         tiny_text.encoder(TextConfig(name="qwen3"))
 
 
