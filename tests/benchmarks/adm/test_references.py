@@ -158,7 +158,9 @@ def test_what_the_user_says_may_repeat_the_record_and_not_contradict_it(
     samples = drawn(tmp_path, adopted(tmp_path / "drawn.npz", kind))
     refuse_other_kind(measure, samples, kind)
     other: Kind = "generated" if kind == "reconstructions" else "reconstructions"
-    with pytest.raises(UserError, match=rf"recorded as {kind}, which contradicts --set adm\.samples_are={other}.*--kind {other}"):
+    with pytest.raises(
+        UserError, match=rf"recorded as {kind}, which contradicts --set adm\.samples_are={other}.*--kind {other}"
+    ):
         refuse_other_kind("gfid" if measure == "rfid" else "rfid", samples, other)
 
 
