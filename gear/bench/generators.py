@@ -21,6 +21,7 @@ TRAINING_ONLY = (
     "gear/losses",
     "gear/teachers",
     "gear/data",
+    "harness/scoring/networks",  # teachers and monitors
     "gear/align.py",
     "gear/cli",
     "gear/bench",
@@ -34,7 +35,7 @@ DRAWING_OPTIONS = ("dtype", "ema", "rounding", "tile", "trained-size")
 
 def gear_code_digest(project: Project, *, training: bool = False) -> str:
     """Digest of the code of gear that affects a sample; with `training`, also of the code that affects training."""
-    files = project.code_files(["gear", "harness/contract"])
+    files = project.code_files(["gear", "harness/contract", "harness/scoring/networks"])
     return project.code_digest([name for name in files if training or not name.startswith(TRAINING_ONLY)])
 
 
