@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from harness.contract import Progress, Protocol, Request, RequestSet, SampleSetWriter, UserError, sha256_file
+from harness.contract import Progress, Request, RequestSet, SampleSetWriter, SamplingProtocol, UserError, sha256_file
 from harness.contract.errors import MissingAsset
 
 _SEEDS = 2**63
@@ -101,7 +101,7 @@ def check(pipeline: Any, requests: RequestSet) -> None:
 
 @torch.inference_mode()
 def draw(
-    pipeline: Any, batch: Sequence[Request], protocol: Protocol, arguments: argparse.Namespace
+    pipeline: Any, batch: Sequence[Request], protocol: SamplingProtocol, arguments: argparse.Namespace
 ) -> npt.NDArray[np.uint8]:
     """(n, size, size, 3) uint8 of some requests, in order."""
     takes = inspect.signature(pipeline.__call__).parameters
@@ -129,7 +129,7 @@ def _stored(image: npt.NDArray[np.floating[Any]], size: int) -> npt.NDArray[np.u
     return np.asarray(Image.fromarray(levels).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _refuse_unknown_protocol(protocol: Protocol) -> None:
+def _refuse_unknown_protocol(protocol: SamplingProtocol) -> None:
     for name, off in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0), ("cfg_interval", -1.0)):
         if getattr(protocol, name) != off:
             raise UserError(

@@ -15,7 +15,7 @@ from gear import __version__
 from gear.cli.base import EXISTING, FOLDER, Command, torch_device
 from harness.contract.errors import EXIT_OK, EXPLAINED_STATUSES, UserError, describe_statuses
 from harness.contract.fields import field_types
-from harness.contract.requests import Protocol
+from harness.contract.requests import SamplingProtocol
 
 if TYPE_CHECKING:
     import torch
@@ -33,15 +33,15 @@ _ALONE = "Without --requests"
 
 
 def protocol_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add an option per field of `Protocol`, with its name, type, default and help.
+    """Add an option per field of `SamplingProtocol`, with its name, type, default and help.
 
     A field without a default (the image size) is None where the option is not given.
     """
-    for entry in reversed(fields(Protocol)):
+    for entry in reversed(fields(SamplingProtocol)):
         has_default = entry.default is not MISSING
         add = click.option(
             f"--{entry.name.replace('_', '-')}",
-            type=field_types(Protocol)[entry.name],
+            type=field_types(SamplingProtocol)[entry.name],
             default=entry.default if has_default else None,
             show_default=True if has_default else "as the models draw",
             help=f"{_ALONE}. {entry.metadata['help']}",
@@ -132,7 +132,7 @@ def sample(
     from gear.sampling.parity import Parity
     from gear.sampling.shards import SamplingProcess
 
-    options["protocol"] = {entry.name: options.pop(entry.name) for entry in fields(Protocol)}
+    options["protocol"] = {entry.name: options.pop(entry.name) for entry in fields(SamplingProtocol)}
     models, wanted = _of(Models, options), _of(Wanted, options)
     speed = Speed(tile=options.pop("tile"), dtype=_dtype(options.pop("dtype")), compiled=options.pop("compiled"))
     repeated = Parity(seed=wanted.seed, num_ranks=parity_ranks, batch=batch_size or 32) if parity else None
@@ -177,7 +177,7 @@ class Wanted:
     repeats: int
     seed: int
     protocol: Mapping[str, Any]
-    """Fields of `Protocol`; an image size of None is the one that the models draw."""
+    """Fields of `SamplingProtocol`; an image size of None is the one that the models draw."""
 
 
 def _of(kind: type[T], options: dict[str, Any]) -> T:
@@ -283,7 +283,7 @@ def _requests(
     if wanted.requests_dir is not None:
         return RequestSet.read(wanted.requests_dir)
     size = wanted.protocol["image_size"]
-    how = Protocol(**{**wanted.protocol, "image_size": native_size if size is None else size})
+    how = SamplingProtocol(**{**wanted.protocol, "image_size": native_size if size is None else size})
     if not isinstance(ar.config, ARConfig):
         return prompt_request_set(
             how, prompts=wanted.prompts, file=wanted.prompts_file, repeats=wanted.repeats, seed=wanted.seed

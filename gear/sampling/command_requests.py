@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 from harness.contract.errors import UserError
-from harness.contract.requests import Prompt, Protocol, RequestSet, class_requests, prompt_requests
+from harness.contract.requests import Prompt, RequestSet, SamplingProtocol, class_requests, prompt_requests
 
 NAME = "gear-sample"
 """Takes the place of a benchmark's id."""
 
 
 def class_request_set(
-    protocol: Protocol, *, count: int | None, per_class: int | None, num_classes: int, labels: LabelOrder, seed: int
+    protocol: SamplingProtocol,
+    *,
+    count: int | None,
+    per_class: int | None,
+    num_classes: int,
+    labels: LabelOrder,
+    seed: int,
 ) -> RequestSet:
     """`per_class` images of every class, or `count` with random (as published) or balanced labels."""
     if per_class is not None:
@@ -29,7 +35,7 @@ LabelOrder = Literal["random", "balanced"]
 
 
 def prompt_request_set(
-    protocol: Protocol, *, prompts: Sequence[str], file: Path | None, repeats: int, seed: int
+    protocol: SamplingProtocol, *, prompts: Sequence[str], file: Path | None, repeats: int, seed: int
 ) -> RequestSet:
     """`repeats` images of each prompt, given one by one or in a file."""
     texts = [*prompts, *(read_prompts(file) if file else [])]

@@ -22,7 +22,7 @@ from gear.sampling.draws import multinomial
 from gear.sampling.engine import Engine
 from gear.sampling.rollout import RollOut
 from harness.contract.progress import Progress
-from harness.contract.requests import Protocol, Request, RequestSet, class_requests
+from harness.contract.requests import Request, RequestSet, SamplingProtocol, class_requests
 from harness.contract.samples import Form, SampleSet
 from harness.contract.writer import SampleSetWriter
 
@@ -60,7 +60,7 @@ class Parity:
         labels: list[int] = torch.stack(streams).permute(1, 2, 0).flatten()[:count].tolist()
         return labels
 
-    def requests(self, protocol: Protocol, *, count: int, num_classes: int, device: torch.device) -> RequestSet:
+    def requests(self, protocol: SamplingProtocol, *, count: int, num_classes: int, device: torch.device) -> RequestSet:
         """Class-conditional requests with those labels."""
         known = class_requests("gear-sample", 1, protocol, count=count, num_classes=num_classes, run_seed=self.seed)
         labels = self.labels(count, num_classes, device)

@@ -22,7 +22,7 @@ from gear.sampling.draws import Draw
 from gear.sampling.filters import filtered_probs, guided
 from gear.sampling.graphs import GraphCache
 from harness.contract.errors import UserError
-from harness.contract.requests import Protocol
+from harness.contract.requests import SamplingProtocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class SamplingOptions:
     """Keep the likeliest tokens up to this mass; 1 keeps all."""
 
     @staticmethod
-    def of(protocol: Protocol) -> SamplingOptions:
+    def of(protocol: SamplingProtocol) -> SamplingOptions:
         """The options a benchmark asks for."""
         names = [entry.name for entry in dataclasses.fields(SamplingOptions)]
         return SamplingOptions(**{name: getattr(protocol, name) for name in names})

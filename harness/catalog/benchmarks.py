@@ -24,7 +24,7 @@ from harness.contract.errors import UserError
 from harness.contract.fields import Within, build
 from harness.contract.interface import MetricSpec, ScorerOptions
 from harness.contract.layouts import Layout
-from harness.contract.requests import Protocol
+from harness.contract.requests import SamplingProtocol
 
 INTERFACE_FILE = "interface.py"
 
@@ -85,7 +85,7 @@ class BenchmarkFile:
     requests: Mapping[str, Any]
     """What to draw; `harness.scoring.make_requests` reads it. Its `options` are taken from the scorer's options of the
     same name."""
-    protocol: Protocol
+    protocol: SamplingProtocol
     form: Literal["npz", "png", "pairs"]
     """Of the sample set; "pairs" are originals and reconstructions instead of one."""
     scorer: ScorerSpec

@@ -16,8 +16,8 @@ requests.json
     schema_version      1
     benchmark           id of the benchmark, e.g. "adm"
     version             its version; numbers of different versions are not comparable
-    protocol            object: how to draw, the fields of `Protocol` (harness.contract.requests), such as image_size,
-                        the side of the square images in pixels
+    protocol            object: how to draw, the fields of `SamplingProtocol` (harness.contract.requests), such as
+                        image_size, the side of the square images in pixels
     count               number of lines in requests.jsonl
     digest              SHA-256 over the canonical JSON (sorted keys, no spaces) of [benchmark, version, protocol], then
                         of each line, each followed by a newline
@@ -104,9 +104,9 @@ from harness.contract.progress import Progress, ProgressLine, parse_line
 from harness.contract.record import Metric, ScoreRecord, Unscored, read_items
 from harness.contract.requests import (
     Prompt,
-    Protocol,
     Request,
     RequestSet,
+    SamplingProtocol,
     class_requests,
     image_seed,
     prompt_requests,
@@ -127,11 +127,11 @@ __all__ = [
     "Progress",
     "ProgressLine",
     "Prompt",
-    "Protocol",
     "Request",
     "RequestSet",
     "SampleSet",
     "SampleSetWriter",
+    "SamplingProtocol",
     "ScoreRecord",
     "Shard",
     "Unscored",

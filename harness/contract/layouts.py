@@ -25,7 +25,7 @@ from harness.contract.files import PathLike, as_read_back, read_json, safe_join,
 from harness.contract.grid import cut_grid, make_grid
 from harness.contract.images import IMAGE_SUFFIXES, encode_png, read_any_image
 from harness.contract.progress import Progress
-from harness.contract.requests import Protocol, Request, RequestSet, prompt_item
+from harness.contract.requests import Request, RequestSet, SamplingProtocol, prompt_item
 from harness.contract.samples import Form, IndexEntry, SampleSet
 
 _BATCH = 32
@@ -82,7 +82,7 @@ class Suite:
 
     benchmark: Text
     version: Annotated[int, Within(0)]
-    protocol: Protocol
+    protocol: SamplingProtocol
 
 
 @dataclass(frozen=True, kw_only=True)

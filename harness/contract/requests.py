@@ -36,7 +36,7 @@ MAX_IMAGE_SIZE = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class SamplingProtocol:
     """How a benchmark wants its images drawn. A generator follows every field, or refuses.
 
     The one list of these fields: files, tables and command lines take names, defaults and help from here.
@@ -55,7 +55,7 @@ class Protocol:
     )
 
     def __post_init__(self) -> None:
-        for name, kind in field_types(Protocol).items():
+        for name, kind in field_types(SamplingProtocol).items():
             # 1 and 1.0 are the same protocol and must have the same digest.
             read = _whole_number if kind is int else _finite_number
             object.__setattr__(self, name, read(name, getattr(self, name)))
@@ -102,7 +102,7 @@ class _Head:
 
     benchmark: Text
     version: Annotated[int, Within(0)]
-    protocol: Protocol
+    protocol: SamplingProtocol
     count: Annotated[int, Within(1)]
     digest: Digest
 
@@ -119,7 +119,9 @@ class RequestSet:
         UserError: the requests contradict each other: repeated ids or paths, labels mixed with prompts, no requests.
     """
 
-    def __init__(self, *, benchmark: str, version: int, protocol: Protocol, requests: Iterable[Request]) -> None:
+    def __init__(
+        self, *, benchmark: str, version: int, protocol: SamplingProtocol, requests: Iterable[Request]
+    ) -> None:
         self.benchmark = benchmark
         self.version = version
         self.protocol = protocol
@@ -304,7 +306,7 @@ def image_seed(run_seed: int, benchmark: str, item: str, repeat: int = 0) -> int
 def class_requests(
     benchmark: str,
     version: int,
-    protocol: Protocol,
+    protocol: SamplingProtocol,
     *,
     count: int,
     num_classes: int,
@@ -364,7 +366,7 @@ def prompt_item(request: Request) -> str:
 def prompt_requests(
     benchmark: str,
     version: int,
-    protocol: Protocol,
+    protocol: SamplingProtocol,
     *,
     prompts: Iterable[Prompt],
     repeats: int = 1,

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.catalog.benchmarks import Benchmark, Catalog, FeatureStage, ScorerSpec
 from harness.contract.errors import UserError
-from harness.contract.requests import Protocol
+from harness.contract.requests import SamplingProtocol
 from harness.planning.steps import (
     HOST,
     AssetInput,
@@ -188,7 +188,7 @@ def _requests_environment(benchmark: Benchmark) -> Environment:
     return Environment(name="host", code=(f"benchmarks/{benchmark.id}", *SCORER_CODE), keyed=True)
 
 
-def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> Protocol:
+def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> SamplingProtocol:
     unknown = set(changes) - {field.name for field in dataclasses.fields(benchmark.protocol)}
     if unknown:
         known = ", ".join(field.name for field in dataclasses.fields(benchmark.protocol))

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 from harness.contract.errors import UserError
-from harness.contract.requests import Protocol, RequestSet, class_requests
+from harness.contract.requests import RequestSet, SamplingProtocol, class_requests
 from harness.scoring.prompt_files import read_prompts
 from harness.scoring.request_script import Spec, requests_for, run_request_script
 from harness.scoring.scorer import Assets
@@ -34,7 +34,7 @@ def make_requests(spec: Spec, assets: Assets) -> RequestSet:
         if kind == "prompts":
             repeats, layout = wanted.pop("repeats", 1), wanted.pop("layout")
             return requests_for(spec, read_prompts(assets, **wanted), layout=layout, repeats=repeats)
-        protocol = Protocol(**spec["protocol"])
+        protocol = SamplingProtocol(**spec["protocol"])
         return class_requests(spec["benchmark"], spec["version"], protocol, run_seed=spec["run_seed"], **wanted)
     except (TypeError, KeyError) as error:
         raise UserError(f"{spec['benchmark']}: {error}; correct requests or protocol in its benchmark.yaml.") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.contract.errors import UserError
 from harness.contract.files import read_json
-from harness.contract.requests import Prompt, Protocol, RequestSet, prompt_requests
+from harness.contract.requests import Prompt, RequestSet, SamplingProtocol, prompt_requests
 from harness.scoring.scorer import Assets
 
 Spec = Mapping[str, Any]
@@ -50,7 +50,7 @@ def requests_for(spec: Spec, prompts: Sequence[Prompt], *, layout: str, repeats:
     return prompt_requests(
         spec["benchmark"],
         spec["version"],
-        Protocol(**spec["protocol"]),
+        SamplingProtocol(**spec["protocol"]),
         prompts=prompts,
         repeats=repeats,
         layout=layout,

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.contract.adopt import convert, sample_set_from_folder, sample_set_from_npz
-from harness.contract.requests import Protocol, RequestSet, class_requests
+from harness.contract.requests import RequestSet, SamplingProtocol, class_requests
 from harness.contract.samples import SampleSet
 from harness.contract.writer import SampleSetWriter
 
@@ -58,7 +58,7 @@ def run_step(step: str, folder: Path, count: int, size: int) -> tuple[float, flo
 
 def measure(step: str, folder: Path, count: int, size: int) -> tuple[float, float]:
     """Run one operation here and return (seconds, peak memory of this process in MB)."""
-    requests = class_requests("bench", 1, Protocol(image_size=size), count=count, num_classes=1000)
+    requests = class_requests("bench", 1, SamplingProtocol(image_size=size), count=count, num_classes=1000)
     started = time.monotonic()
     STEPS[step](folder, requests)
     return time.monotonic() - started, peak_memory_mb()

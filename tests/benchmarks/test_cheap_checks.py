@@ -18,7 +18,7 @@ from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import find_project
 from harness.contract.adopt import sample_set_from_npz
 from harness.contract.errors import BadSamples
-from harness.contract.requests import Prompt, Protocol, prompt_requests
+from harness.contract.requests import Prompt, SamplingProtocol, prompt_requests
 from harness.contract.samples import SampleSet
 from harness.planning.generators import existing_samples
 from harness.planning.make import RunSpec, make_plan
@@ -81,7 +81,7 @@ def test_adm_refuses_gfid_of_reconstructions_in_the_stage(tmp_path: Path) -> Non
 
 def test_coco_refuses_captions_of_another_data_set_in_the_stage(tmp_path: Path) -> None:
     prompts = [Prompt(item=f"{index:06d}", text="something else") for index in range(6)]
-    requests = prompt_requests("coco", 1, Protocol(image_size=8), prompts=prompts, layout="{index:06d}.png")
+    requests = prompt_requests("coco", 1, SamplingProtocol(image_size=8), prompts=prompts, layout="{index:06d}.png")
     with pytest.raises(BadSamples, match="not the first 6 of the selection"):
         coco.sample_features(job(tmp_path, noise(6), BENCHMARKS / "coco/check/assets", requests=requests))
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gear.tokenizers import VQConfig, build_tokenizer
-from harness.contract import Protocol, class_requests
+from harness.contract import SamplingProtocol, class_requests
 from tests.docs.pages import ROOT
 from tests.gear import tiny
 
@@ -116,7 +116,7 @@ def write_samples(root: Path) -> None:
     for name in ("samples", "other", "seed0", "seed1", "seed2"):
         np.savez(root / f"{name}.npz", arr_0=rng.integers(0, 256, (6, 16, 16, 3), np.uint8))
     (root / "cut-short.npz").write_bytes((root / "samples.npz").read_bytes()[:2000])
-    class_requests("small_adm", 1, Protocol(image_size=8), count=6, num_classes=3).write(root / "REQUESTS")
+    class_requests("small_adm", 1, SamplingProtocol(image_size=8), count=6, num_classes=3).write(root / "REQUESTS")
     shutil.copytree(ROOT / "benchmarks/geneval/check/samples", root / "SAMPLES")
     for name in ("folder", "DIR", "Qwen3-1.7B"):
         (root / name).mkdir()

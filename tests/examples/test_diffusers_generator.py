@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.contract import Prompt, Protocol, SampleSet, class_requests, prompt_requests
+from harness.contract import Prompt, SampleSet, SamplingProtocol, class_requests, prompt_requests
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PROTOCOL = Protocol(image_size=16, cfg_scale=2.0)
+PROTOCOL = SamplingProtocol(image_size=16, cfg_scale=2.0)
 
 
 def adapter(model: Path, requests: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
@@ -103,7 +103,9 @@ def test_a_text_to_image_pipeline_draws_prompts(stable_diffusion, tmp_path):
 @pytest.mark.slow
 def test_what_does_not_fit_is_one_sentence(dit, tmp_path):
     prompt_requests("toy", 1, PROTOCOL, prompts=[Prompt(item="0", text="a cat")]).write(tmp_path / "prompts")
-    class_requests("toy", 1, Protocol(image_size=16, top_k=5), count=2, num_classes=3).write(tmp_path / "filtered")
+    class_requests("toy", 1, SamplingProtocol(image_size=16, top_k=5), count=2, num_classes=3).write(
+        tmp_path / "filtered"
+    )
     for requests, sentence in (("prompts", "does not take prompts"), ("filtered", "--protocol top_k=0")):
         done = adapter(dit, tmp_path / requests, tmp_path / "out")
         assert (done.returncode, sentence in done.stderr, "Traceback" in done.stderr) == (2, True, False)

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.contract import Protocol, SampleSet, class_requests
+from harness.contract import SampleSet, SamplingProtocol, class_requests
 
 SCRIPT = Path(__file__).parents[2] / "examples/my_generator.py"
 
 
 def test_the_example_answers_a_request_set_and_stays_short(tmp_path):
-    class_requests("toy", 1, Protocol(image_size=8), count=5, num_classes=3).write(tmp_path / "requests")
+    class_requests("toy", 1, SamplingProtocol(image_size=8), count=5, num_classes=3).write(tmp_path / "requests")
     command = [sys.executable, str(SCRIPT), "--requests", str(tmp_path / "requests"), "--out", str(tmp_path / "out")]
     for _ in range(2):  # the second time there is nothing left to do
         subprocess.run(command, check=True, capture_output=True)

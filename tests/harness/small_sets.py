@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.contract import Prompt, Protocol, RequestSet, SampleSet, SampleSetWriter, class_requests, prompt_requests
+from harness.contract import (
+    Prompt,
+    RequestSet,
+    SampleSet,
+    SampleSetWriter,
+    SamplingProtocol,
+    class_requests,
+    prompt_requests,
+)
 
 GENERATOR = {"name": "noise", "options": {"scale": 1.5}}
 
@@ -22,14 +30,14 @@ def draw(requests: RequestSet, start: int = 0, stop: int | None = None) -> np.nd
 
 @pytest.fixture
 def class_set() -> RequestSet:
-    return class_requests("adm", 1, Protocol(image_size=8), count=10, num_classes=4)
+    return class_requests("adm", 1, SamplingProtocol(image_size=8), count=10, num_classes=4)
 
 
 @pytest.fixture
 def prompt_set() -> RequestSet:
     prompts = [Prompt(item=f"{i:05d}", text=f"a photo of {i} Füchse", meta={"tag": "counting"}) for i in range(3)]
     layout = "{index:05d}/samples/{repeat:04d}.png"
-    return prompt_requests("geneval", 2, Protocol(image_size=8), prompts=prompts, repeats=2, layout=layout)
+    return prompt_requests("geneval", 2, SamplingProtocol(image_size=8), prompts=prompts, repeats=2, layout=layout)
 
 
 @pytest.fixture

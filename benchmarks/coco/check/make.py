@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from harness.contract.requests import Prompt, Protocol, prompt_requests
+from harness.contract.requests import Prompt, SamplingProtocol, prompt_requests
 from harness.contract.writer import SampleSetWriter
 from harness.scoring.networks.inception import InceptionV3
 
@@ -121,7 +121,7 @@ def write_samples(drawn: Array, captions: list[str], order: Array) -> None:
     requests = prompt_requests(
         "coco",
         1,
-        Protocol(image_size=SIZE, cfg_scale=1.5),
+        SamplingProtocol(image_size=SIZE, cfg_scale=1.5),
         prompts=(Prompt(item=f"{row:06d}", text=text) for row, text in zip(order, captions, strict=True)),
         layout="{index:06d}.png",
     )

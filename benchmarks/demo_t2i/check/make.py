@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.demo_t2i.request_set import ASSET, SEEN, UNSEEN, prompt_of
 from gear.data.digits import COLOURS, DIGIT_NAMES, Digits, load_digits, tint, write_digits
-from harness.contract.requests import Protocol, prompt_requests
+from harness.contract.requests import SamplingProtocol, prompt_requests
 from harness.contract.writer import SampleSetWriter
 
 FOLDER = Path(__file__).parent
@@ -38,7 +38,7 @@ def main() -> None:
     requests = prompt_requests(
         "demo_t2i",
         1,
-        Protocol(image_size=32),
+        SamplingProtocol(image_size=32),
         prompts=[prompt_of(row) for row in rows],
         layout="{index:05d}/samples/{repeat:05d}.png",
     )

@@ -23,7 +23,7 @@ from gear.training.watching.drawing import ImagesU8, evaluation_models, in_batch
 from gear.training.watching.monitors import Extractor, Features
 from harness.contract.errors import UserError
 from harness.contract.images import to_square
-from harness.contract.requests import Prompt, Protocol, prompt_requests
+from harness.contract.requests import Prompt, SamplingProtocol, prompt_requests
 from harness.metrics.clip_score import clip_score
 from harness.metrics.frechet import Statistics, frechet_distance, statistics
 from harness.scoring.coco import CocoParquet, CocoSelection
@@ -80,7 +80,7 @@ class CocoMonitor:
     def _drawn(self, scale: float) -> tuple[Features, npt.NDArray[np.float64]]:
         """Features and cosines of this process's captions; the seeds follow from the captions' positions."""
         side, size = self.stage.config.data.image_size, self.config.coco_image_size
-        protocol = Protocol(image_size=side, cfg_scale=scale, top_k=self.config.coco_top_k)
+        protocol = SamplingProtocol(image_size=side, cfg_scale=scale, top_k=self.config.coco_top_k)
         prompts = [Prompt(item=f"{place:06d}", text=text) for place, text in enumerate(self.selection.captions)]
         own = prompt_requests("coco", 1, protocol, prompts=prompts).requests[self.start : self.stop]
         features, cosines = [], []

@@ -28,7 +28,7 @@ from gear.tokenizers.base import Tokenizer
 from gear.training.processes.distributed import gather_objects, world
 from gear.training.processes.prepare import uncompiled
 from gear.training.stages.stage import Stage
-from harness.contract.requests import Prompt, Protocol, RequestSet, class_requests, prompt_requests
+from harness.contract.requests import Prompt, RequestSet, SamplingProtocol, class_requests, prompt_requests
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class EvaluationModels:
     def __init__(self, tokenizer: Tokenizer, ar: Trunk | None, encoder: Any) -> None:
         self.tokenizer, self.ar, self.encoder = tokenizer, ar, encoder
 
-    def engine(self, protocol: Protocol, *, rounding: Rounding = "truncate") -> Engine:
+    def engine(self, protocol: SamplingProtocol, *, rounding: Rounding = "truncate") -> Engine:
         """The engine that draws under `protocol`, a tile of requests at a time."""
         assert self.ar is not None
         return Engine(
@@ -115,7 +115,7 @@ def requests_for(
     stage: Stage,
     source: ImageSource,
     count: int,
-    protocol: Protocol,
+    protocol: SamplingProtocol,
     stop_if_requested: Callable[[], None] = lambda: None,
 ) -> RequestSet:
     """Requests that suit a stage: labels in turn, or the captions of the samples of `fixed_choice`; always the same.

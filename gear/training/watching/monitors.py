@@ -39,7 +39,7 @@ from gear.training.watching.drawing import (
     to_01,
 )
 from harness.contract.errors import UserError
-from harness.contract.requests import Protocol, Request
+from harness.contract.requests import Request, SamplingProtocol
 from harness.metrics.frechet import Statistics, StatisticsAccumulator, frechet_distance, statistics_of
 from harness.metrics.image import l1, psnr, ssim
 
@@ -104,7 +104,7 @@ class GenerationMonitor:
     ) -> None:
         self.stage, self.source, self.extract, self.stop_if_requested = stage, source, extract, stop_if_requested
         self.config = stage.config.watch
-        self.protocol = Protocol(image_size=stage.config.data.image_size)
+        self.protocol = SamplingProtocol(image_size=stage.config.data.image_size)
         self._reference: Statistics | None = None
 
     def measure(self) -> dict[str, float]:

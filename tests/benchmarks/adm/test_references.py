@@ -18,11 +18,11 @@ from benchmarks.adm.references import (
 )
 from harness.contract.adopt import adopted, sample_set_from_npz
 from harness.contract.errors import BadSamples, UserError
-from harness.contract.requests import Protocol, RequestSet, class_requests
+from harness.contract.requests import RequestSet, SamplingProtocol, class_requests
 from harness.contract.samples import Kind, SampleSet
 
 DECLARED = yaml.safe_load((Path(__file__).parents[3] / "benchmarks" / "adm" / "benchmark.yaml").read_text())
-REQUESTS = class_requests("adm", 2, Protocol(image_size=8), count=3, num_classes=4)
+REQUESTS = class_requests("adm", 2, SamplingProtocol(image_size=8), count=3, num_classes=4)
 
 
 def reference(count: int, *, has_statistics: bool, **said: Any) -> Reference:

@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.contract import Prompt, Protocol, SampleSet, SampleSetWriter, ScoreRecord, prompt_requests, read_items
+from harness.contract import (
+    Prompt,
+    SampleSet,
+    SampleSetWriter,
+    SamplingProtocol,
+    ScoreRecord,
+    prompt_requests,
+    read_items,
+)
 from harness.scoring.scorer import run_scorer
 
 
@@ -37,7 +45,7 @@ def assets(tmp_path: Path) -> Path:
 
 def samples_of(folder: Path, repeats: int) -> SampleSet:
     prompts = [Prompt(item=key, text=key) for key in ("alone", "other")]
-    requests = prompt_requests("dpg", 1, Protocol(image_size=8), prompts=prompts, repeats=repeats)
+    requests = prompt_requests("dpg", 1, SamplingProtocol(image_size=8), prompts=prompts, repeats=repeats)
     writer = SampleSetWriter(folder, requests, {"name": "black"}, form="png")
     for shard in writer.missing():
         writer.write(shard, np.zeros((len(shard.requests), 8, 8, 3), np.uint8))

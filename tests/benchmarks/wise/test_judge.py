@@ -26,9 +26,9 @@ from benchmarks.wise.scorer import score
 from harness.contract import (
     EnvironmentFailure,
     Prompt,
-    Protocol,
     SampleSet,
     SampleSetWriter,
+    SamplingProtocol,
     ScoreRecord,
     UserError,
     prompt_requests,
@@ -48,7 +48,7 @@ def samples_of(folder: Path, cases: dict[int, str], benchmark: str = "wise") -> 
         Prompt(item=str(i), text=f"case {case}", meta={"prompt_id": i, "Explanation": "x", "Subcategory": "y"})
         for i, case in cases.items()
     ]
-    requests = prompt_requests(benchmark, 1, Protocol(image_size=8), prompts=prompts, layout="{item}.png")
+    requests = prompt_requests(benchmark, 1, SamplingProtocol(image_size=8), prompts=prompts, layout="{item}.png")
     writer = SampleSetWriter(folder, requests, {"name": "black"}, form="png")
     for shard in writer.missing():
         writer.write(shard, np.zeros((len(shard.requests), 8, 8, 3), np.uint8))

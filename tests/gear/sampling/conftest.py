@@ -12,7 +12,7 @@ import torch
 
 from gear.ar.model import ClassConditionalAR
 from gear.tokenizers import build_tokenizer
-from harness.contract.requests import Protocol, RequestSet, class_requests
+from harness.contract.requests import RequestSet, SamplingProtocol, class_requests
 from tests.gear import tiny
 
 
@@ -30,7 +30,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def toy_requests(count: int = 60) -> RequestSet:
-    protocol = Protocol(image_size=8, cfg_scale=2.0, top_k=12)
+    protocol = SamplingProtocol(image_size=8, cfg_scale=2.0, top_k=12)
     return class_requests("toy", 1, protocol, count=count, num_classes=3)
 
 

@@ -18,7 +18,7 @@ from gear.ar.t2i import TextToImageAR
 from gear.cli import main
 from gear.cli.sample import protocol_options
 from harness.contract.fields import field_types
-from harness.contract.requests import Protocol
+from harness.contract.requests import SamplingProtocol
 from harness.contract.samples import SampleSet
 from tests.gear import tiny, tiny_text
 from tests.gear.sampling.conftest import run, sample_command, toy_requests
@@ -62,13 +62,13 @@ def test_the_protocol_has_one_option_per_field_and_a_new_field_gets_its_own(monk
     extended = make_dataclass(
         "Extended",
         [("min_p", float, field(default=0.25, metadata={"help": "Likelihood at least."}))],
-        bases=(Protocol,),
+        bases=(SamplingProtocol,),
         kw_only=True,
         frozen=True,
     )
     module = import_module("gear.cli.sample")  # the package has a command of this name
-    for protocol in (Protocol, extended):
-        monkeypatch.setattr(module, "Protocol", protocol)
+    for protocol in (SamplingProtocol, extended):
+        monkeypatch.setattr(module, "SamplingProtocol", protocol)
         command = click.command(protocol_options(lambda **options: None))
         options = {str(option.name): option for option in command.params}
         assert list(options) == [entry.name for entry in fields(protocol)]
@@ -79,7 +79,7 @@ def test_the_protocol_has_one_option_per_field_and_a_new_field_gets_its_own(monk
             assert option.default == (None if entry.name == "image_size" else entry.default)
             assert option.type.name == {"int": "integer", "float": "float"}[field_types(protocol)[entry.name].__name__]
     shown = {str(option.name) for option in main.commands["sample"].params}
-    assert shown >= {entry.name for entry in fields(Protocol)}
+    assert shown >= {entry.name for entry in fields(SamplingProtocol)}
 
 
 def test_an_impossible_size_is_refused(model_file, tmp_path) -> None:

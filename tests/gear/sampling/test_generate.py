@@ -14,10 +14,10 @@ from gear.sampling.pixels import resize, to_u8
 from gear.sampling.rollout import SamplingOptions, roll_out
 from gear.tokenizers import VQConfig, build_tokenizer
 from harness.contract.errors import UserError
-from harness.contract.requests import Prompt, Protocol, RequestSet, class_requests, prompt_requests
+from harness.contract.requests import Prompt, RequestSet, SamplingProtocol, class_requests, prompt_requests
 from harness.contract.samples import SampleSet
 
-PROTOCOL = Protocol(image_size=16, cfg_scale=1.5, temperature=0.9, top_k=20, top_p=0.95)
+PROTOCOL = SamplingProtocol(image_size=16, cfg_scale=1.5, temperature=0.9, top_k=20, top_p=0.95)
 NUM_CODES = 32
 
 
@@ -43,7 +43,7 @@ def models():
     return tiny_ar(), tiny_tokenizer()
 
 
-def requests(count: int = 11, protocol: Protocol = PROTOCOL) -> RequestSet:
+def requests(count: int = 11, protocol: SamplingProtocol = PROTOCOL) -> RequestSet:
     return class_requests("toy", 1, protocol, count=count, num_classes=5)
 
 
@@ -127,7 +127,7 @@ def test_samples_of_another_checkpoint_are_not_continued(models, tmp_path):
 
 def test_a_protocol_of_another_size_resizes_the_float_image(models, tmp_path):
     ar, tokenizer = models
-    request_set = requests(3, Protocol(image_size=12))
+    request_set = requests(3, SamplingProtocol(image_size=12))
     stored = draw(models, tmp_path / "small", request_set, batch_size=3).images(range(3))
     draws = PerImageDraw([request.seed for request in request_set], 16)
     with in_eval_mode(ar, tokenizer), torch.no_grad():
@@ -155,7 +155,7 @@ def test_models_and_requests_that_do_not_fit_are_refused_before_any_work(models,
     with pytest.raises(UserError, match="tile is 0"):
         draw(models, tmp_path / "a", speed=Speed(tile=0))
     with pytest.raises(UserError, match="asks for 20 px, but the models draw 16 px"):
-        draw(models, tmp_path / "a", requests(3, Protocol(image_size=20)))
+        draw(models, tmp_path / "a", requests(3, SamplingProtocol(image_size=20)))
     prompts = prompt_requests("toy", 1, PROTOCOL, prompts=[Prompt(item="0", text="a cat")])
     with pytest.raises(UserError, match="draws class labels"):
         draw(models, tmp_path / "a", prompts)

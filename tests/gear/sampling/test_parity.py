@@ -11,13 +11,13 @@ from gear.sampling.generate import generate, in_eval_mode
 from gear.sampling.parity import Parity
 from gear.sampling.pixels import to_u8
 from gear.sampling.rollout import SamplingOptions, roll_out
-from harness.contract.requests import Protocol
+from harness.contract.requests import SamplingProtocol
 from harness.contract.writer import SampleSetWriter
 from tests.gear.sampling.test_generate import tiny_ar, tiny_tokenizer
 
 CPU = torch.device("cpu")
 PARITY = Parity(seed=3, num_ranks=2, batch=4)
-PROTOCOL = Protocol(image_size=16, cfg_scale=1.5)
+PROTOCOL = SamplingProtocol(image_size=16, cfg_scale=1.5)
 
 
 @pytest.fixture(scope="module")

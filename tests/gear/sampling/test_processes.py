@@ -73,9 +73,9 @@ def test_a_run_killed_twice_resumes_with_other_numbers_of_processes(job, tmp_pat
 
 
 def test_a_model_that_does_not_fit_is_refused_in_one_sentence_with_its_status_by_all_processes(model_file, tmp_path):
-    from harness.contract.requests import Protocol, class_requests
+    from harness.contract.requests import SamplingProtocol, class_requests
 
-    class_requests("toy", 1, Protocol(image_size=8), count=9, num_classes=99).write(tmp_path / "requests")
+    class_requests("toy", 1, SamplingProtocol(image_size=8), count=9, num_classes=99).write(tmp_path / "requests")
     command = sample_command(model_file, tmp_path / "requests", tmp_path / "out", "--processes", 2)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

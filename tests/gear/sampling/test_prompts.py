@@ -13,11 +13,11 @@ from gear.ar.t2i import TextCondition
 from gear.sampling.generate import generate
 from gear.text import TextConfig
 from harness.contract.errors import UserError
-from harness.contract.requests import Prompt, Protocol, class_requests, prompt_requests
+from harness.contract.requests import Prompt, SamplingProtocol, class_requests, prompt_requests
 from tests.gear.sampling.test_generate import NUM_CODES, tiny_tokenizer
 
 SLOTS, WIDTH = 6, 8
-PROTOCOL = Protocol(image_size=16, cfg_scale=2.0, top_k=20)
+PROTOCOL = SamplingProtocol(image_size=16, cfg_scale=2.0, top_k=20)
 TEXTS = ("a red seven", "a blue two", "a cat on the moon with a very long tail")
 
 
@@ -86,7 +86,7 @@ def test_an_image_does_not_depend_on_the_other_prompts(models, tmp_path):
 
 
 def test_images_are_enlarged_to_the_size_that_a_benchmark_wants(models, tmp_path):
-    large = Protocol(image_size=32, cfg_scale=2.0, top_k=20)
+    large = SamplingProtocol(image_size=32, cfg_scale=2.0, top_k=20)
     assert draw(models, tmp_path / "out", asked(protocol=large)).images(range(2)).shape == (2, 32, 32, 3)
 
 

@@ -10,7 +10,7 @@ from gear.sampling.draws import PerImageDraw, most_likely
 from gear.sampling.filters import guided
 from gear.sampling.rollout import SamplingOptions, Trace, roll_out
 from harness.contract.errors import UserError
-from harness.contract.requests import Protocol
+from harness.contract.requests import SamplingProtocol
 
 SEEDS = [2**64 - 1, 3, 14, 15, 92, 65, 35]
 LABELS = [0, 1, 2, 3, 4, 0, 1]
@@ -93,7 +93,7 @@ def test_guided_logits_equal_those_of_two_full_forwards(ar):
 
 
 def test_options_come_from_the_benchmarks_protocol():
-    protocol = Protocol(image_size=256, cfg_scale=1.75, cfg_interval=3, temperature=0.9, top_k=7, top_p=0.8)
+    protocol = SamplingProtocol(image_size=256, cfg_scale=1.75, cfg_interval=3, temperature=0.9, top_k=7, top_p=0.8)
     assert SamplingOptions.of(protocol) == SamplingOptions(
         cfg_scale=1.75, cfg_interval=3.0, temperature=0.9, top_k=7, top_p=0.8
     )

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.contract import BadSamples, Prompt, Protocol, RequestSet, SampleSet, UserError, prompt_requests
+from harness.contract import BadSamples, Prompt, RequestSet, SampleSet, SamplingProtocol, UserError, prompt_requests
 from harness.contract.grid import cut_grid, make_grid
 from harness.contract.layouts import Layout, Suite, sample_set_from_layout, write_layout
 
 GENEVAL = Layout(images="{index:05d}/samples/{repeat:05d}.png", metadata="{index:05d}/metadata.jsonl")
 GRID = Layout(images="{item}.png", grid=2)
 SINGLE = Layout(images="{item}.png")
-SUITE = Suite(benchmark="geneval", version=1, protocol=Protocol(image_size=512))
+SUITE = Suite(benchmark="geneval", version=1, protocol=SamplingProtocol(image_size=512))
 
 
 def picture(path: Path, value: int, side: int = 8) -> None:
@@ -50,7 +50,7 @@ def test_a_folder_of_the_original_tool_says_by_itself_what_was_asked_for(tmp_pat
 def dpg_requests(size: int = 8) -> RequestSet:
     prompts = [Prompt(item=name, text=f"prompt {name}") for name in ("partiprompts1", "226", "whoops3")]
     return prompt_requests(
-        "dpg", 1, Protocol(image_size=size), prompts=prompts, repeats=4, layout="{item}/{repeat}.png"
+        "dpg", 1, SamplingProtocol(image_size=size), prompts=prompts, repeats=4, layout="{item}/{repeat}.png"
     )
 
 
@@ -59,7 +59,7 @@ def test_grids_are_cut_into_a_prompts_images_row_by_row(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     Image.fromarray(make_grid(tiles, 2)).save(tmp_path / "theirs" / "226.png")
     picture(tmp_path / "theirs" / "not_a_prompt.png", 0, side=12)
-    suite = Suite(benchmark="dpg", version=1, protocol=Protocol(image_size=512))
+    suite = Suite(benchmark="dpg", version=1, protocol=SamplingProtocol(image_size=512))
     samples = sample_set_from_layout(tmp_path / "theirs", tmp_path / "out", GRID, suite=suite, requests=dpg_requests())
     assert samples.ids == [f"dpg/226/{tile}" for tile in range(4)] and samples.image_size == 6
     assert [int(image[0, 0, 0]) for image in samples.images(range(4))] == [1, 2, 3, 4]
@@ -82,7 +82,7 @@ def geneval_requests() -> RequestSet:
     records = [{"tag": "colors", "include": [], "prompt": f"a photo of {i}\nFüchse"} for i in range(2)]
     prompts = [Prompt(item=f"{i:05d}", text=str(row["prompt"]), meta=row) for i, row in enumerate(records)]
     layout = "{index:05d}/samples/{repeat:05d}.png"
-    return prompt_requests("geneval", 1, Protocol(image_size=8), prompts=prompts, repeats=2, layout=layout)
+    return prompt_requests("geneval", 1, SamplingProtocol(image_size=8), prompts=prompts, repeats=2, layout=layout)
 
 
 def test_the_prompts_record_is_written_beside_its_images_as_the_original_has_it(make_samples, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def some_of(requests: RequestSet, *ids: str) -> RequestSet:
 @pytest.mark.parametrize("paths", ["{index:05d}/samples/{repeat:05d}.png", "{item}/{repeat}.png"])
 def test_an_incomplete_set_keeps_the_numbers_of_its_prompts_and_images(make_samples, tmp_path: Path, paths) -> None:
     prompts = [Prompt(item=f"{i:05d}", text=f"cow {i}", meta={"prompt": f"cow {i}"}) for i in range(7)]
-    everything = prompt_requests("geneval", 1, Protocol(image_size=8), prompts=prompts, repeats=3, layout=paths)
+    everything = prompt_requests("geneval", 1, SamplingProtocol(image_size=8), prompts=prompts, repeats=3, layout=paths)
     drawn = some_of(everything, "00000/1", "00002/0", "00002/2", "00005/2")
     samples = make_samples(drawn, form="png")
     assert write_layout(samples, tmp_path / "out", GENEVAL) == 4
@@ -147,7 +147,7 @@ def test_images_beyond_those_that_count_are_strays(tmp_path: Path) -> None:
     for repeat in range(6):
         picture(tmp_path / "theirs" / "226" / f"{repeat}.png", repeat)
     layout = Layout.from_mapping({"images": "{item}/{repeat}.png", "repeats": 4}, "benchmark.yaml")
-    suite = Suite(benchmark="dpg", version=1, protocol=Protocol(image_size=512))
+    suite = Suite(benchmark="dpg", version=1, protocol=SamplingProtocol(image_size=512))
     samples = sample_set_from_layout(
         tmp_path / "theirs", tmp_path / "out", layout, suite=suite, requests=dpg_requests()
     )

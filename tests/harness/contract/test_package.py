@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import harness.contract
-from harness.contract import Protocol, SampleSet, ScoreRecord
+from harness.contract import SampleSet, SamplingProtocol, ScoreRecord
 from harness.contract.__main__ import main
 from scripts.benches.contract_files import STEPS, run_step
 
@@ -36,7 +36,7 @@ def test_every_field_of_the_files_is_documented(make_samples, class_set, tmp_pat
     lines = [json.loads((folder / name).read_text().splitlines()[0]) for name in ("requests.jsonl", "index.jsonl")]
     documentation = harness.contract.__doc__
     assert all(field in documentation for row in (*heads, *lines) for field in row)
-    assert all(field.metadata["help"] for field in dataclasses.fields(Protocol))  # `protocol` has these
+    assert all(field.metadata["help"] for field in dataclasses.fields(SamplingProtocol))  # `protocol` has these
 
 
 def test_every_public_name_exists():

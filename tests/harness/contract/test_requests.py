@@ -11,9 +11,9 @@ from harness.contract.errors import BadSamples, UserError
 from harness.contract.requests import (
     NUM_SEEDS,
     Prompt,
-    Protocol,
     Request,
     RequestSet,
+    SamplingProtocol,
     class_requests,
     image_seed,
     prompt_requests,
@@ -25,7 +25,7 @@ JSON_VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.floats(
 
 @st.composite
 def request_sets(draw):
-    protocol = Protocol(
+    protocol = SamplingProtocol(
         image_size=draw(st.integers(1, 1024)),
         cfg_scale=draw(st.floats(0, 20)),
         cfg_interval=draw(st.integers(-1, 300)),
@@ -117,14 +117,16 @@ def test_a_longer_set_begins_with_the_shorter_one(class_set):
 
 @given(st.integers(1, 60), st.integers(1, 12))
 def test_balanced_labels_are_as_even_as_they_can_be(count, num_classes):
-    requests = class_requests("b", 1, Protocol(image_size=8), count=count, num_classes=num_classes, labels="balanced")
+    requests = class_requests(
+        "b", 1, SamplingProtocol(image_size=8), count=count, num_classes=num_classes, labels="balanced"
+    )
     counts = Counter(requests.labels)
     assert set(counts) <= set(range(num_classes))
     assert max(counts.values()) - min(counts[label] for label in range(num_classes)) <= 1
 
 
 def test_random_labels_are_uniform_and_not_a_function_of_the_seed():
-    requests = class_requests("b", 1, Protocol(image_size=8), count=4000, num_classes=4)
+    requests = class_requests("b", 1, SamplingProtocol(image_size=8), count=4000, num_classes=4)
     assert all(abs(count - 1000) < 150 for count in Counter(requests.labels).values())
     assert any(request.label != request.seed % 4 for request in requests)
 
@@ -141,14 +143,19 @@ def test_prompts_are_repeated_in_a_row_at_the_paths_of_the_layout(prompt_set):
 def test_a_layout_that_gives_two_images_one_path_is_refused():
     with pytest.raises(UserError, match=r"the path '0\.png' of 'b/x/1' is also that of 'b/x/0'"):
         prompt_requests(
-            "b", 1, Protocol(image_size=8), prompts=[Prompt(item="x", text="t")], repeats=2, layout="{index}.png"
+            "b",
+            1,
+            SamplingProtocol(image_size=8),
+            prompts=[Prompt(item="x", text="t")],
+            repeats=2,
+            layout="{index}.png",
         )
 
 
 @pytest.mark.parametrize("layout", ["{name}.png", "{", "{item:05d}.png", "{}.png", "{item.x}.png"])
 def test_a_layout_that_cannot_be_filled_in_is_refused(layout):
     with pytest.raises(UserError, match=r"layout .* cannot be filled in .*use {item}, {index} and {repeat}"):
-        prompt_requests("b", 1, Protocol(image_size=8), prompts=[Prompt(item="x", text="t")], layout=layout)
+        prompt_requests("b", 1, SamplingProtocol(image_size=8), prompts=[Prompt(item="x", text="t")], layout=layout)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +170,7 @@ def test_a_layout_that_cannot_be_filled_in_is_refused(layout):
 )
 def test_nonsense_is_refused_by_the_builders(kind, arguments):
     with pytest.raises(UserError):
-        kind("b", 1, Protocol(image_size=8), **arguments)
+        kind("b", 1, SamplingProtocol(image_size=8), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +182,7 @@ def test_nonsense_is_refused_by_the_builders(kind, arguments):
 )  # fmt: skip
 def test_a_protocol_refuses_nonsense(changes):
     with pytest.raises(UserError, match=f"protocol: {next(iter(changes))}"):
-        Protocol(**{"image_size": 8, **changes})
+        SamplingProtocol(**{"image_size": 8, **changes})
 
 
 # --- sets that contradict themselves ---------------------------------------------------------------------------------
@@ -214,7 +221,7 @@ CONTRADICTIONS = {
 @pytest.mark.parametrize(("requests", "sentence"), CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
 def test_requests_that_contradict_themselves_are_refused(requests, sentence):
     with pytest.raises(UserError, match=sentence):
-        RequestSet(benchmark="b", version=1, protocol=Protocol(image_size=8), requests=requests)
+        RequestSet(benchmark="b", version=1, protocol=SamplingProtocol(image_size=8), requests=requests)
 
 
 # --- files that are not what they should be --------------------------------------------------------------------------
@@ -281,7 +288,7 @@ DAMAGED_LINES = {
 def test_an_empty_prompt_is_a_prompt(tmp_path):
     """Published lists have missing captions, which are empty strings there."""
     prompts = [Prompt(item="a", text=""), Prompt(item="b", text="two cats")]
-    prompt_requests("gpic", 1, Protocol(image_size=8), prompts=prompts).write(tmp_path)
+    prompt_requests("gpic", 1, SamplingProtocol(image_size=8), prompts=prompts).write(tmp_path)
     assert [request.prompt for request in RequestSet.read(tmp_path)] == ["", "two cats"]
 
 
@@ -314,7 +321,7 @@ def test_missing_files_are_named(tmp_path, class_set):
 @given(data=st.data())
 def test_no_flipped_byte_goes_unnoticed(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("requests")
-    requests = class_requests("b", 1, Protocol(image_size=8), count=2, num_classes=3)
+    requests = class_requests("b", 1, SamplingProtocol(image_size=8), count=2, num_classes=3)
     requests.write(folder)
     path = folder / data.draw(st.sampled_from(["requests.json", "requests.jsonl"]))
     text = bytearray(path.read_bytes())
@@ -342,9 +349,12 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path_factory, data):
 )
 def test_a_protocol_of_other_things_than_numbers_is_refused(changes, sentence):
     with pytest.raises(UserError, match=sentence):
-        Protocol(**{"image_size": 8, **changes})
+        SamplingProtocol(**{"image_size": 8, **changes})
 
 
 def test_a_protocol_is_the_same_however_its_numbers_are_written():
-    one, other = Protocol(image_size=8, cfg_scale=2, top_k=5), Protocol(image_size=8.0, cfg_scale="2e0", top_k=5.0)
+    one, other = (
+        SamplingProtocol(image_size=8, cfg_scale=2, top_k=5),
+        SamplingProtocol(image_size=8.0, cfg_scale="2e0", top_k=5.0),
+    )
     assert digest_json(vars(one)) == digest_json(vars(other))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness.contract import Protocol, SampleSet, SampleSetWriter, class_requests
+from harness.contract import SampleSet, SampleSetWriter, SamplingProtocol, class_requests
 from harness.contract.digest import digest_pixels, digest_sequence, sha256_file
 from harness.contract.errors import BadSamples
 from harness.contract.npz import NpzStreamWriter
@@ -65,7 +65,7 @@ def test_the_png_tree_has_the_requested_paths(make_samples, prompt_set):
 @given(count=st.integers(1, 9), size=st.integers(1, 9), shard_size=st.integers(1, 12), batch=st.integers(1, 12))
 def test_shards_batches_and_form_do_not_change_the_digest(tmp_path_factory, count, size, shard_size, batch):
     folder = tmp_path_factory.mktemp("samples")
-    requests = class_requests("b", 1, Protocol(image_size=size), count=count, num_classes=3)
+    requests = class_requests("b", 1, SamplingProtocol(image_size=size), count=count, num_classes=3)
     images_u8 = draw(requests)
     for form in ("npz", "png"):
         writer = SampleSetWriter(folder / form, requests, {}, form=form, shard_size=shard_size)
@@ -252,7 +252,7 @@ def test_one_changed_pixel_is_found_wherever_it_is_read(make_samples, class_set)
 @given(data=st.data())
 def test_no_damage_to_an_npz_set_goes_unnoticed(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("samples")
-    requests = class_requests("b", 1, Protocol(image_size=2), count=2, num_classes=3)
+    requests = class_requests("b", 1, SamplingProtocol(image_size=2), count=2, num_classes=3)
     writer = SampleSetWriter(folder, requests, {})
     for shard in writer.missing():
         writer.write(shard, draw(requests))

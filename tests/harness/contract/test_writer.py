@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.contract import Protocol, SampleSet, SampleSetWriter, class_requests
+from harness.contract import SampleSet, SampleSetWriter, SamplingProtocol, class_requests
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 
 GENERATOR = {"name": "noise", "size": (1, 2)}
@@ -39,7 +39,7 @@ def test_the_shards_cover_the_requests_in_order(tmp_path, class_set):
 
 def test_shards_of_the_default_size_stay_below_64_mib(tmp_path):
     for size, expected in ((8, 256), (256, 256), (512, 85), (16_384, 1)):
-        requests = class_requests("b", 1, Protocol(image_size=size), count=300, num_classes=2)
+        requests = class_requests("b", 1, SamplingProtocol(image_size=size), count=300, num_classes=2)
         shards = SampleSetWriter(tmp_path / str(size), requests, {}).missing()
         assert len(shards[0]) == expected
 
@@ -189,7 +189,7 @@ def test_a_shard_of_another_shape_is_drawn_again(tmp_path, class_set):
 
 
 def test_a_shard_with_a_flipped_bit_is_found_at_the_end_and_drawn_again(tmp_path):
-    class_set = class_requests("b", 1, Protocol(image_size=64), count=10, num_classes=3)
+    class_set = class_requests("b", 1, SamplingProtocol(image_size=64), count=10, num_classes=3)
     writer = writer_for(tmp_path, class_set)
     write_all(writer)
     path = tmp_path / "work" / "shard-00001.npz"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness.catalog.benchmarks import Benchmark, ScorerSpec
-from harness.contract.requests import Protocol
+from harness.contract.requests import SamplingProtocol
 from harness.report.declared import published_by
 
 
@@ -19,7 +19,7 @@ def make_benchmark(*published: Mapping[str, Any]) -> Benchmark:
         suites=(),
         condition="class",
         requests={},
-        protocol=Protocol(image_size=16),
+        protocol=SamplingProtocol(image_size=16),
         form="npz",
         scorer=ScorerSpec(script="scorer.py", image="demo"),
         published=published,

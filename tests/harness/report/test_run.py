@@ -13,7 +13,7 @@ from harness.catalog.benchmarks import Benchmark, Catalog, ScorerSpec
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.record import Metric, ScoreRecord
-from harness.contract.requests import Prompt, Protocol, RequestSet, class_requests, prompt_requests
+from harness.contract.requests import Prompt, RequestSet, SamplingProtocol, class_requests, prompt_requests
 from harness.contract.writer import SampleSetWriter
 from harness.report.run import report_for_run, rows_by_class
 from harness.store.run_record import RunRecord, StepResult
@@ -21,7 +21,7 @@ from harness.store.run_record import RunRecord, StepResult
 MakeRecord = Callable[..., ScoreRecord]
 ReadPage = Callable[[str], Any]
 
-PROTOCOL = Protocol(image_size=16)
+PROTOCOL = SamplingProtocol(image_size=16)
 
 
 def write_samples(folder: Path, requests: RequestSet) -> str:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.contract import Protocol, SampleSetWriter, class_requests
+from harness.contract import SampleSetWriter, SamplingProtocol, class_requests
 from harness.contract.adopt import convert, sample_set_from_npz
 from harness.running.outputs import digest_of
 from harness.store.digests import DigestMemo
 
 
 def draw(folder: Path, run_seed: int) -> Path:
-    requests = class_requests("toy", 1, Protocol(image_size=4), count=6, num_classes=3, run_seed=run_seed)
+    requests = class_requests("toy", 1, SamplingProtocol(image_size=4), count=6, num_classes=3, run_seed=run_seed)
     writer = SampleSetWriter(folder, requests, {"name": "grey"}, "npz", 6)
     for shard in writer.missing():
         writer.write(shard, np.full((len(shard), 4, 4, 3), 128, np.uint8))

@@ -11,7 +11,7 @@ import pytest
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import find_project
 from harness.contract.errors import MissingAsset
-from harness.contract.requests import Protocol, prompt_requests
+from harness.contract.requests import SamplingProtocol, prompt_requests
 from harness.scoring.make_requests import make_requests
 from harness.scoring.prompt_files import read_prompts
 from harness.scoring.scorer import Assets
@@ -105,7 +105,7 @@ def test_the_published_files_become_the_layout_of_the_original(name: str, tmp_pa
 def test_prompts_keep_their_seed_when_there_are_fewer_of_them(tmp_path: Path) -> None:
     given = assets(tmp_path, prompts='["a"]', two=json.dumps([{"prompt": "x"}, {"prompt": "y"}]))
     prompts = read_prompts(given, form="list", count=2, item="prompt", assets=["two"])
-    protocol = Protocol(image_size=8)
+    protocol = SamplingProtocol(image_size=8)
     both = prompt_requests("toy", 1, protocol, prompts=prompts)
     second = prompt_requests("toy", 1, protocol, prompts=prompts[1:])
     assert both[1].seed == second[0].seed

@@ -21,7 +21,7 @@ from gear.training.loop import fit
 from gear.training.watching.coco import CocoMonitor
 from gear.training.watching.drawing import Images01, ImagesU8, evaluation_models, to_01
 from harness.contract.errors import MissingAsset, UserError
-from harness.contract.requests import Prompt, Protocol, prompt_requests
+from harness.contract.requests import Prompt, SamplingProtocol, prompt_requests
 from tests.gear import tiny, tiny_text
 from tests.gear.training import processes
 
@@ -93,7 +93,7 @@ def plain_clip_score(folder: Path, images_u8: ImagesU8, captions: list[str]) -> 
 def drawn_plainly(stage: Any, captions: list[str], scale: float) -> ImagesU8:
     """From the averaged model, levels rounded, resized."""
     prompts = [Prompt(item=f"{number:06d}", text=text) for number, text in enumerate(captions)]
-    protocol = Protocol(image_size=tiny.IMAGE_SIZE, cfg_scale=scale, top_k=5)
+    protocol = SamplingProtocol(image_size=tiny.IMAGE_SIZE, cfg_scale=scale, top_k=5)
     requests = list(prompt_requests("coco", 1, protocol, prompts=prompts))
     storing = OutputPixels(image_size=tiny.IMAGE_SIZE, rounding="nearest")
     with evaluation_models(stage, "ema") as models:

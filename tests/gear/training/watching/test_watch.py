@@ -26,7 +26,7 @@ from gear.training.watching.metric_queue import MetricQueue, mean_metrics
 from gear.training.watching.monitors import Extractor, GenerationMonitor, ReconstructionMonitor, read_reference
 from gear.training.watching.throughput import Throughput, peak_tflops
 from harness.contract.errors import EXIT_STOPPED, UserError
-from harness.contract.requests import Protocol
+from harness.contract.requests import SamplingProtocol
 from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.image import l1, psnr, ssim
 from tests.gear import tiny
@@ -222,7 +222,7 @@ def test_the_images_that_are_shown_are_a_fixed_choice_from_all_classes() -> None
 
     source, config = ByClass(), watched(grid_images=9, reconstruction_images=9, generation_images=9)
     tokenizer, t2i = tiny.stage("tokenizer", config), tiny.stage("t2i", config)
-    protocol = Protocol(image_size=tiny.IMAGE_SIZE)
+    protocol = SamplingProtocol(image_size=tiny.IMAGE_SIZE)
     for look in (
         lambda: grids.reconstruction_grid(tokenizer, source),
         lambda: requests_for(t2i, source, 9, protocol),
