@@ -1,6 +1,6 @@
 """Training logs read back as curves.
 
-A training log is JSON lines, one object per logged update: {"step": 12, "phase": "gear", "ce_loss": 8.1}.
+A training log is JSON lines, one object per logged update: {"step": 12, "phase": "e2e", "ce_loss": 8.1}.
 """
 
 from __future__ import annotations
