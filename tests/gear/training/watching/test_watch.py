@@ -414,5 +414,5 @@ def test_wandb_keeps_a_run_on_the_disk_and_continues_it(tmp_path: Path, monkeypa
 
 
 def test_an_unknown_tracker_is_refused() -> None:
-    with pytest.raises(UserError, match="there are tensorboard and wandb"):
+    with pytest.raises(UserError, match=r"no tracker named .*; choose from tensorboard and wandb"):
         watched(track="tensorbored")
