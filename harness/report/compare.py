@@ -138,11 +138,12 @@ def summary(labels: Sequence[str], rows: Sequence[MetricRow]) -> list[str]:
     close = [row for row in overall if row.verdict.result is ComparisonResult.WITHIN_INTERVAL]
     if close:
         sentences.append(
-            f"On {in_words([row.title for row in close])} the difference lies within the interval: undecided."
+            f"On {in_words([row.title for row in close])} the difference lies within the interval, "
+            "so no model is better."
         )
     ties = [row.title for row in overall if row.verdict.result is ComparisonResult.TIE]
     if ties:
-        sentences.append(f"{in_words(ties)} are equal.")
+        sentences.append(f"No difference on {in_words(ties)}.")
     unclear = [row for row in overall if row.verdict.result is ComparisonResult.NOT_COMPARABLE]
     for reason in dict.fromkeys(row.verdict.reason for row in unclear):
         names = in_words([row.title for row in unclear if row.verdict.reason == reason])
