@@ -65,6 +65,7 @@ def follow(page: str, folder: Path) -> None:
                 run(path.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["add-a-tokenizer.md", "add-a-teacher.md"])
 def test_the_example_of_the_page_works(page: str, tmp_path: Path) -> None:
     follow(page, tmp_path)
