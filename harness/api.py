@@ -155,10 +155,7 @@ def run(
         options=options,
         **drawing,
     )
-    project = find_project()
-    setting = make_setting(
-        project, Catalog.load(project), runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets
-    )
+    setting = _setting(runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets)
     return _finished(execute(planned, setting, force=force, name=name, progress=progress))
 
 
@@ -313,6 +310,12 @@ def prepare(
 
 
 # --- what the command line calls -------------------------------------------------------------------------------------
+
+
+def _setting(**how: Any) -> Setting:
+    """A setting for the benchmarks and assets there are; `how` as for `make_setting`."""
+    project = find_project()
+    return make_setting(project, Catalog.load(project), **how)
 
 
 def _finished(run: Run) -> Run:

@@ -5,7 +5,6 @@ Everything the runner knows about a benchmark is in its folder; a new benchmark 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.util
 import sys
@@ -20,7 +19,7 @@ import yaml
 from harness.catalog.assets import Asset, read_assets
 from harness.catalog.project import Project
 from harness.contract.digest import digest_json
-from harness.contract.errors import UserError
+from harness.contract.errors import UserError, pick
 from harness.contract.fields import Within, build
 from harness.contract.interface import MetricSpec, ScorerOptions
 from harness.contract.layouts import Layout
@@ -156,15 +155,6 @@ class Catalog:
         suites = sorted({suite for benchmark in self.benchmarks.values() for suite in benchmark.suites})
         pick(dict.fromkeys(suites), name, "suite", "harness ls")
         return [benchmark for benchmark in self.benchmarks.values() if name in benchmark.suites]
-
-
-def pick(things: Mapping[str, Any], name: str, what: str, command: str) -> Any:
-    """`things[name]`, or a UserError that suggests the nearest names."""
-    if name in things:
-        return things[name]
-    near = difflib.get_close_matches(name, things, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(things) or 'none'}."
-    raise UserError(f"There is no {what} '{name}'; {hint} List them: {command}")
 
 
 def read_benchmark(path: Path) -> Benchmark:

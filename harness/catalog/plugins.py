@@ -15,7 +15,6 @@ Nothing is imported before it is used.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from functools import cache, cached_property
 from importlib import metadata
 from typing import Any, Literal
 
-from harness.contract.errors import UserError
+from harness.contract.errors import UserError, pick
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,7 @@ class Plugins:
         Raises:
             UserError: there is none, or its package cannot be imported.
         """
-        place = self._places.get(name)
-        if place is None:
-            near = difflib.get_close_matches(name, self._places, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self._places)}."
-            raise UserError(f"There is no {self.what} '{name}'; {hint}")
+        place: str = pick(self._places, name, self.what, "harness run --help")
         module, _, attribute = place.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
 EXIT_OK = 0
 EXIT_DEFECT = 1
 EXIT_USAGE = 2
@@ -70,3 +74,12 @@ class EnvironmentFailure(UserError):
 
 EXPLAINED_STATUSES = (EXIT_USAGE, EXIT_BAD_SAMPLES, EXIT_MISSING_ASSET, EXIT_ENVIRONMENT)
 """Exit statuses of user errors: the program has printed what is wrong, so its caller only passes the status on."""
+
+
+def pick(things: Mapping[str, Any], name: str, what: str, command: str) -> Any:
+    """`things[name]`, or a UserError that suggests the nearest names."""
+    if name in things:
+        return things[name]
+    near = difflib.get_close_matches(name, things, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(things) or 'none'}."
+    raise UserError(f"There is no {what} '{name}'; {hint} List them: {command}")

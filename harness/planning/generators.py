@@ -72,8 +72,7 @@ def choose_generator(given: Mapping[str, Any], context: DrawContext) -> Generato
     for option in given:
         if owners[option] != chosen[0]:
             raise UserError(f"--{option.replace('_', '-')} belongs to {flags[owners[option]]}, which was not given.")
-    own = {name: given[name] for name in given}
-    return plugins[chosen[0]].generator(own, context)
+    return plugins[chosen[0]].generator(given, context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +155,7 @@ class ExistingSamples:
     def draw(self, benchmark: Benchmark, requests: OutputOf | None) -> tuple[list[Step], Source]:
         """A sample set is used as it is; anything else is checked and adopted as one, once for all benchmarks."""
         if self.layout is not None:
-            return self._take_in(benchmark, self.layout, requests)
+            return self._adopt(benchmark, self.layout, requests)
         if benchmark.form == "pairs":
             return [], FileInput(self.path)
         if (self.path / "samples.json").is_file():
@@ -178,7 +177,7 @@ class ExistingSamples:
         )
         return [adopt], OutputOf(adopt.name)
 
-    def _take_in(self, benchmark: Benchmark, layout: Layout, requests: OutputOf | None) -> tuple[list[Step], Source]:
+    def _adopt(self, benchmark: Benchmark, layout: Layout, requests: OutputOf | None) -> tuple[list[Step], Source]:
         """Adopt a folder by its layout; its prompts are in it, or in the benchmark's request set."""
         suite = {"benchmark": benchmark.id, "version": benchmark.version, "protocol": asdict(benchmark.protocol)}
         inputs: dict[str, Source] = {

@@ -40,20 +40,16 @@ def failures(record: RunRecord) -> str:
     return "\n".join(step.error or f"{step.name} failed." for step in record.steps if step.status == "failed")
 
 
-class StepFailed(UserError):
-    """The command of a step failed; carries its exit code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.exit_code = code
-
-
 class RunFailed(UserError):
     """A run did not finish: the errors of its failed steps; carries the run's exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.exit_code = code
+
+
+class StepFailed(RunFailed):
+    """The command of a step failed; carries the command's exit code."""
 
 
 class Interrupted(UserError):

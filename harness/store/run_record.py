@@ -10,7 +10,6 @@ runs/<id>/
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.digest import sha256_file
-from harness.contract.errors import EXIT_PARTLY_SCORED, UserError
+from harness.contract.errors import EXIT_PARTLY_SCORED, UserError, pick
 from harness.contract.fields import build
 from harness.contract.files import read_head, write_json
 from harness.contract.record import SCORE_FILE, ScoreRecord
@@ -210,8 +209,5 @@ def find_run(name: str, runs_dir: Path) -> Path:
         raise UserError(
             f"'{name}' begins {len(matches)} runs ({', '.join(path.name for path in matches)}); give more of it."
         )
-    if not matches:
-        near = difflib.get_close_matches(name, runs, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(runs) or 'none'}."
-        raise UserError(f"There is no run '{name}'; {hint} List them: harness ls")
-    return matches[0]
+    found: Path = matches[0] if matches else pick(runs, name, "run", "harness ls")
+    return found

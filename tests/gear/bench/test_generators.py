@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gear.bench.generators import CORE
-from harness.catalog.project import find_project
+from gear.bench.generators import CORE, gear_code_digest
+from harness.catalog.project import Project, find_project
 from harness.contract.errors import UserError
 from harness.planning.generators import DrawContext, choose_generator
 from harness.planning.steps import FileInput, Generator, OutputOf
@@ -69,3 +69,15 @@ def test_a_missing_checkpoint_is_named(toy):
 def test_a_checkpoint_in_a_missing_folder_is_named(toy):
     with pytest.raises(UserError, match=r"nothing\.pt: does not exist"):
         drawing(ckpt=toy.root / "nothing.pt")
+
+
+def test_the_digest_of_training_covers_the_shared_networks_and_that_of_sampling_does_not(monkeypatch):
+    """A teacher of the demo is one of `harness.scoring.networks`; no sample depends on them."""
+    digested = []
+    monkeypatch.setattr(Project, "code_digest", lambda self, names: digested.append(list(names)) or "0")
+    for training in (True, False):
+        gear_code_digest(find_project(), training=training)
+    with_training, sampling = digested
+    assert "harness/scoring/networks/lite0.py" in with_training and "gear/training/loop.py" in with_training
+    assert not [name for name in sampling if name.startswith(("harness/scoring", "gear/training", "gear/bench"))]
+    assert "gear/sampling/rollout.py" in sampling and set(sampling) < set(with_training)

@@ -259,5 +259,5 @@ def containers_of(toy, runtime: DockerRuntime) -> list[str]:
 def test_an_unknown_runtime_is_named(toy):
     from harness.runtimes import make_runtime
 
-    with pytest.raises(UserError, match="did you mean 'docker'"):
+    with pytest.raises(UserError, match="did you mean docker"):
         make_runtime("rocket", toy.project, toy.home)
