@@ -68,9 +68,17 @@ def require_inputs(plan: Plan, setting: Setting) -> None:
 
     Raises:
         MissingAsset: naming every asset that is missing.
-        UserError: an environment has no lock file or Dockerfile.
+        UserError: an environment has no lock file or Dockerfile, or an image was named for none of them.
     """
-    for environment in dict.fromkeys(step.environment for step in plan.steps):
+    environments = dict.fromkeys(step.environment for step in plan.steps)
+    names = sorted({environment.name for environment in environments if environment.image})
+    for name in setting.images:
+        if name not in names:
+            raise UserError(
+                f"--image {name}=...: no step of this run has an image of that name; there are: "
+                f"{', '.join(names) or 'none'}."
+            )
+    for environment in environments:
         setting.runtime.environment_digest(environment)
     problems = setting.assets.missing(plan.assets)
     if problems:

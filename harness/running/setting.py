@@ -30,6 +30,8 @@ class Setting:
     memo: DigestMemo
     runs_dir: Path
     scheduler: Scheduler = field(default_factory=Here)
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Environment name -> the ready image that was named for it."""
 
     @property
     def store(self) -> Store:
@@ -73,6 +75,7 @@ def make_setting(
         memo=memo,
         runs_dir=Path(runs_dir).resolve(),
         scheduler=make_scheduler(),
+        images=dict(images or {}),
     )
 
 

@@ -140,6 +140,7 @@ def test_a_plan_and_a_dry_run_write_nothing(toy, samples):
         (["plan", "--benchmark", "toy", "--generator", "true"], 4, "sample-toy"),
         (["plan", "--benchmark", "toy", "--generator", "true", "--json", "--dry-run"], 2, "give one of them"),
         (["plan", "--benchmark", "toy", "--generator", "true", "--draw", "dtype=bf16"], 2, "belongs to --ckpt"),
+        (["run", "--benchmark", "toy", "--generator", "true", "--image", "tyo=x"], 2, "--image tyo=...: no step"),
         (["show", "nothing"], 2, "harness ls"),
         (["assets", "pull"], 2, "Say what to fetch"),
         (["assets", "path", "toy-reference"], 4, "toy-reference"),
