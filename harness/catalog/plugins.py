@@ -15,12 +15,14 @@ Nothing is imported before it is used.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.errors import UserError, pick
@@ -51,6 +53,11 @@ class Plugins:
             places[entry.name] = entry.value
         return places
 
+    def place(self, name: str) -> str:
+        """Where the object called `name` is, as "module:attribute"; UserError when there is none."""
+        found: str = pick(self._places, name, self.what, "harness run --help")
+        return found
+
     def names(self) -> list[str]:
         """All names, those of the harness first.
 
@@ -65,7 +72,7 @@ class Plugins:
         Raises:
             UserError: there is none, or its package cannot be imported.
         """
-        place: str = pick(self._places, name, self.what, "harness run --help")
+        place = self.place(name)
         module, _, attribute = place.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
@@ -142,6 +149,20 @@ class DrawOption:
     def flag(self) -> str:
         """As typed."""
         return f"--{self.name.replace('_', '-')}"
+
+
+def summary(place: str) -> str:
+    """The first sentence of the docstring of the function at "module:attribute", read without running its module.
+
+    So a list of commands does not have to import what each of them needs; "" where there is no source to read.
+    """
+    module, _, attribute = place.partition(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return ""
+    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    functions = {node.name: ast.get_docstring(node) or "" for node in body if isinstance(node, ast.FunctionDef)}
+    return " ".join(functions.get(attribute, "").partition("\n\n")[0].split())
 
 
 @cache

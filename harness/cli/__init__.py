@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from harness.catalog.plugins import COMMANDS
+from harness.catalog.plugins import COMMANDS, summary
 from harness.cli.base import EXIT_STATUS, Group
 
 
@@ -13,6 +13,11 @@ class Main(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return COMMANDS.names()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in the help, for which none of them is imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(COMMANDS.place(name))) for name in COMMANDS.names()])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS.names():

@@ -87,72 +87,30 @@ folder has one folder per asset. Exit codes: see `harness.contract.errors`. Your
     python -m harness.contract convert DIR OUT --form npz|png
 """
 
-from harness.contract.adopt import convert, sample_set_from_folder, sample_set_from_npz
-from harness.contract.digest import digest_json, digest_pixels, digest_sequence, sha256_file
-from harness.contract.errors import (
-    EXIT_DEFECT,
-    EXIT_OK,
-    EXIT_PARTLY_SCORED,
-    BadSamples,
-    EnvironmentFailure,
-    MissingAsset,
-    UserError,
-)
-from harness.contract.files import read_json, safe_join, write_atomically, write_json
-from harness.contract.npz import NpzMember, NpzStreamWriter, npz_names, open_npz_member, read_npz_array
-from harness.contract.progress import Progress, ProgressLine, parse_line
-from harness.contract.record import Metric, ScoreRecord, Unscored, read_items
-from harness.contract.requests import (
-    Prompt,
-    Request,
-    RequestSet,
-    SamplingProtocol,
-    class_requests,
-    image_seed,
-    prompt_requests,
-)
-from harness.contract.samples import SampleSet
-from harness.contract.writer import SampleSetWriter, Shard
+import importlib
 
-__all__ = [
-    "EXIT_DEFECT",
-    "EXIT_OK",
-    "EXIT_PARTLY_SCORED",
-    "BadSamples",
-    "EnvironmentFailure",
-    "Metric",
-    "MissingAsset",
-    "NpzMember",
-    "NpzStreamWriter",
-    "Progress",
-    "ProgressLine",
-    "Prompt",
-    "Request",
-    "RequestSet",
-    "SampleSet",
-    "SampleSetWriter",
-    "SamplingProtocol",
-    "ScoreRecord",
-    "Shard",
-    "Unscored",
-    "UserError",
-    "class_requests",
-    "convert",
-    "digest_json",
-    "digest_pixels",
-    "digest_sequence",
-    "image_seed",
-    "npz_names",
-    "open_npz_member",
-    "parse_line",
-    "prompt_requests",
-    "read_items",
-    "read_json",
-    "read_npz_array",
-    "safe_join",
-    "sample_set_from_folder",
-    "sample_set_from_npz",
-    "sha256_file",
-    "write_atomically",
-    "write_json",
-]
+_NAMES = {
+    "adopt": "convert sample_set_from_folder sample_set_from_npz",
+    "digest": "digest_json digest_pixels digest_sequence sha256_file",
+    "errors": "EXIT_DEFECT EXIT_OK EXIT_PARTLY_SCORED BadSamples EnvironmentFailure MissingAsset UserError",
+    "files": "read_json safe_join write_atomically write_json",
+    "npz": "NpzMember NpzStreamWriter npz_names open_npz_member read_npz_array",
+    "progress": "Progress ProgressLine parse_line",
+    "record": "Metric ScoreRecord Unscored read_items",
+    "requests": "Prompt Request RequestSet SamplingProtocol class_requests image_seed prompt_requests",
+    "samples": "SampleSet",
+    "writer": "SampleSetWriter Shard",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name):
+    """Import a part when a name of it is first used: an error class needs no NumPy. `__init__.pyi` has the types."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'harness.contract' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"harness.contract.{_HOMES[name]}"), name)
+
+
+def __dir__():
+    return __all__

@@ -147,7 +147,6 @@ RULES = [
     Rule(r"harness (run|score) ", plan, "needs files from outside; the slow test scores with the shipped small ones"),
     Rule(r"gear train ", read, "trains for minutes; the slow test shortens the stages"),
     Rule(r"gear reconstruct digits", read, "makes the digits first; the slow test does it"),
-    Rule(r"gear sample --ckpt exps/ar --requests", run, "two pages have it: the second time it is finished"),
     Rule(r"python -m gear\.training\.launch ", read, "trains on eight GPUs"),
     Rule(r"torchrun ", read, "draws on eight GPUs"),
     Rule(r"sbatch ", batch_job, "needs Slurm; tests/gear/training/test_slurm.py runs the script"),

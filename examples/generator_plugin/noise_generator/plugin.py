@@ -1,4 +1,4 @@
-"""What the harness loads: the option `--noise`, and the generator that it stands for."""
+"""What the harness loads: the option `--noise`, and the generator that it chooses."""
 
 from pathlib import Path
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from harness.catalog.assets import Asset, AssetStore
 from harness.catalog.benchmarks import Catalog
-from harness.catalog.plugins import COMMANDS
+from harness.catalog.plugins import COMMANDS, summary
 from harness.catalog.project import find_project
 from harness.cli import main
 from harness.cli.base import yaml_value
@@ -49,6 +51,17 @@ def test_help_documents_the_exit_status():
     said = " ".join(harness("--help").output.split())
     assert describe_statuses(*SCORER_STATUSES, EXIT_INTERRUPTED) in said
     assert "2 wrong usage or input" in said and "130 interrupted" in said
+
+
+def test_the_list_of_commands_is_made_without_importing_them():
+    code = (
+        "import sys; from harness.cli import main; main(['--help'], standalone_mode=False); print(sorted(sys.modules))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not [name for name in ("numpy", "scipy", "harness.cli.run", "gear.bench.demo") if f"'{name}'" in printed]
+    for name in COMMANDS.names():
+        help_of_its_own = str(COMMANDS.load(name).help).replace("\b", "").strip().partition("\n\n")[0]
+        assert summary(COMMANDS.place(name)) == " ".join(help_of_its_own.split())
 
 
 def test_commands_of_installed_packages_are_listed():

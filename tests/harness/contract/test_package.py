@@ -19,11 +19,15 @@ IMPORTS = """
 import sys
 before = set(sys.modules)
 import harness.contract
+at_once = set(sys.modules) - before
+for name in harness.contract.__all__:
+    getattr(harness.contract, name)
+assert not any(name.split(".")[0] in ("numpy", "PIL") for name in at_once), at_once
 print("\\n".join(sorted({name.split(".")[0] for name in set(sys.modules) - before})))
 """
 
 
-def test_numpy_and_pillow_are_all_it_imports():
+def test_numpy_and_pillow_are_all_it_imports_and_only_when_they_are_used():
     printed = subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True, text=True).stdout
     foreign = {name for name in printed.split() if name not in sys.stdlib_module_names and not name.startswith("_")}
     assert foreign - {"numpy", "PIL", "harness", "defusedxml", "cython_runtime"} == set()
