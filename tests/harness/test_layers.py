@@ -122,3 +122,14 @@ def test_training_has_one_direction(room: str):
     for path in rooms(Path("gear/training"))[room]:
         taken = {name.split(".")[2] for name in imports(path) if name.startswith("gear.training.")}
         assert taken <= TRAINING[room] | {room}, (path, taken)
+
+
+def test_no_module_lies_beside_a_folder_of_its_name():
+    """Which of the two `import` finds depends on who imported first: pytest enters the folders of tests as packages."""
+    both = [
+        str(path)
+        for area in ("gear", "harness", "benchmarks", "tests", "scripts")
+        for path in (ROOT / area).rglob("*.py")
+        if path.with_suffix("").is_dir()
+    ]
+    assert both == []

@@ -12,7 +12,7 @@ import torch
 
 from tests.gear import tiny
 from tests.gear.same_bits import assert_same_bits
-from tests.gear.training import processes
+from tests.gear.training import spawn
 from tests.gear.training.worker import CHECKS
 
 pytestmark = pytest.mark.slow
@@ -79,18 +79,18 @@ def test_a_global_batch_means_the_same_for_one_two_and_four_processes(tmp_path: 
         return [job(out, phase, accumulation=2, sharding="fsdp") for phase in ("e2e", "ar")] if count == 2 else []
 
     for count in (1, 2, 4):
-        processes.run(jobs(count) + sharded(count), count, tmp_path)
+        spawn.run(jobs(count) + sharded(count), count, tmp_path)
     for count in (2, 4):
         for one, other in zip(jobs(1), jobs(count), strict=True):
             tolerance = SINGLE if one["dtype"] == "float32" else EXACT
-            assert_same_figures(processes.rows(one["out"]), processes.rows(other["out"]), tolerance)
+            assert_same_figures(spawn.rows(one["out"]), spawn.rows(other["out"]), tolerance)
     for other in sharded(2):
         one = tmp_path / "1" / f"{other['phase']}-2-float64-none"
-        assert_same_figures(processes.rows(one), processes.rows(other["out"]), EXACT)
+        assert_same_figures(spawn.rows(one), spawn.rows(other["out"]), EXACT)
 
 
 def test_synchronised_parts_agree_with_one_process(tmp_path: Path) -> None:
-    processes.run([{"check": check.__name__} for check in CHECKS], 2, tmp_path)
+    spawn.run([{"check": check.__name__} for check in CHECKS], 2, tmp_path)
 
 
 def interrupted(out: Path, phase: str, *, sharding: str = "none", **how: int) -> dict[str, Any]:
@@ -105,19 +105,19 @@ KINDS = [*((phase, "none") for phase in PHASES), ("e2e", "fsdp"), ("ar", "fsdp")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Uninterrupted runs with two processes."""
     out = tmp_path_factory.mktemp("whole")
-    processes.run([interrupted(out, phase, sharding=sharding) for phase, sharding in KINDS], 2, out)
+    spawn.run([interrupted(out, phase, sharding=sharding) for phase, sharding in KINDS], 2, out)
     return out
 
 
 def test_two_processes_stop_together_and_continue_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
     """SIGUSR1 reaches one of them; both save at the same update, and new ones resume."""
     stopped = [interrupted(tmp_path, phase, sharding=sharding, stop_at=3) for phase, sharding in KINDS]
-    processes.run(stopped, 2, tmp_path)
+    spawn.run(stopped, 2, tmp_path)
     for stop in stopped:
         steps = {(stop["out"] / f"stopped.{rank}").read_text() for rank in (0, 1)}
         assert steps == {"4"}, "noted after update 3, agreed on in the next"
         assert not (stop["out"] / "model.pt").exists()
-    processes.run([interrupted(tmp_path, phase, sharding=sharding) for phase, sharding in KINDS], 2, tmp_path)
+    spawn.run([interrupted(tmp_path, phase, sharding=sharding) for phase, sharding in KINDS], 2, tmp_path)
     for phase, sharding in KINDS:
         for name in ("model.pt", "checkpoints/0000006.pt"):
             here, there = (root / f"{phase}-{sharding}" / name for root in (whole, tmp_path))
@@ -129,11 +129,11 @@ def test_after_a_killed_process_the_run_resumes_to_the_same_bits(
     phase: str, sharding: str, whole: Path, tmp_path: Path
 ) -> None:
     """kill -9 of one of two processes; the other is ended as torchrun does; then the same command again."""
-    first, last = processes.start([interrupted(tmp_path, phase, sharding=sharding, kill_at=3)], 2, tmp_path)
-    assert last.wait(timeout=processes.PATIENCE_S) == -signal.SIGKILL
+    first, last = spawn.start([interrupted(tmp_path, phase, sharding=sharding, kill_at=3)], 2, tmp_path)
+    assert last.wait(timeout=spawn.PATIENCE_S) == -signal.SIGKILL
     first.kill()
     first.communicate()
-    processes.run([interrupted(tmp_path, phase, sharding=sharding)], 2, tmp_path)
+    spawn.run([interrupted(tmp_path, phase, sharding=sharding)], 2, tmp_path)
     name = f"{phase}-{sharding}"
     assert_same_bits(model(whole / name / "model.pt"), model(tmp_path / name / "model.pt"))
 
@@ -141,9 +141,9 @@ def test_after_a_killed_process_the_run_resumes_to_the_same_bits(
 def test_a_sharded_run_may_resume_in_one_process(tmp_path: Path) -> None:
     """Checkpoints do not depend on the number of processes; only rounding does."""
     sharded = {**job(tmp_path, "ar", sharding="fsdp"), "stop_at": 9}
-    processes.run([sharded], 2, tmp_path)
+    spawn.run([sharded], 2, tmp_path)
     assert not (sharded["out"] / "model.pt").exists()
     alone = {**job(tmp_path, "ar"), "out": sharded["out"]}
     reference = {**job(tmp_path, "ar"), "out": tmp_path / "reference"}
-    processes.run([alone, reference], 1, tmp_path)
-    assert_same_figures(processes.rows(alone["out"]), processes.rows(reference["out"]), EXACT)
+    spawn.run([alone, reference], 1, tmp_path)
+    assert_same_figures(spawn.rows(alone["out"]), spawn.rows(reference["out"]), EXACT)

@@ -23,7 +23,7 @@ from harness.contract.errors import UserError
 from tests.gear import tiny, tiny_text
 from tests.gear.data import make
 from tests.gear.same_bits import assert_same_bits
-from tests.gear.training import follows_caption, processes
+from tests.gear.training import follows_caption, spawn
 from tests.gear.training.test_loop import model
 
 CAPTION_MLP = "cls_embedding.cap_proj.fc1.weight"
@@ -125,11 +125,11 @@ def test_a_stopped_and_a_killed_run_continue_to_the_same_bits(tmp_path: Path) ->
     def job(name: str, **how: int) -> dict[str, Any]:
         return {"phase": "t2i", "out": tmp_path / name, **how}
 
-    processes.run([job("whole"), job("stopped", stop_at=3), job("stopped")], 1, tmp_path)
-    (killed,) = processes.start([job("killed", kill_at=3)], 1, tmp_path)
+    spawn.run([job("whole"), job("stopped", stop_at=3), job("stopped")], 1, tmp_path)
+    (killed,) = spawn.start([job("killed", kill_at=3)], 1, tmp_path)
     assert killed.wait(timeout=300) == -signal.SIGKILL
     assert not (tmp_path / "killed" / "model.pt").exists()
-    processes.run([job("killed")], 1, tmp_path)
+    spawn.run([job("killed")], 1, tmp_path)
     for name in ("stopped", "killed"):
         assert_same_bits(model(tmp_path / "whole" / "model.pt"), model(tmp_path / name / "model.pt"))
 

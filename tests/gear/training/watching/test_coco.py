@@ -23,7 +23,7 @@ from gear.training.watching.drawing import Images01, ImagesU8, evaluation_models
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.requests import Prompt, SamplingProtocol, prompt_requests
 from tests.gear import tiny, tiny_text
-from tests.gear.training import processes
+from tests.gear.training import spawn
 
 ASSETS = Path(__file__).parents[4] / "benchmarks/coco/check/assets"
 """Twelve captioned images in two parquet files, InceptionV3 with made-up weights, a CLIP of two narrow layers."""
@@ -154,11 +154,11 @@ def test_a_watched_run_learns_the_same_and_two_processes_log_the_same_figures(cl
     job = {"phase": "t2i", "config": {"watch": watched}, "stage": {"steps": 2}}
     fit(tiny.stage("t2i", config), tiny.Noise(), tmp_path / "one", {})
     fit(tiny.stage("t2i", tiny.config(steps=2)), tiny.Noise(), tmp_path / "plain", {})
-    processes.run([{**job, "out": tmp_path / "two"}], 2, tmp_path)
+    spawn.run([{**job, "out": tmp_path / "two"}], 2, tmp_path)
     ours, plain = (torch.load(tmp_path / name / "model.pt") for name in ("one", "plain"))
     for key, value in ours["ar"].items():
         assert torch.equal(value, plain["ar"][key]), key
-    one, two = (processes.rows(tmp_path / name)[-1] for name in ("one", "two"))
+    one, two = (spawn.rows(tmp_path / name)[-1] for name in ("one", "two"))
     for name in ("coco_fid/wocfg", "coco_fid/cfg1.75", "coco_clip/wocfg", "coco_clip/cfg1.75"):
         assert two[name] == pytest.approx(one[name], rel=1e-6), name
 

@@ -31,7 +31,7 @@ from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.image import l1, psnr, ssim
 from tests.gear import tiny
 from tests.gear.same_bits import assert_same_bits
-from tests.gear.training import processes
+from tests.gear.training import spawn
 
 
 def watched(**watch: object) -> tiny.RunConfig:
@@ -369,11 +369,11 @@ def test_two_processes_stop_a_monitor_together_and_measure_the_same_as_one(tmp_p
     watch = {"generation_every": 3, "generation_images": 20, "grids_every": 3, "grid_images": 2, "batch_size": 4}
     no_dropout = {**tiny.VALUES["ar"], "token_dropout_p": 0.0, "resid_dropout_p": 0.0, "ffn_dropout_p": 0.0}
     job = {"phase": "e2e", "config": {"watch": watch, "ar": no_dropout}, "dtype": "float64", "stage": {"steps": 3}}
-    processes.run([{**job, "out": tmp_path / "one"}], 1, tmp_path)
-    processes.run([{**job, "out": tmp_path / "two", "stop_at": 3}], 2, tmp_path)
+    spawn.run([{**job, "out": tmp_path / "one"}], 1, tmp_path)
+    spawn.run([{**job, "out": tmp_path / "two", "stop_at": 3}], 2, tmp_path)
     assert {(tmp_path / "two" / f"stopped.{rank}").read_text() for rank in (0, 1)} == {"3"}
     assert not steps_with(tmp_path / "two", "generation/")
-    processes.run([{**job, "out": tmp_path / "two"}], 2, tmp_path)
+    spawn.run([{**job, "out": tmp_path / "two"}], 2, tmp_path)
     one, two = (figures_at(tmp_path / name, 3) for name in ("one", "two"))
     for name in ("generation/frechet_lite0/live", "generation/frechet_lite0/ema"):
         assert two[name] == pytest.approx(one[name], rel=1e-6), name
