@@ -21,6 +21,7 @@ from pathlib import Path
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.files import write_json_lines
 from harness.contract.npz import read_npz_array
+from harness.contract.walk import files_in
 
 NUM_THREADS = 16
 
@@ -75,7 +76,7 @@ def read_captions(tar: Path, wanted: Iterable[str]) -> list[Caption]:
 
 def read_prompts(folder: Path, stats: Path) -> list[Caption]:
     """The prompts from the asset `gpic-prompts`: the list built before, or a folder with the tars."""
-    lists = sorted(folder.glob("*.jsonl"))
+    lists = files_in(folder, ".jsonl", error=MissingAsset)
     if len(lists) != 1:
         captions, missing = build_prompts(stats, folder)
         if missing:
