@@ -208,3 +208,55 @@ def test_an_empty_prompt_is_a_prompt(tmp_path: Path) -> None:
     (folder / "00000" / "metadata.jsonl").write_text('{"prompt": ""}\n')
     samples = sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
     assert samples.requests is not None and samples.requests[0].prompt == ""
+
+
+def test_a_linked_prompt_folder_is_a_prompt_like_any_other(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    original = sample_set_from_layout(folder, tmp_path / "first", GENEVAL, suite=SUITE)
+    (folder / "00003").rename(tmp_path / "elsewhere")
+    (folder / "00003").symlink_to(tmp_path / "elsewhere")
+    samples = sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+    assert samples.digest == original.digest and samples.request_digest == original.request_digest
+
+
+def test_a_prompt_folder_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    (folder / "00012").symlink_to(tmp_path / "gone")
+    with pytest.raises(BadSamples, match="00012: is a link to something that is not there"):
+        sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+
+
+def test_hidden_names_are_no_images_of_a_prompt(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    for name in (
+        "00000/samples/._0000.png",
+        "00000/samples/.ipynb_checkpoints/0000-checkpoint.png",
+        "__MACOSX/00000/x",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"no image")
+    assert len(sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)) == 4
+    items = tmp_path / "items"
+    picture(items / "226.png", 1)
+    picture(items / "._226.png", 2)
+    suite = Suite(benchmark="dpg", version=1, protocol=SamplingProtocol(image_size=512))
+    samples = sample_set_from_layout(items, tmp_path / "single", SINGLE, suite=suite, requests=dpg_requests())
+    assert samples.ids == ["dpg/226/0"] and samples.generator["strays"] == 0
+
+
+@pytest.mark.parametrize("other", ["0000.jpg", "00000.png", "0.webp"])
+def test_two_pictures_for_one_place_are_both_named(tmp_path: Path, other: str) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    picture(folder / "00000" / "samples" / other, 7)
+    with pytest.raises(BadSamples, match="is for the same image as .*; remove one of the two") as caught:
+        sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+    assert f"samples/{other}" in str(caught.value) and "samples/0000.png" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["00003/samples/0002.gif", "00003/samples/0002"])
+def test_an_image_of_another_kind_in_the_place_of_a_prompts_image_is_refused(tmp_path: Path, name: str) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    Image.new("RGB", (8, 8)).save(folder / name, format="GIF")
+    Image.new("RGB", (8, 8)).save(folder / "00003" / "animation.gif")  # no image of a prompt
+    with pytest.raises(BadSamples, match=rf"holds 1 image of another kind \(the first is {name}\)"):
+        sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
