@@ -248,7 +248,7 @@ def test_hidden_names_are_no_images_of_a_prompt(tmp_path: Path) -> None:
 def test_two_pictures_for_one_place_are_both_named(tmp_path: Path, other: str) -> None:
     folder = original_geneval_folder(tmp_path / "theirs")
     picture(folder / "00000" / "samples" / other, 7)
-    with pytest.raises(BadSamples, match="is for the same image as .*; remove one of the two") as caught:
+    with pytest.raises(BadSamples, match=r"is for the same image as .*; remove one of the two") as caught:
         sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
     assert f"samples/{other}" in str(caught.value) and "samples/0000.png" in str(caught.value)
 
