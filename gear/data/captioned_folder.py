@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -16,6 +15,7 @@ from gear.data.images import open_rgb, training_image
 from gear.data.strings import StringTable
 from harness.contract.errors import UserError
 from harness.contract.files import relative_path_problem
+from harness.contract.parse import parse_json
 from harness.contract.walk import is_data
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -84,7 +84,7 @@ def _rows(path: Path, stream: TextIO) -> Iterator[Mapping[str, object]]:
     if path.suffix == ".csv":
         yield from csv.DictReader(stream)
     else:
-        yield from (json.loads(line) for line in stream if line.strip())
+        yield from (parse_json(line, strict=False) for line in stream if line.strip())
 
 
 def _name_and_caption(row: Mapping[str, object]) -> tuple[str, str]:

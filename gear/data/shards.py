@@ -26,6 +26,7 @@ from gear.data.base import BadSample, Sample
 from gear.data.images import open_rgb, training_image
 from gear.data.shard_index import Problem, build_indices, load_index
 from harness.contract.errors import UserError
+from harness.contract.parse import is_unicode
 from harness.contract.walk import files_in, is_data
 
 ShardKind = Literal["gpic", "blip3o"]
@@ -80,6 +81,8 @@ def gpic_caption(content: bytes) -> str:
         raise BadSample(f"its JSON cannot be read ({error})") from None
     if caption is not None and not isinstance(caption, str):
         raise BadSample(f"its caption is not text but {type(caption).__name__}")
+    if caption is not None and not is_unicode(caption):
+        raise BadSample("its caption holds half of a surrogate pair")
     return caption or ""
 
 

@@ -17,6 +17,7 @@ from harness.contract.errors import BadSamples, UserError
 from harness.contract.files import PathLike, as_read_back, relative_path_problem
 from harness.contract.images import read_any_image
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
+from harness.contract.parse import as_unicode
 from harness.contract.progress import Progress
 from harness.contract.requests import NUM_LABELS, RequestSet
 from harness.contract.samples import (
@@ -151,7 +152,7 @@ def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None 
 
 def adopted(path: Path, kind: Kind | None = None) -> dict[str, str]:
     """The recorded generator of samples known only by their file, with `kind` where the user gives it."""
-    generator = {"name": "adopted", "source": path.resolve().name}
+    generator = {"name": "adopted", "source": as_unicode(path.resolve().name)}
     return generator if kind is None else {**generator, "kind": kind}
 
 

@@ -20,11 +20,12 @@ import numpy as np
 
 from harness.contract.adopt import adopted, claim_out
 from harness.contract.assemble import assemble
-from harness.contract.errors import BadSamples, UserError
+from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from harness.contract.fields import Text, Within, build
-from harness.contract.files import PathLike, as_read_back, read_json, safe_join, write_atomically
+from harness.contract.files import PathLike, as_read_back, finite, read_json, safe_join, write_atomically
 from harness.contract.grid import cut_grid, make_grid
 from harness.contract.images import encode_png, read_any_image
+from harness.contract.parse import decode_utf8, parse_json
 from harness.contract.progress import Progress
 from harness.contract.requests import Request, RequestSet, SamplingProtocol, prompt_item
 from harness.contract.samples import Form, IndexEntry, SampleSet
@@ -231,16 +232,18 @@ def _shown(prompt: str | None) -> str:
 
 
 def _read_metadata(file: Path) -> dict[str, Any]:
-    lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     try:
-        (meta,) = (json.loads(line) for line in lines)
+        lines = [line for line in decode_utf8(file.read_bytes()).split("\n") if line.strip()]
+        (meta,) = (parse_json(line, strict=False) for line in lines)
         if not isinstance(meta["prompt"], str):
             raise TypeError("'prompt' is not text")
+    except OSError as error:
+        raise EnvironmentFailure(f"{file}: cannot be read ({error.strerror}); check its permissions.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadSamples(
             f"{file}: is not one JSON object with a 'prompt' ({error}); copy the prompt's line into it."
         ) from error
-    return dict(meta)
+    return dict(finite(meta))
 
 
 def _picture(file: Path, layout: Layout, asked: Sequence[Request], item: str, index: int, repeat: int) -> _Picture:

@@ -260,3 +260,41 @@ def test_an_image_of_another_kind_in_the_place_of_a_prompts_image_is_refused(tmp
     Image.new("RGB", (8, 8)).save(folder / "00003" / "animation.gif")  # no image of a prompt
     with pytest.raises(BadSamples, match=rf"holds 1 image of another kind \(the first is {name}\)"):
         sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+
+
+WRONG_METADATA = {
+    "latin-1": '{"prompt": "Füchse"}'.encode("latin-1"),
+    "UTF-16": '{"prompt": "cow"}'.encode("utf-16"),
+    "half of a surrogate pair": rb'{"prompt": "\ud800"}',
+    "a number beyond float": b'{"prompt": "cow", "count": 1e999}',
+    "deep": b'{"prompt": "cow", "include": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "two objects": b'{"prompt": "cow"}\n{"prompt": "cow"}',
+    "nothing": b"",
+    "a number": b"1",
+    "bytes": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("content", WRONG_METADATA.values(), ids=WRONG_METADATA.keys())
+def test_metadata_that_cannot_be_read_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    (folder / "00000" / "metadata.jsonl").write_bytes(content)
+    with pytest.raises(BadSamples, match=r"00000/metadata\.jsonl: is not one JSON object with a 'prompt'"):
+        sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+
+
+def test_metadata_as_other_programs_write_it_is_read(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    (folder / "00000" / "metadata.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "cow", "weight": NaN}\r\n')
+    samples = sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+    assert samples.requests is not None and samples.requests[0].meta == {"prompt": "cow", "weight": None}
+
+
+def test_names_that_are_not_unicode_are_strays_and_their_folder_may_have_one(tmp_path: Path) -> None:
+    folder = tmp_path / "th\udce9irs"
+    picture(folder / "226.png", 1)
+    picture(folder / "caf\udce9.png", 2)
+    suite = Suite(benchmark="dpg", version=1, protocol=SamplingProtocol(image_size=512))
+    samples = sample_set_from_layout(folder, tmp_path / "out", SINGLE, suite=suite, requests=dpg_requests())
+    assert samples.ids == ["dpg/226/0"] and samples.generator["strays"] == 1
+    assert SampleSet.open(samples.folder).generator["source"] == "th\ufffdirs"
