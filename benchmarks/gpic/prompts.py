@@ -21,6 +21,8 @@ from pathlib import Path
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.files import write_json_lines
 from harness.contract.npz import read_npz_array
+from harness.contract.parse import decode_utf8, parse_json
+from harness.contract.walk import files_in
 
 NUM_THREADS = 16
 
@@ -75,14 +77,15 @@ def read_captions(tar: Path, wanted: Iterable[str]) -> list[Caption]:
 
 def read_prompts(folder: Path, stats: Path) -> list[Caption]:
     """The prompts from the asset `gpic-prompts`: the list built before, or a folder with the tars."""
-    lists = sorted(folder.glob("*.jsonl"))
+    lists = files_in(folder, ".jsonl", error=MissingAsset)
     if len(lists) != 1:
         captions, missing = build_prompts(stats, folder)
         if missing:
             print(f"{len(missing)} keys are in no tar and are left out, such as {missing[0]}.", file=sys.stderr)
         return captions
     try:
-        rows = [json.loads(line) for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = decode_utf8(lists[0].read_bytes()).split("\n")
+        rows = [parse_json(line, strict=False) for line in lines if line.strip()]
         return [_caption(row["key"], row) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise MissingAsset(f"{lists[0]}: is not a list of prompts ({error}); build it again: {__doc__}") from error

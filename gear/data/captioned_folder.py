@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -16,6 +15,8 @@ from gear.data.images import open_rgb, training_image
 from gear.data.strings import StringTable
 from harness.contract.errors import UserError
 from harness.contract.files import relative_path_problem
+from harness.contract.parse import parse_json
+from harness.contract.walk import is_data
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 _NAME_FIELD = "file_name"
@@ -63,7 +64,7 @@ class CaptionedFolderSource:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Image name -> caption. Raises UserError naming the row that cannot be used."""
+    """Image name -> caption, but for hidden names. Raises UserError naming the row that cannot be used."""
     captions = {}
     try:
         with path.open(encoding="utf-8", newline="") as stream:
@@ -72,7 +73,8 @@ def read_metadata(path: Path) -> dict[str, str]:
                 problem = relative_path_problem(name)
                 if problem is not None:
                     raise ValueError(f"row {number}: the {_NAME_FIELD} {name!r} {problem}")
-                captions[name] = caption
+                if is_data(name):
+                    captions[name] = caption
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be used ({error}); correct it.") from None
     return captions
@@ -82,7 +84,7 @@ def _rows(path: Path, stream: TextIO) -> Iterator[Mapping[str, object]]:
     if path.suffix == ".csv":
         yield from csv.DictReader(stream)
     else:
-        yield from (json.loads(line) for line in stream if line.strip())
+        yield from (parse_json(line, strict=False) for line in stream if line.strip())
 
 
 def _name_and_caption(row: Mapping[str, object]) -> tuple[str, str]:

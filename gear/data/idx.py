@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import zlib
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from gear.data.base import Sample
 from gear.data.images import training_image
 from harness.contract.errors import UserError
+from harness.contract.walk import files_in
 
 _UNSIGNED_BYTES = 8
 _MAX_BYTES = 4 << 30
@@ -49,7 +51,7 @@ class IdxSource:
 
 def idx_files(root: Path) -> list[Path]:
     """The files of a folder that are named like IDX."""
-    return sorted(path for path in root.glob("*idx[13]-ubyte*") if path.is_file())
+    return _files(root, "*idx[13]-ubyte*")
 
 
 def read_idx(path: Path, *, ndim: int) -> npt.NDArray[np.uint8]:
@@ -71,10 +73,14 @@ def read_idx(path: Path, *, ndim: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 
+def _files(root: Path, pattern: str) -> list[Path]:
+    return [path for path in files_in(root, "") if fnmatch.fnmatchcase(path.name, pattern)]
+
+
 def _find(root: Path, prefixes: tuple[str, ...], what: str) -> Path:
     """A split's file: `train-images-idx3-ubyte`, `emnist-balanced-train-images-idx3-ubyte.gz`, ..."""
     named = what.replace("-idx", "[-.]idx")
-    found = sorted({path for prefix in prefixes for path in root.glob(f"*{prefix}-{named}*")})
+    found = sorted({path for prefix in prefixes for path in _files(root, f"*{prefix}-{named}*")})
     if len(found) != 1:
         problem = f"{len(found)} files" if found else "no file"
         raise UserError(f"{root} holds {problem} named {prefixes[0]}-{what}[.gz]; data_dir must hold one data set.")

@@ -15,8 +15,6 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from gear.data.base import BadSample
 from gear.data.transforms import center_crop, random_crop, short_side_resize, to_array
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
-
 MAX_PIXELS = 100_000_000
 """Larger images are refused before decoding, as are long, thin ones that resizing would make larger than this."""
 

@@ -25,11 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.contract.files import write_atomically
+from harness.contract.walk import IMAGE_SUFFIXES, is_data
 
 log = logging.getLogger(__name__)
 
-INDEX_VERSION = 1
-IMAGE_MEMBERS = ("jpg", "jpeg", "png")
+INDEX_VERSION = 2
+_PREFERRED = ("jpg", "jpeg", "png")
+IMAGE_MEMBERS = (*_PREFERRED, *sorted({suffix[1:] for suffix in IMAGE_SUFFIXES}.difference(_PREFERRED)))
 """Suffixes of the image, in order of preference."""
 TEXT_MEMBERS = ("json", "txt")
 MAX_MEMBER_BYTES = 256 << 20
@@ -155,7 +157,7 @@ def scan(shard: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def _members(shard: Path) -> Iterator[_Member]:
-    """The members that are parts of samples, in order; folders and other suffixes are skipped."""
+    """The members that are parts of samples, in order; folders, other suffixes and hidden names are skipped."""
     end = 0
     try:
         with shard.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -165,7 +167,7 @@ def _members(shard: Path) -> Iterator[_Member]:
                     raise tarfile.ReadError("headers overlap")
                 end = member.offset_data
                 key, suffix = _split(member.name)
-                if not member.isdir() and suffix in (*IMAGE_MEMBERS, *TEXT_MEMBERS):
+                if not member.isdir() and suffix in (*IMAGE_MEMBERS, *TEXT_MEMBERS) and is_data(member.name):
                     yield _Member(key, suffix, member.offset_data, member.size, _problem(member))
             # tarfile stops silently at a broken header; a complete archive ends with zeros, or right here.
             stream.seek(tar.offset)

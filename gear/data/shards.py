@@ -26,6 +26,8 @@ from gear.data.base import BadSample, Sample
 from gear.data.images import open_rgb, training_image
 from gear.data.shard_index import Problem, build_indices, load_index
 from harness.contract.errors import UserError
+from harness.contract.parse import is_unicode
+from harness.contract.walk import files_in, is_data
 
 ShardKind = Literal["gpic", "blip3o"]
 
@@ -79,6 +81,8 @@ def gpic_caption(content: bytes) -> str:
         raise BadSample(f"its JSON cannot be read ({error})") from None
     if caption is not None and not isinstance(caption, str):
         raise BadSample(f"its caption is not text but {type(caption).__name__}")
+    if caption is not None and not is_unicode(caption):
+        raise BadSample("its caption holds half of a surrogate pair")
     return caption or ""
 
 
@@ -101,12 +105,13 @@ def find_shards(place: str) -> list[Path]:
     """
     path = Path(place)
     if path.is_dir():
-        found = sorted(path.glob("*.tar"))
+        found = files_in(path, ".tar")
     elif path.is_file():
         found = [path]
     else:
         root = Path(path.anchor)
-        found = sorted(file for file in root.glob(str(path.relative_to(root))) if file.suffix == ".tar")
+        matching = root.glob(str(path.relative_to(root)))
+        found = sorted(file for file in matching if file.suffix == ".tar" and file.is_file() and is_data(file.name))
     if not found:
         raise UserError(f"no shards (*.tar) at {place}; give a folder, a .tar, or a quoted pattern.")
     return found

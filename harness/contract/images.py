@@ -9,15 +9,17 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from harness.contract.errors import BadSamples, EnvironmentFailure
 from harness.contract.files import PathLike
+from harness.contract.walk import kind_of_bytes
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _PNG_START = struct.Struct(">8s4s4sIIBB")  # signature, length and name of IHDR, width, height, bit depth, colour type
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB = 2
+_TIFF_BITS = 258  # the tag BitsPerSample
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 _COLOUR_TYPES = {0: "grayscale", 2: "RGB", 3: "palette", 4: "grayscale with alpha", 6: "RGB with alpha"}
 
 
@@ -52,7 +54,7 @@ def read_png(path: PathLike, image_size: int) -> np.ndarray:
 
 
 def read_any_image(path: PathLike) -> np.ndarray:
-    """Read somebody else's image (PNG, JPEG or WebP) as (H, W, 3) uint8.
+    """Read somebody else's image (PNG, JPEG, WebP, BMP, TIFF, PPM) as (H, W, 3) uint8.
 
     Grayscale and palette images have one meaning as RGB and are converted. Transparency and more than 8 bits have
     several, so they are refused.
@@ -67,8 +69,6 @@ def read_any_image(path: PathLike) -> np.ndarray:
         raise EnvironmentFailure(
             f"{path}: cannot be read ({reason.strerror}); check its permissions and the disk."
         ) from reason
-    if data.startswith(_SIGNATURE) and len(data) > 24 and data[24] == 16:
-        raise BadSamples(f"{path}: has 16 bits per channel; save it with 8.")
     return _decode(data, path)
 
 
@@ -106,18 +106,38 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                if (bits := _bits(image, data)) > 8:
+                    raise BadSamples(
+                        f"{path}: has {bits} bits per channel; save it with 8, the values scaled to 0..255."
+                    )
                 image.load()
                 return np.asarray(_opaque_rgb(image, path))
     except BadSamples:
         raise
-    # For a damaged file Pillow raises whatever exception the damaged part happens to cause.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as reason:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
+        raise BadSamples(f"{path}: is too large to be a sample ({reason}); draw it at the size of the set.") from reason
+    except UnidentifiedImageError as reason:  # its own text holds the address of an object
+        kind = kind_of_bytes(data)
+        what = f"is a {kind} image; convert it to PNG" if kind else "is not an image; remove it, or draw it again"
+        raise BadSamples(f"{path}: cannot be decoded: it {what}.") from reason
+    except Exception as reason:  # for a damaged file Pillow raises whatever the damaged part happens to cause
         raise BadSamples(
             f"{path}: cannot be decoded ({reason}); it is damaged or cut short, copy or draw it again."
         ) from reason
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
-        raise BadSamples(f"{path}: is too large to be a sample ({reason}); draw it at the size of the set.") from reason
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits per channel as the file has them: Pillow halves 16 silently for colours, and whitens 16-bit grey."""
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        return int(max(image.tag_v2.get(_TIFF_BITS, (1,))))  # type: ignore[attr-defined]
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    codec, _, _, details = tiles[0] if tiles else ("", None, 0, None)
+    if codec.startswith("ppm") and isinstance(details, tuple):  # (mode, the largest value)
+        return 8 if details[1] < 256 else 16
+    return 16 if image.mode.startswith(("I", "F")) else 8
 
 
 def _opaque_rgb(image: Image.Image, path: Path) -> Image.Image:

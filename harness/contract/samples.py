@@ -24,6 +24,7 @@ from harness.contract.images import read_png
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
 from harness.contract.requests import MAX_IMAGE_SIZE, NUM_LABELS, RequestSet
+from harness.contract.walk import walk
 
 FORMAT = "sample-set"
 SCHEMA_VERSION = 1
@@ -300,11 +301,9 @@ class SampleSet:
             return
         images = self.folder / IMAGES_DIR
         known = {entry.path for entry in self.entries}
-        for folder, _, names in os.walk(images):
-            for name in names:
-                path = (Path(folder) / name).relative_to(images).as_posix()
-                if path not in known:
-                    raise BadSamples(f"{images / path}: is not in {INDEX_FILE}; remove it, or {_AGAIN}.")
+        for path in walk(images, error=BadSamples):
+            if path not in known:
+                raise BadSamples(f"{images / path}: is not in {INDEX_FILE}; remove it, or {_AGAIN}.")
 
 
 def num_threads() -> int:

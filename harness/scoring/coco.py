@@ -18,6 +18,7 @@ from PIL import Image
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset
 from harness.contract.images import to_square
+from harness.contract.walk import files_in
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +39,7 @@ class CocoParquet:
             MissingAsset: there are none, or they lack one of the two columns.
             EnvironmentFailure: pyarrow is not installed.
         """
-        self.files = sorted(folder.glob("*.parquet"))
+        self.files = files_in(folder, ".parquet", error=MissingAsset) if folder.is_dir() else []
         if not self.files:
             raise MissingAsset(f"{folder}: holds no *.parquet files; name their folder: {setting}")
         self._tables = [_opened(path) for path in self.files]

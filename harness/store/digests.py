@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.contract.digest import digest_json, is_digest, sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_json
-from harness.store.folders import walk_files
+from harness.contract.walk import walk
 
 _SETTLED_S = 2.0
 """A file changed this recently may change again within the resolution of its time stamp: its digest is not kept."""
@@ -29,13 +29,15 @@ class DigestMemo:
     def of(self, path: Path) -> str:
         """Digest of a file, or of a folder as its sorted names and their digests.
 
+        Of a folder, what its readers see: links followed, hidden names and litter left out (`harness.contract.walk`).
+
         Raises:
-            UserError: there is nothing at `path`.
+            UserError: there is nothing at `path`, or a link in it leads to nothing.
         """
         try:
             if not path.is_dir():
                 return self.file(path)
-            rows = [[inner.relative_to(path).as_posix(), self.file(inner)] for inner in walk_files(path)]
+            rows = [[name, self.file(path / name)] for name in walk(path)]
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
         return digest_json(rows)

@@ -64,3 +64,12 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         CaptionedFolderSource(tmp_path, 16)
     with pytest.raises(UserError, match="is not a folder"):
         CaptionedFolderSource(tmp_path / "none", 16)
+
+
+def test_hidden_names_are_no_data_in_folders_and_tables(tmp_path: Path) -> None:
+    images(tmp_path, "a.jpg", "._a.jpg", ".ipynb_checkpoints/a.jpg", "__MACOSX/a.jpg")
+    (tmp_path / "a.txt").write_text("an ant")
+    assert captions(tmp_path) == ["an ant"]
+    rows = [{"file_name": name, "text": name} for name in ("._a.jpg", "a.jpg", "__MACOSX/a.jpg")]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert captions(tmp_path) == ["a.jpg"]

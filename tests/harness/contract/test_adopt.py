@@ -260,3 +260,9 @@ def test_a_folder_without_images_and_a_file_are_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BadSamples, match=r"is not a folder; give a folder of images, or an \.npz file"):
         sample_set_from_folder(tmp_path / "file", tmp_path / "out")
+
+
+def test_a_name_that_is_not_unicode_is_refused_with_its_file(tmp_path):
+    save_all(tmp_path / "theirs", ["a.png", "caf\udce9.png"], noise(2))
+    with pytest.raises(BadSamples, match="the path is not valid Unicode; rename the file"):
+        sample_set_from_folder(tmp_path / "theirs", tmp_path / "out")

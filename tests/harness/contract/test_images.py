@@ -176,7 +176,7 @@ def test_an_animation_is_refused(tmp_path):
 
 
 def test_another_format_is_refused(tmp_path):
-    path = save(tmp_path / "a.bmp", Image.fromarray(noise()))
+    path = save(tmp_path / "a.gif", Image.fromarray(noise()))
     with pytest.raises(BadSamples, match="cannot be decoded"):
         read_any_image(path)
 

@@ -315,3 +315,11 @@ def test_a_png_that_is_a_link_to_elsewhere_is_refused(make_samples, prompt_set, 
     path.symlink_to(tmp_path / "elsewhere.png")
     with pytest.raises(BadSamples, match="symbolic link leads out"):
         SampleSet.open(folder).validate()
+
+
+def test_what_operating_systems_leave_behind_is_no_stray(make_samples, prompt_set):
+    samples = make_samples(prompt_set, "png")
+    folder = (samples.folder / "images" / prompt_set[0].path).parent
+    for name in (".DS_Store", "._x.png", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"litter")
+    SampleSet.open(samples.folder).validate()

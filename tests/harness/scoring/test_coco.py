@@ -114,3 +114,14 @@ def test_without_pyarrow_one_sentence_says_what_to_install(folder: Path, monkeyp
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(EnvironmentFailure, match=r"pip install 'gear-harness\[coco\]'"):
         CocoParquet(folder)
+
+
+def test_hidden_names_are_no_data_and_links_are(folder: Path) -> None:
+    before = CocoParquet(folder).digest
+    (folder / "._val-0.parquet").write_bytes(b"resource fork")
+    (folder / "val-1.parquet").rename(folder.parent / "elsewhere")
+    (folder / "val-1.parquet").symlink_to(folder.parent / "elsewhere")
+    assert CocoParquet(folder).digest == before
+    (folder / "val-3.parquet").symlink_to("gone.parquet")
+    with pytest.raises(MissingAsset, match=r"val-3\.parquet: is a link to something that is not there"):
+        CocoParquet(folder)
