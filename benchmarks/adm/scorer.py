@@ -92,13 +92,13 @@ def screen(samples: SampleSet, options: Options, *, at_least: int = 2) -> list[s
 
 def check(job: FeatureJob[SampleSet]) -> None:
     """Refuse a reference that does not fit, before the first feature: hours of work would come before the score."""
-    from benchmarks.adm.inception_graph import InceptionGraph
-
     options = Options.read(job.options, "adm")
     check_reference(job.assets, options)
     pool, spatial = stored_statistics(job.assets)
     if pool is None:
         return
+    from benchmarks.adm.inception_graph import InceptionGraph  # TensorFlow, which the checks before do not need
+
     graph = InceptionGraph(job.assets.file(GRAPH))
     for name, stored, features in zip(
         ("mu", "mu_s"), (pool, spatial), graph.features(np.zeros(_WARM_UP, np.uint8)), strict=True
