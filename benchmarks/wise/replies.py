@@ -153,10 +153,16 @@ _FORMS: dict[str, tuple[Callable[[str], float | None], tuple[str, ...]]] = {
 def _opening(cleaned: str, count: int) -> str:
     """The first lines of a reply that was cut off, where they are its answer: what follows it is not missed.
 
-    The last line is never taken, since its end is missing ("Score: 0" of "Score: 0.5").
+    A score at the very end is never taken, since the rest of it may be missing ("Score: 0" of "Score: 0.5").
     """
-    lines = [line.strip() for line in cleaned.split("\n") if line.strip()][:-1][:count]
-    return "\n".join(lines) if all(len(line) < 60 and _ANSWER.fullmatch(line) for line in lines) else ""
+    lines = [line.strip() for line in cleaned.split("\n") if line.strip()]
+    lines = lines[:-1] if lines and _is_answer(lines[-1]) else lines
+    opens = all(_is_answer(line) or _SCORE.match(line) for line in lines[:count])
+    return "\n".join(lines[:count]) if opens else ""
+
+
+def _is_answer(line: str) -> bool:
+    return len(line) < 60 and _ANSWER.fullmatch(line) is not None
 
 
 def _seen(cleaned: str, reply: Reply) -> str:

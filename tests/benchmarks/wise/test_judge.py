@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +128,17 @@ def test_a_server_that_takes_too_long_is_not_asked_again_at_once() -> None:
 def test_a_server_that_drips_has_one_deadline_for_the_whole_answer(line: Line) -> None:
     with pytest.raises(NoAnswer, match=r"no whole answer within 0\.3 s"):
         ask({"drip": [line]}, "drip", timeout_s=0.3)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_answer_is_an_answer_or_no_answer(seed: int) -> None:
+    chance = random.Random(seed)
+    body = b'{"choices": [{"message": {"content": "Score: 1"}, "finish_reason": "stop"}]}'
+    data = bytearray(HEAD + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    for _ in range(chance.randint(1, 6)):
+        data[chance.randrange(len(data))] = chance.randrange(256)
+    with suppress(NoAnswer, EnvironmentFailure):
+        assert isinstance(ask({"damaged": [Line(raw=bytes(data))]}, "damaged", retries=0), str)
 
 
 def test_a_redirect_is_named_and_not_followed() -> None:

@@ -124,6 +124,8 @@ def test_a_score_with_something_behind_it_is_a_score(text: str) -> None:
         ("wise", "Score: 0", None),
         ("wise", "Score: 0 if\nthe moon", None),
         ("wise", "**Score: 1**\nThe moon is", 1.0),
+        ("wise", "Score: 1 because the moon is", 1.0),
+        ("wise", "The score is 1, because the moon is", None),
         ("wise", "1\n\nThe moon is", 1.0),
         ("wise_legacy", "Consistency: 2\nRealism: 2\nAesthetic Quality: 2\nThe moon is", 1.0),
         ("wise_legacy", "Consistency: 2\nRealism: 2\nAesthetic Quality: 2", None),
