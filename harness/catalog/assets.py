@@ -1,36 +1,30 @@
-"""Files from outside (weights, prompts, reference batches): the list, the local store, and how they get there.
+"""Files from outside (weights, prompts, reference batches): the list, the local store, and what may enter it.
 
 The list is `benchmarks/*/assets.yaml` merged; the store is `<home>/assets/<name>/<file>`. Steps never download:
-`harness assets pull` does, on a machine with internet, and `import` adds a file obtained another way.
+`harness assets pull` does (`harness.catalog.fetch`), and `import` adds a file obtained another way.
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import shutil
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from harness.contract.digest import digest_json, sha256_file
-from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
+from harness.contract.errors import MissingAsset, UserError
 from harness.contract.fields import Digest, Text, Within, build
 from harness.contract.files import explain_disk_errors, read_json, safe_join, write_json
 from harness.store.digests import DigestMemo
 
-Progress = Callable[[int, int | None], None]
-"""Called with (bytes so far, total bytes or None) while a file is being fetched."""
-
 _CHUNK_BYTES = 1 << 20
-_TIMEOUT_S = 60.0
+_SMALL_TEXT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +33,18 @@ class Asset:
 
     name: Text
     file: Text
-    """Its file name in the store, which the scorer may rely on."""
+    """Its file name in the store, which the scorer may rely on; of a folder where `files` are given."""
     urls: tuple[Text, ...] = ()
     """Where to fetch it, in order of preference."""
+    hub: Text | None = None
+    """Repository "owner/name" on the Hugging Face hub that has it, asked after the addresses."""
+    hub_kind: Literal["model", "dataset"] = "model"
+    hub_path: Text | None = None
+    """Where it lies in that repository; None: under its file name."""
+    files: tuple[Text, ...] = ()
+    """Patterns of the repository's files that make the asset, which then is a folder; none: it is one file."""
     revision: Text | None = None
+    """Branch, tag or commit of that repository; None: its main branch."""
     sha256: Digest | None = None
     """None: not known in advance; the digest of the first file that arrives is recorded and required from then on."""
     sha256_prefix: Text | None = None
@@ -52,6 +54,8 @@ class Asset:
     size: Annotated[int, Within(0)] | None = None
     """Bytes."""
     licence: Text | None = None
+    commercial: Literal["yes", "no", "ask"] = "ask"
+    """Whether commercial use is allowed, as far as the licence says so; "ask": read its terms."""
     gated: str | None = None
     """The terms to accept first, and where; None: anybody may fetch it."""
     used_by: tuple[Text, ...] = ()
@@ -90,7 +94,16 @@ class AssetStore:
 
     def path(self, asset: Asset) -> Path:
         """Where the asset is, or would be."""
-        return self.overrides.get(asset.name, self.root / asset.name / asset.file)
+        return self.overrides.get(asset.name, self.own_path(asset))
+
+    def own_path(self, asset: Asset) -> Path:
+        """Where the asset is in this store, or would be."""
+        return self.root / asset.name / asset.file
+
+    def holds(self, asset: Asset) -> bool:
+        """Whether the store has the asset, and it is the listed one."""
+        path = self.own_path(asset)
+        return path.exists() and self._digest(path) == self.expected_sha256(asset)
 
     def find(self, name: str, *, needed_by: str = "") -> Found:
         """The asset, present and with the right digest.
@@ -102,9 +115,9 @@ class AssetStore:
         path = self.path(asset)
         if name in self.overrides:
             return Found(asset=asset, path=path, digest=self._digest_of_override(asset, path), overridden=True)
-        if not path.is_file():
+        if not path.exists():
             raise MissingAsset(self._explain(asset, needed_by, "is not in the asset store"))
-        digest = self.memo.file(path, ours=True)
+        digest = self._digest(path)
         expected = self.expected_sha256(asset)
         if expected is not None and digest != expected:
             raise MissingAsset(self._explain(asset, needed_by, f"has sha256 {digest[:12]}... in {path}"))
@@ -120,6 +133,50 @@ class AssetStore:
                 problems.append(problem)
         return problems
 
+    def require(self, needed: Iterable[tuple[str, str]]) -> None:
+        """Check that everything among pairs of (asset, needed by) is here.
+
+        Raises:
+            MissingAsset: one error for all that is missing, with one command that fetches it.
+        """
+        needed = list(dict.fromkeys(needed))
+        problems = self.missing(needed)
+        if len(problems) > 1:
+            raise MissingAsset(self._explain_several(needed))
+        if problems:
+            raise problems[0]
+
+    def _explain_several(self, needed: Sequence[tuple[str, str]]) -> str:
+        """A table of what is missing, and what to type."""
+        users: dict[str, list[str]] = {}
+        for name, needed_by in needed:
+            if not self.is_here(self._listed(name)):
+                users.setdefault(name, []).append(needed_by)
+        assets = [self._listed(name) for name in users]
+        rows = [_row(asset, ", ".join(filter(None, users[asset.name]))) for asset in assets]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        fetchable = [asset.name for asset in assets if asset.urls or asset.hub]
+        by_hand = [asset for asset in assets if asset.name not in fetchable]
+        text = [f"{len(assets)} assets are missing:", *(f"  {line}" for line in lines)]
+        if fetchable:
+            text.append(f"Fetch them:  harness assets pull {' '.join(_shortest(fetchable, users))}")
+            text.append(f"Without internet:  the same on another machine, and its {self.root} copied to here")
+        text += [f"{asset.name} cannot be downloaded. {asset.note or asset.gated or ''}".rstrip() for asset in by_hand]
+        if by_hand:
+            text.append(f"For one run:  {' '.join(f'--asset {asset.name}=PATH' for asset in by_hand)}")
+        return "\n".join(text)
+
+    def is_here(self, asset: Asset) -> bool:
+        """Whether `find` would return it."""
+        return not self.missing([(asset.name, "")])
+
+    def is_listed(self, asset: Asset) -> bool:
+        """Whether the asset on the disk is the listed one; every byte is read again, unlike in `find`."""
+        path = self.path(asset)
+        fresh = sha256_file(path) if path.is_file() else _digest_of_folder(path)
+        return fresh == self.expected_sha256(asset)
+
     def expected_sha256(self, asset: Asset) -> str | None:
         """The listed digest, or the one recorded when the file first arrived."""
         if asset.sha256:
@@ -129,75 +186,78 @@ class AssetStore:
         except (UserError, KeyError, TypeError):
             return None
 
-    def pull(self, asset: Asset, progress: Progress = lambda done, total: None, *, replace: bool = False) -> Path:
-        """Fetch an asset unless it is there, continuing a download that was cut off.
+    def bring(self, asset: Asset, source: Path, *, replace: bool = False) -> Path:
+        """Copy a file or folder obtained another way into the store (`harness assets import`).
 
         Args:
             asset: which.
-            progress: called as bytes arrive.
-            replace: fetch it even if it is there, and accept a new file where the list has no digest.
-        Raises:
-            MissingAsset: no address, or the fetched file is not the listed one.
-            EnvironmentFailure: no address answered.
-        """
-        path = self.root / asset.name / asset.file
-        if not replace and path.is_file() and self.memo.file(path, ours=True) == self.expected_sha256(asset):
-            return path
-        if not asset.urls:
-            raise MissingAsset(
-                f"The asset '{asset.name}' has no address to fetch it from. {asset.note or asset.gated or ''}\n  "
-                f"Get the file yourself and type: harness assets import {asset.name} FILE"
-            )
-        with explain_disk_errors(path, kept="the partial download is kept"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            url, partial = _fetch_any(asset, path, progress)
-            return self._admit(asset, partial, path, source=url, replace=replace)
-
-    def bring(self, asset: Asset, source: Path, *, replace: bool = False) -> Path:
-        """Copy a file obtained another way into the store (`harness assets import`); `replace` as in `pull`.
-
+            source: the file, or the folder of an asset that is one.
+            replace: accept a new one where the list has no digest.
         Raises:
             MissingAsset: it is not the listed file.
         """
-        if not source.is_file():
-            raise UserError(f"{source}: is not a file; give the file of the asset '{asset.name}'.")
-        path = self.root / asset.name / asset.file
+        wanted = "folder" if asset.files else "file"
+        if not (source.is_dir() if asset.files else source.is_file()):
+            raise UserError(f"{source}: is not a {wanted}; give the {wanted} of the asset '{asset.name}'.")
+        path = self.own_path(asset)
         partial = path.with_name(f".{path.name}.import")
         with explain_disk_errors(path):
             partial.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, partial)
-            return self._admit(asset, partial, path, source=str(source), replace=replace)
+            if asset.files:
+                _remove(partial)
+                shutil.copytree(source, partial)
+            else:
+                shutil.copyfile(source, partial)
+            return self.admit(asset, partial, source=str(source), replace=replace)
 
-    def _admit(self, asset: Asset, partial: Path, path: Path, *, source: str, replace: bool) -> Path:
-        """Check a file that arrived and give it its name; a wrong one is removed."""
-        digest = sha256_file(partial)
+    def admit(self, asset: Asset, partial: Path, *, source: str, replace: bool = False) -> Path:
+        """Check a file or folder that arrived in the store and give it its name; a wrong one is removed.
+
+        A text file that differs from the listed one in the newline at its end only becomes the listed one.
+
+        Raises:
+            MissingAsset: it is not the listed file, or not the one that came first.
+        """
+        path = self.own_path(asset)
+        if partial.is_file() and (listed := _as_listed(asset, partial)) is not None:
+            partial.write_bytes(listed)
+        digest = sha256_file(partial) if partial.is_file() else self.memo.of(partial)
         wrong = _mismatch(asset, partial, digest)
         if wrong:
-            partial.unlink()
+            _remove(partial)
             raise MissingAsset(
                 f"{source}: {wrong}; it was not accepted as '{asset.name}'. Fetch it again, or from another address."
             )
         first = self.expected_sha256(asset)
         if first not in (None, digest) and not replace:
-            partial.unlink()
+            _remove(partial)
             raise MissingAsset(
                 f"{source}: has sha256 {digest[:12]}..., but the first '{asset.name}' had {first[:12]}...; it was not "
                 "accepted. Scores on the two are not comparable; to use the new one, add --replace."
             )
+        parts = {"": partial} if partial.is_file() else _files_below(partial)
         note = {
             "sha256": digest,
-            "size": partial.stat().st_size,
+            "size": sum(part.stat().st_size for part in parts.values()),
             "source": source,
             "revision": asset.revision,
             "fetched": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **({} if "" in parts else {"files": list(parts)}),
         }
         write_json(self._note(asset), note)
+        if path.is_dir():
+            _remove(path)
         partial.replace(path)
         return path
+
+    def _digest(self, path: Path) -> str:
+        return self.memo.file(path, ours=True) if path.is_file() else self.memo.of(path)
 
     def _digest_of_override(self, asset: Asset, path: Path) -> str:
         if not path.exists():
             raise MissingAsset(f"{path}: does not exist; correct --asset {asset.name}=FILE_OR_DIR.")
+        if asset.sha256 and path.is_file() and _as_listed(asset, path) is not None:
+            return asset.sha256
         return self.memo.of(path)
 
     def _listed(self, name: str) -> Asset:
@@ -214,7 +274,7 @@ class AssetStore:
         lines = [f"{needed_by or 'This'} needs '{asset.name}'{digest}, which {problem}."]
         if asset.gated:
             lines.append(f"  First accept its terms:  {asset.gated}")
-        if asset.urls:
+        if asset.urls or asset.hub:
             lines.append(
                 f"  Fetch it:  harness assets pull {asset.name}      "
                 f"Without internet:  harness assets import {asset.name} FILE"
@@ -226,6 +286,50 @@ class AssetStore:
                 f"Permanently, if it is one file:  harness assets import {asset.name} FILE"
             )
         return "\n".join(lines)
+
+
+def _row(asset: Asset, users: str) -> tuple[str, ...]:
+    size = "size unknown" if asset.size is None else f"{asset.size:,} bytes"
+    terms = f"accept its terms first: {asset.gated}" if asset.gated else ""
+    return (asset.name, users, size, asset.licence or "", f"commercial use: {asset.commercial}", terms)
+
+
+def _shortest(names: Sequence[str], users: Mapping[str, Sequence[str]]) -> list[str]:
+    """Arguments of `harness assets pull` that name a few assets, or the benchmarks that need many."""
+    if len(names) <= 3:
+        return list(names)
+    return [f"--benchmark {user}" for user in dict.fromkeys(users[name][0] for name in names)]
+
+
+def _as_listed(asset: Asset, path: Path) -> bytes | None:
+    """The listed content, where the file differs from it in the newline at its end only; None: it does not."""
+    if not (asset.sha256 or asset.git_blob) or path.stat().st_size > _SMALL_TEXT_BYTES:
+        return None
+    content = path.read_bytes()
+    other = content[:-1] if content.endswith(b"\n") else content + b"\n"
+    return other if _is_listed(asset, other) and not _is_listed(asset, content) else None
+
+
+def _is_listed(asset: Asset, content: bytes) -> bool:
+    if asset.sha256:
+        return hashlib.sha256(content).hexdigest() == asset.sha256
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == asset.git_blob
+
+
+def _digest_of_folder(folder: Path) -> str:
+    """As `DigestMemo.of`, reading every byte."""
+    return digest_json([[name, sha256_file(path)] for name, path in _files_below(folder).items()])
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def git_blob_id(path: Path) -> str:
@@ -266,8 +370,8 @@ def read_assets(files: Iterable[Path]) -> dict[str, Asset]:
     return {name: asset for name, (asset, _) in sorted(merged.items())}
 
 
-def _identity(asset: Asset) -> tuple[str | None, ...]:
-    return (asset.file, asset.sha256, asset.sha256_prefix, asset.git_blob, asset.revision)
+def _identity(asset: Asset) -> tuple[object, ...]:
+    return (asset.file, asset.files, asset.hub, asset.sha256, asset.sha256_prefix, asset.git_blob, asset.revision)
 
 
 def _rows(path: Path) -> list[Any]:
@@ -283,93 +387,32 @@ def _rows(path: Path) -> list[Any]:
     return rows or []
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """What a row of assets.yaml may also say about where its file comes from."""
+def hub_page(asset: Asset) -> str | None:
+    """Where a person reads about the asset's repository, and accepts its terms."""
+    if asset.hub is None:
+        return None
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{endpoint}/{'datasets/' if asset.hub_kind == 'dataset' else ''}{asset.hub}"
 
-    hub: Text | None = None
-    """Repository of the model hub that has it, "owner/name": the last of its addresses."""
+
+@dataclass(frozen=True, kw_only=True)
+class _AsWritten:
+    """What a row of assets.yaml may write in short."""
+
     gated: bool | str | None = None
     """Whether somebody must accept terms first; or the address of the terms."""
+    commercial: bool | str = "ask"
+    """YAML reads yes and no as true and false."""
 
 
 def _read_asset(row: Any, path: Path) -> Asset:
     where = f"{path}, asset {row['name']}" if isinstance(row, dict) and "name" in row else str(path)
     if not isinstance(row, dict):
         raise UserError(f"{where}: {row!r} is not an asset; write '- name: ...' with its fields.")
-    source = build(_Source, {name: row[name] for name in ("hub", "gated") if name in row}, where)
-    asset = build(Asset, {name: value for name, value in row.items() if name not in ("hub", "gated")}, where)
+    short = build(_AsWritten, {name: row[name] for name in ("gated", "commercial") if name in row}, where)
+    words = {True: "yes", False: "no"}
+    commercial = words[short.commercial] if isinstance(short.commercial, bool) else short.commercial
+    asset = build(Asset, {**row, "gated": None, "commercial": commercial}, where)
     safe_join(path.parent, f"{asset.name}/{asset.file}")
-    hub = () if source.hub is None else (_hub_url(source.hub, asset.revision, asset.file),)
-    gated = (source.hub or "see the licence") if source.gated is True else source.gated or None
-    return replace(asset, urls=(*asset.urls, *hub), gated=gated)
-
-
-def _hub_url(hub: str, revision: str | None, file: str) -> str:
-    return f"{_hub_endpoint()}/{hub}/resolve/{revision or 'main'}/{file}"
-
-
-def _hub_endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-
-
-# --- downloading -----------------------------------------------------------------------------------------------------
-
-
-def _fetch_any(asset: Asset, path: Path, progress: Progress) -> tuple[str, Path]:
-    """The address that answered, and the file that came from it."""
-    failures = []
-    for url in asset.urls:
-        # A partial download from one address is never continued from another.
-        partial = path.with_name(f".{path.name}.{digest_json(url)[:8]}.download")
-        if not url.startswith("https://"):
-            raise UserError(
-                f"The asset '{asset.name}' is listed at {url}, which is not https; correct its assets.yaml."
-            )
-        try:
-            _fetch(url, partial, progress)
-        except (OSError, http.client.HTTPException) as error:
-            failures.append(f"{url}: {error}")
-        else:
-            return url, partial
-    raise EnvironmentFailure(
-        f"'{asset.name}' could not be fetched ({'; '.join(failures)}); the partial download is kept. Try again, or "
-        f"fetch it on a machine with internet, and then: harness assets import {asset.name} FILE"
-    )
-
-
-def _fetch(url: str, partial: Path, progress: Progress) -> None:
-    """Fetch `url` into `partial`, continuing where it ends, if the server supports that."""
-    have = partial.stat().st_size if partial.exists() else 0
-    request = _request(url, have)
-    try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # asked for bytes after the last one: it was complete already
-            return
-        raise
-    with response:
-        continues = response.status == 206
-        have = have if continues else 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length and length.isdigit() else None
-        with partial.open("ab" if continues else "wb") as handle:
-            while chunk := response.read(_CHUNK_BYTES):
-                handle.write(chunk)
-                have += len(chunk)
-                progress(have, total)
-            handle.flush()
-            os.fsync(handle.fileno())
-    if total is not None and have < total:
-        raise OSError(f"the connection ended after {have} of {total} bytes")
-
-
-def _request(url: str, have: int) -> urllib.request.Request:
-    request = urllib.request.Request(url, headers={"User-Agent": "gear-harness"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    token = os.environ.get("HF_TOKEN")
-    if token and url.startswith(f"{_hub_endpoint()}/"):
-        # Not on redirects: the hub redirects to other hosts, which must not see the token.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
-    return request
+    gated = (hub_page(asset) or "see the licence") if short.gated is True else short.gated or None
+    return replace(asset, gated=gated)

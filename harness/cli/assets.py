@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
 from rich.text import Text
 
 from harness import api
 from harness.catalog.assets import Asset, AssetStore
 from harness.catalog.benchmarks import Catalog
+from harness.catalog.fetch import Fetcher
 from harness.catalog.project import find_project
 from harness.cli.base import Command, Group, assignment, err, out, plain_table, runtime_option
 from harness.contract.digest import sha256_file
@@ -30,50 +33,105 @@ def assets() -> None:
 
     \b
       harness assets ls
+      harness assets pull --suite t2i               everything that the suite reads
       harness assets pull adm-inception-graph       or: --benchmark adm, or --all
       harness assets import FILE                    obtained another way; checked as well
     """
 
 
 @assets.command("ls")
-def assets_ls() -> None:
-    """List every asset, whether it is here, and what needs it."""
+@click.option("--suite", "suites", multiple=True, help="Those of a suite.")
+@click.option("--benchmark", "benchmarks", multiple=True, help="Those of a benchmark.")
+def assets_ls(suites: tuple[str, ...], benchmarks: tuple[str, ...]) -> None:
+    """List assets: whether each is here, what needs it, and whether its licence allows commercial use."""
     catalog, store = _assets()
-    table = plain_table("", "asset", "used by", "size", "licence")
-    for asset in catalog.assets.values():
-        missing = store.missing([(asset.name, "")])
-        here = Text("–", "dim") if missing else Text("✓", "green")
-        size = "" if asset.size is None else decimal(asset.size)
-        table.add_row(here, asset.name, ", ".join(asset.used_by), size, asset.licence or "")
-    out.print(table)
+    chosen = _chosen(catalog, suites, benchmarks) if suites or benchmarks else list(catalog.assets)
+    out.print(_table([catalog.asset(name) for name in chosen], store))
 
 
 @assets.command("pull")
 @click.argument("names", nargs=-1)
+@click.option("--suite", "suites", multiple=True, help="Fetch everything the benchmarks of a suite need.")
 @click.option("--benchmark", "benchmarks", multiple=True, help="Fetch everything a benchmark needs.")
 @click.option("--all", "everything", is_flag=True, help="Fetch every asset.")
+@click.option("--mirror", metavar="DIR|URL", help="A copy of another machine's asset store, asked first.")
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and how much.")
 @replace_option
-def assets_pull(names: tuple[str, ...], benchmarks: tuple[str, ...], everything: bool, replace: bool) -> None:
+def assets_pull(
+    names: tuple[str, ...],
+    suites: tuple[str, ...],
+    benchmarks: tuple[str, ...],
+    everything: bool,
+    mirror: str | None,
+    dry_run: bool,
+    replace: bool,
+) -> None:
     """Fetch assets and check them; continues partial downloads.
 
-    An asset that cannot be fetched does not stop the others; it is reported at the end, with exit status 4 or 6.
+    \b
+      harness assets pull --suite t2i --dry-run     what, how much, under which licences
+      harness assets pull --suite t2i
+      harness assets pull --suite t2i --mirror /mnt/other/.cache/gear-harness/assets
+
+    Files of the Hugging Face hub come from HF_ENDPOINT if it is set, with the token of HF_TOKEN or `hf auth login`. An
+    asset that cannot be fetched does not stop the others; it is reported at the end, with exit status 4 or 6.
     """
     catalog, store = _assets()
-    of_benchmarks = [asset for name in benchmarks for asset in catalog.benchmark(name).needed_assets]
-    chosen = list(catalog.assets) if everything else [*names, *of_benchmarks]
+    chosen = list(catalog.assets) if everything else [*names, *_chosen(catalog, suites, benchmarks)]
     if not chosen:
-        raise UserError("Say what to fetch: names, --benchmark NAME, or --all. List them: harness assets ls")
+        raise UserError("Say what to fetch: names, --suite, --benchmark or --all. List them: harness assets ls")
+    asked = [catalog.asset(name) for name in dict.fromkeys(chosen)]
+    fetcher = Fetcher(store, mirror)
+    wanted = [asset for asset in asked if replace or not store.holds(asset)]
+    with err.status("asking for the sizes"):
+        sizes = {asset.name: fetcher.size(asset) for asset in wanted}
+    if wanted:
+        err.print(_table(wanted, store, sizes))
+    err.print(_total(asked, sizes), markup=False)
+    if not dry_run:
+        _fetch(fetcher, wanted, sizes, replace=replace)
+
+
+def _chosen(catalog: Catalog, suites: Iterable[str], benchmarks: Iterable[str]) -> list[str]:
+    """Names of the assets that suites and benchmarks need."""
+    of_suites = [benchmark for name in suites for benchmark in catalog.suite(name)]
+    needing = [*of_suites, *map(catalog.benchmark, benchmarks)]
+    return list(dict.fromkeys(name for benchmark in needing for name in benchmark.needed_assets))
+
+
+def _table(assets: Iterable[Asset], store: AssetStore, sizes: Mapping[str, int | None] | None = None) -> Table:
+    table = plain_table("", "asset", "used by", "size", "licence", "commercial")
+    for asset in assets:
+        here = Text("✓", "green") if store.is_here(asset) else Text("–", "dim")
+        size = (sizes or {}).get(asset.name, asset.size)
+        terms = f" (accept its terms first: {asset.gated})" if asset.gated else ""
+        shown = "" if size is None else decimal(size)
+        licence = Text(f"{asset.licence or ''}{terms}")
+        table.add_row(here, asset.name, ", ".join(asset.used_by), shown, licence, asset.commercial)
+    return table
+
+
+def _total(asked: Sequence[Asset], sizes: Mapping[str, int | None]) -> str:
+    """A line such as "3 of 27 assets to fetch, 1.2 GB (and 1 of unknown size)"."""
+    unknown = sum(size is None for size in sizes.values())
+    more = f" (and {unknown} of unknown size)" if unknown else ""
+    known = decimal(sum(size or 0 for size in sizes.values()))
+    what = f"{len(sizes)} of {len(asked)} assets to fetch"
+    return f"{what}, {known}{more}" if sizes else f"all {len(asked)} assets are here"
+
+
+def _fetch(fetcher: Fetcher, wanted: Iterable[Asset], sizes: Mapping[str, int | None], *, replace: bool) -> None:
     problems: list[MissingAsset | EnvironmentFailure] = []
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=err) as bars:
-        for name in dict.fromkeys(chosen):
-            task = bars.add_task(name, total=None)
+        for asset in wanted:
+            task = bars.add_task(asset.name, total=sizes.get(asset.name))
 
             def moved(done: int, total: int | None, task: Any = task) -> None:
-                bars.update(task, completed=done, total=total)
+                bars.update(task, completed=done, **({} if total is None else {"total": total}))
 
             try:
-                click.echo(store.pull(catalog.asset(name), moved, replace=replace))
+                click.echo(fetcher.pull(asset, moved, replace=replace))
             except (MissingAsset, EnvironmentFailure) as problem:
                 problems.append(problem)
     if problems:
@@ -90,9 +148,9 @@ def assets_verify(names: tuple[str, ...]) -> None:
     wrong = 0
     for asset in [catalog.asset(name) for name in names] or list(catalog.assets.values()):
         path = store.path(asset)
-        if not path.is_file():
+        if not path.exists():
             state = Text("not here", "dim")
-        elif store.expected_sha256(asset) == sha256_file(path):  # read again, not from the memo: this checks the disk
+        elif store.is_listed(asset):
             state = Text("ok", "green")
         else:
             state, wrong = Text(f"WRONG: {path}", "bold red"), wrong + 1

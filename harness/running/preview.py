@@ -80,9 +80,7 @@ def require_inputs(plan: Plan, setting: Setting) -> None:
             )
     for environment in environments:
         setting.runtime.environment_digest(environment)
-    problems = setting.assets.missing(plan.assets)
-    if problems:
-        raise type(problems[0])("\n".join(str(problem) for problem in problems))
+    setting.assets.require(plan.assets)
 
 
 def _require_variables(steps: Iterable[Step]) -> None:

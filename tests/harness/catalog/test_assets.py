@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import http.server
+import hashlib
 import os
 import re
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.catalog.assets import Asset, AssetStore, _fetch, git_blob_id, read_assets
+from harness.catalog.assets import Asset, AssetStore, git_blob_id, read_assets
 from harness.catalog.project import find_project
 from harness.contract.digest import sha256_file
-from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
+from harness.contract.errors import MissingAsset, UserError
 from harness.store.digests import DigestMemo
 
 CONTENT = bytes(range(256)) * 1000
@@ -82,77 +80,6 @@ def test_an_override_takes_the_place_of_the_listed_file(tmp_path, file):
     assert found.overridden and found.path == file and found.digest == sha256_file(file)
 
 
-def test_an_asset_without_address_says_how_else(tmp_path):
-    asset = Asset(name="w", file="w.bin")
-    with pytest.raises(MissingAsset, match="harness assets import w FILE"):
-        make_store(tmp_path, asset).pull(asset)
-
-
-def test_plain_http_is_refused(tmp_path):
-    asset = Asset(name="w", file="w.bin", urls=("http://example.org/w",))
-    with pytest.raises(UserError, match="not https"):
-        make_store(tmp_path, asset).pull(asset)
-
-
-def test_an_address_that_does_not_answer_is_an_environment_failure(tmp_path):
-    asset = Asset(name="w", file="w.bin", urls=("https://127.0.0.1:1/w",))
-    with pytest.raises(EnvironmentFailure, match="the partial download is kept"):
-        make_store(tmp_path, asset).pull(asset)
-
-
-# --- downloading -----------------------------------------------------------------------------------------------------
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT, from the byte asked for; `/flaky` stops after half of what it announced."""
-
-    ranges: list[str | None]
-
-    def do_GET(self) -> None:
-        wanted = self.headers["Range"]
-        type(self).ranges.append(wanted)
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        if start >= len(CONTENT):
-            self.send_error(416)
-            return
-        body = CONTENT[start:]
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if self.path == "/flaky" and not wanted else body)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def address() -> Iterator[str]:
-    Handler.ranges = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-def test_a_download_that_was_cut_off_goes_on(tmp_path, address):
-    partial = tmp_path / "partial"
-    with pytest.raises(OSError, match="the connection ended"):
-        _fetch(f"{address}/flaky", partial, lambda done, total: None)
-    assert partial.stat().st_size == len(CONTENT) // 2
-    reports: list[tuple[int, int | None]] = []
-    _fetch(f"{address}/flaky", partial, lambda done, total: reports.append((done, total)))
-    assert partial.read_bytes() == CONTENT
-    assert Handler.ranges == [None, f"bytes={len(CONTENT) // 2}-"]
-    assert reports[-1] == (len(CONTENT), len(CONTENT))
-
-
-def test_a_complete_download_is_not_fetched_again(tmp_path, address):
-    partial = tmp_path / "partial"
-    partial.write_bytes(CONTENT)
-    _fetch(f"{address}/file", partial, lambda done, total: None)
-    assert partial.read_bytes() == CONTENT
-
-
 # --- the list --------------------------------------------------------------------------------------------------------
 
 
@@ -166,8 +93,8 @@ def test_lists_are_merged_and_users_joined(tmp_path, monkeypatch):
     write_list(tmp_path, "a", "- {name: w, file: w.bin, hub: org/model, revision: r1, used_by: [a]}")
     write_list(tmp_path, "b", "- {name: w, file: w.bin, hub: org/model, revision: r1, gated: true, used_by: [b]}")
     asset = read_assets(sorted(tmp_path.glob("*/assets.yaml")))["w"]
-    assert asset.used_by == ("a", "b") and asset.gated == "org/model"
-    assert asset.urls == ("https://huggingface.co/org/model/resolve/r1/w.bin",)
+    assert asset.used_by == ("a", "b") and asset.gated == "https://huggingface.co/org/model"
+    assert (asset.hub, asset.revision, asset.commercial) == ("org/model", "r1", "ask")
 
 
 def test_two_lists_that_mean_different_files_are_refused(tmp_path):
@@ -191,6 +118,7 @@ def test_two_lists_that_mean_different_files_are_refused(tmp_path):
         ("- {name: w, file: a, urls: [3]}", r"asset w: urls\.0 must be text"),
         ("- {name: w, file: a, hub: ''}", "asset w: hub must be text that is not empty"),
         ("- {name: w, file: a, gated: [1]}", "asset w: gated must be true or false or text"),
+        ("- {name: w, file: a, commercial: perhaps}", "asset w: commercial is 'perhaps'; choose one of yes, no, ask"),
     ],
 )
 def test_a_broken_list_is_an_error_that_names_the_file(tmp_path, text: str, sentence: str):
@@ -241,22 +169,6 @@ def test_replacing_does_not_overrule_a_listed_digest(tmp_path, file):
         make_store(tmp_path, asset).bring(asset, file, replace=True)
 
 
-def test_a_file_that_is_fetched_again_is_compared_with_the_first(tmp_path, monkeypatch):
-    asset = Asset(name="w", file="w.bin", urls=("https://example.org/w",))
-    store = make_store(tmp_path, asset)
-    contents = iter([b"first", b"second", b"second", b"third"])
-    monkeypatch.setattr(
-        "harness.catalog.assets._fetch", lambda url, partial, progress: partial.write_bytes(next(contents))
-    )
-    path = store.pull(asset)
-    assert store.pull(asset) == path  # nothing is fetched
-    path.unlink()
-    with pytest.raises(MissingAsset, match="add --replace"):
-        store.pull(asset)
-    assert store.pull(asset, replace=True).read_bytes() == b"second"
-    assert store.pull(asset, replace=True).read_bytes() == b"third"
-
-
 def test_a_file_in_the_store_is_not_read_again_because_a_step_linked_it(tmp_path, file, monkeypatch):
     """The venv runtime links assets into the folder of each step that reads them."""
     asset = Asset(name="w", file="w.bin")
@@ -280,3 +192,44 @@ def test_a_file_whose_name_ends_in_its_digest_is_checked_against_it(monkeypatch)
     wanted = {name: match[1] for name, match in names.items() if match}
     assert {"fid-inception", "mask2former-swin-s"} <= set(wanted)
     assert {asset.name: asset.sha256_prefix for asset in listed if asset.name in wanted} == wanted
+
+
+def test_several_missing_assets_are_one_table_and_one_command(tmp_path):
+    listed = {
+        name: Asset(name=name, file=f"{name}.bin", urls=(f"https://example.org/{name}",), licence="MIT", size=5)
+        for name in ("a", "b", "c", "d")
+    }
+    listed["own"] = Asset(name="own", file="own.npz", note="Make it yourself.")
+    store = AssetStore(tmp_path / "assets", listed, DigestMemo(tmp_path / "memo"))
+    with pytest.raises(MissingAsset) as caught:
+        store.require([*((name, "geneval") for name in listed), ("a", "dpg")])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "5 assets are missing:"
+    assert lines[1].split() == ["a", "geneval,", "dpg", "5", "bytes", "MIT", "commercial", "use:", "ask"]
+    assert "Fetch them:  harness assets pull --benchmark geneval" in lines
+    assert "own cannot be downloaded. Make it yourself." in lines and "For one run:  --asset own=PATH" in lines
+    with pytest.raises(MissingAsset, match="harness assets pull a b"):
+        store.require([("a", "x"), ("b", "x")])
+
+
+def test_a_text_that_differs_in_its_last_newline_only_is_the_listed_one(tmp_path):
+    """GenEval's own object_names.txt ends with a newline, and GEAR's copy does not."""
+    listed, given = b"person\nbicycle\n", b"person\nbicycle"
+    asset = Asset(name="names", file="names.txt", sha256=hashlib.sha256(listed).hexdigest())
+    (file := tmp_path / "given.txt").write_bytes(given)
+    store = make_store(tmp_path, asset)
+    assert store.bring(asset, file).read_bytes() == listed
+    assert make_store(tmp_path, asset, names=file).find("names").digest == asset.sha256
+    file.write_bytes(b"person\n\nbicycle\n")
+    with pytest.raises(MissingAsset, match="not accepted"):
+        store.bring(asset, file)
+
+
+def test_every_listed_asset_says_whether_commercial_use_is_allowed_and_most_can_be_fetched(monkeypatch):
+    monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)
+    files = find_project().asset_files()
+    assert sum(path.read_text(encoding="utf-8").count("\n  commercial: ") for path in files) == sum(
+        path.read_text(encoding="utf-8").count("- name: ") for path in files
+    )
+    by_hand = {asset.name for asset in read_assets(files).values() if not (asset.urls or asset.hub)}
+    assert by_hand == {"demo-digits", "imagenet-val"}
