@@ -314,10 +314,9 @@ def num_threads() -> int:
 def check_images_header(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
     """Check that an array is (N, H, W, 3) uint8 with H = W, with an error that says how to make it so."""
     if dtype != np.uint8:
-        raise BadSamples(
-            f"{path}: arr_0 is {dtype}, not uint8; save np.clip(127.5 * x + 128, 0, 255).astype(np.uint8) "
-            "for x within -1..1."
-        )
+        of_floats = "127.5 * x + 128 for x within -1..1, 255 * x + 0.5 within 0..1, x + 0.5 within 0..255"
+        x = f"y, 0, 255).astype(np.uint8) with y = {of_floats}" if dtype.kind == "f" else "x, 0, 255).astype(np.uint8)"
+        raise BadSamples(f"{path}: arr_0 is {dtype}, not uint8; save np.clip({x}.")
     if len(shape) == 4 and shape[3] != 3 and shape[1] == 3:
         raise BadSamples(f"{path}: arr_0 is {shape}, channels first; save images.transpose(0, 2, 3, 1).")
     if len(shape) != 4 or shape[3] != 3:
