@@ -353,3 +353,15 @@ def test_a_plan_with_a_step_before_what_it_needs_is_refused():
     step = Step(name="a", kind="x", argv=(sys.executable,), inputs={"b": OutputOf("b")})
     with pytest.raises(UserError, match="not an earlier step"):
         Plan(name="p", steps=(step,))
+
+
+@pytest.mark.parametrize("name", ["theirs.npz", "folder/1.png"])
+def test_a_refusal_names_the_file_that_the_user_gave(toy, name: str):
+    path = toy.root / "given" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    given = path if path.suffix == ".npz" else path.parent
+    record = toy.run(existing_samples(given))
+    error = record.step("samples").error
+    assert record.status == "failed" and str(path) in error
+    assert "/in/" not in error.partition("Whole log")[0] and ".store" not in error.partition("Whole log")[0]
