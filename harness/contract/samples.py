@@ -23,7 +23,7 @@ from harness.contract.files import PathLike, read_head, read_json_lines, relativ
 from harness.contract.images import read_png
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
-from harness.contract.requests import MAX_IMAGE_SIZE, NUM_LABELS, RequestSet
+from harness.contract.requests import HEAD_FILE, MAX_IMAGE_SIZE, NUM_LABELS, RequestSet
 from harness.contract.walk import walk
 
 FORMAT = "sample-set"
@@ -159,7 +159,7 @@ class SampleSet:
             return None
         requests = RequestSet.read(self.folder, error=BadSamples)
         if requests.digest != self.request_digest or [request.id for request in requests] != self.ids:
-            raise BadSamples(f"{self.folder}: requests.json is not the request set of the samples; {_AGAIN}.")
+            raise BadSamples(f"{self.folder / HEAD_FILE}: is not the request set of the samples; {_AGAIN}.")
         return requests
 
     @property
@@ -275,8 +275,8 @@ class SampleSet:
             return
         if requests.protocol.image_size != self.image_size:
             raise BadSamples(
-                f"{self.folder}: the images are {self.image_size} px where {requests.protocol.image_size} px "
-                "were asked for; draw them at that size."
+                f"{self.folder / MANIFEST_FILE}: the images are {self.image_size} px where "
+                f"{requests.protocol.image_size} px were asked for; draw them at that size."
             )
         for request, entry in zip(requests, self.entries, strict=True):
             if (request.path, request.label) != (entry.path, entry.label):
@@ -375,9 +375,10 @@ def _read_entry(row: Mapping[str, Any], where: str) -> IndexEntry:
 def check_distinct(entries: Sequence[IndexEntry], where: Path) -> None:
     """Refuse repeated ids or paths."""
     for name in ("id", "path"):
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         for entry in entries:
             value = getattr(entry, name)
             if value in seen:
-                raise BadSamples(f"{where}: the {name} {value!r} occurs twice; make them unique.")
-            seen.add(value)
+                both = f", for {seen[value]!r} and {entry.id!r}" if name == "path" else ""
+                raise BadSamples(f"{where}: the {name} {value!r} occurs twice{both}; make them unique.")
+            seen[value] = entry.id

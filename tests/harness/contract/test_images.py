@@ -1,4 +1,6 @@
 import io
+import random
+import re
 import struct
 import zlib
 
@@ -199,3 +201,23 @@ def test_the_long_side_is_rounded() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     wide = Image.fromarray(pixels).resize((8, 5), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(to_square(Image.fromarray(pixels), 5), np.asarray(wide)[:, 1:6])
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM"])
+def test_any_change_of_an_image_is_an_image_or_a_sentence(tmp_path, form):
+    rng = random.Random(form)
+    whole = save(tmp_path / "whole", Image.fromarray(noise()), format=form).read_bytes()
+    for _ in range(120):
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            place = rng.randrange(rng.choice([len(data), min(64, len(data))]))
+            data[place : place + rng.randrange(3)] = rng.choice(
+                [b"", b"\0", b"\xff\xff", b"\xff" * 4, rng.randbytes(2)]
+            )
+        (tmp_path / "a.png").write_bytes(bytes(data))
+        try:
+            found = read_any_image(tmp_path / "a.png")
+        except BadSamples as refusal:
+            assert re.fullmatch(r"[^\n]*a\.png: [^\n]+", str(refusal)) and " at 0x" not in str(refusal)  # noqa: PT017
+            continue
+        assert found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3
