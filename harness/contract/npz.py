@@ -318,6 +318,8 @@ def _open(path: Path) -> zipfile.ZipFile:
 
 def _other_kind(path: Path) -> tuple[str, str]:
     """What a file is that is no zip archive, and what to do; ("", "") where it is nothing that is known."""
+    if not path.is_file():
+        return "it is a pipe, a socket or a device", "save it in a file first"
     with path.open("rb") as stream:
         start = stream.read(512)
     if not start:
@@ -357,6 +359,6 @@ def _explained(path: Path, error: type[UserError]) -> Iterator[None]:
             raise EnvironmentFailure(
                 f"{path}: cannot be read ({reason.strerror}); check its permissions and the disk."
             ) from reason
-        what, fix = _other_kind(path) if isinstance(reason, zipfile.BadZipFile) and path.is_file() else ("", "")
+        what, fix = _other_kind(path) if isinstance(reason, zipfile.BadZipFile) else ("", "")
         fix = fix or "it is damaged or was cut short, copy or write it again"
         raise error(f"{path}: is not a whole NPZ archive ({what or reason}); {fix}.") from reason
