@@ -29,6 +29,7 @@ _STALE_AFTER_S = 3600.0
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _MAX_NAME_BYTES = 255
+_MAX_PATH_CHARACTERS = 1024  # systems take 4,096 bytes in all, with the folder that it lies in
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -291,6 +292,8 @@ def relative_path_problem(relative: str) -> str | None:
         longest = max(len(part.encode()) for part in parts)
     except UnicodeEncodeError:
         return "is not valid Unicode"
+    if len(relative) > _MAX_PATH_CHARACTERS:
+        return f"is longer than {_MAX_PATH_CHARACTERS:,} characters"
     return f"has a part longer than {_MAX_NAME_BYTES} bytes" if longest > _MAX_NAME_BYTES else None
 
 
