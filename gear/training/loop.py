@@ -9,7 +9,7 @@ from pathlib import Path
 from gear.data.base import ImageSource
 from gear.data.loader import Batch, BatchSplit, batches
 from gear.data.order import BatchOrder
-from gear.training.checkpoint import CheckpointStore, load_tensors, save_tensors
+from gear.training.checkpoint import CheckpointStore, is_finished, load_tensors, save_tensors
 from gear.training.identity import claim
 from gear.training.processes.distributed import barrier, decided_by_main, world
 from gear.training.randomness import seed_micro_batch
@@ -48,7 +48,7 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
     store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
     decided_by_main(lambda: claim(out_dir, stage.phase, stage.config, files, len(source)))
     _resume(stage, store)
-    if stage.step >= settings.steps and decided_by_main(model_path.exists):
+    if stage.step >= settings.steps and decided_by_main(lambda: is_finished(model_path, stage.step)):
         log.info("%s is already complete.", model_path)
         return model_path
 
