@@ -17,7 +17,7 @@ from PIL import Image
 
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset
-from harness.contract.images import to_square
+from harness.contract.images import UnclearImage, to_rgb, to_square
 
 Array = npt.NDArray[Any]
 
@@ -122,7 +122,9 @@ def _image(cell: Any, path: Path, row: int) -> Image.Image:
         data = _bytes_of(path.parent / cell["path"], path, row)
     try:
         with Image.open(io.BytesIO(data or b"")) as image:
-            return image.convert("RGB")
+            return to_rgb(image)
+    except UnclearImage as error:
+        raise MissingAsset(f"{path}: row {row} holds an image that cannot be used: {error}.") from None
     except (OSError, TypeError, ValueError) as error:
         raise MissingAsset(f"{path}: row {row} holds no readable image ({error}); fetch the file again.") from error
 

@@ -182,8 +182,12 @@ class HalfBroken(tiny.Noise):
         return super().item(index, rng)
 
 
-def test_bad_samples_are_named_once_and_end_the_run_beyond_the_limit(tmp_path: Path) -> None:
+def test_bad_samples_are_named_once_and_end_the_run_beyond_the_limit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fit(tiny.stage("tokenizer"), HalfBroken(), tmp_path / "patient", {})
+    assert "5 samples could not be used, and others took their place" in caplog.text
+    assert str(tmp_path / "patient/bad_samples.jsonl") in caplog.text
     lines = (tmp_path / "patient/bad_samples.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["problem"] for line in lines) == [f"sample {n} is torn" for n in (1, 3, 5, 7, 9)]
 
