@@ -82,6 +82,25 @@ def test_sixteen_bits_are_refused_rather_than_rounded(tmp_path):
         read_any_image(tmp_path / "a.png")
 
 
+def test_the_advice_gives_the_picture_that_the_file_shows(tmp_path):
+    """convert('RGB') whitens 16-bit gray and shows what transparency hides: the printed advice is followed here."""
+    gray = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
+    red = np.full((8, 8, 4), (255, 0, 0, 0), np.uint8)
+    for name, image, expected in (
+        ("gray", Image.fromarray(gray), np.dstack([(gray // 257).astype(np.uint8)] * 3)),
+        ("clear", Image.fromarray(red), np.full((8, 8, 3), 255, np.uint8)),
+        ("plain", Image.fromarray(noise()[..., 0]), np.dstack([noise()[..., 0]] * 3)),
+    ):
+        path = save(tmp_path / f"{name}.png", image)
+        with pytest.raises(BadSamples, match=rf"{name}\.png: .*not 8-bit RGB") as refusal:
+            read_png(path, 8)
+        names = {"Image": Image, "np": np, "f": path}
+        *statements, last = str(refusal.value).partition("RGB; ")[2].partition(": ")[2].removesuffix(".").split("; ")
+        for statement in statements:
+            exec(statement, names)
+        np.testing.assert_array_equal(np.asarray(eval(last, names)), expected)
+
+
 def bomb():
     header = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
     return (
@@ -168,6 +187,13 @@ def test_other_colour_spaces_are_refused_or_have_one_meaning(tmp_path, mode):
             read_any_image(path)
     else:  # what JPEG stores anyway
         assert read_any_image(path).shape == (8, 8, 3)
+
+
+def test_orientation_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.png", Image.fromarray(noise()), exif=exif)
+    np.testing.assert_array_equal(read_any_image(path), noise())
 
 
 def test_an_animation_is_refused(tmp_path):
