@@ -285,6 +285,13 @@ def finite(value: Any) -> Any:
 
 # --- paths -----------------------------------------------------------------------------------------------------------
 
+_LITTER = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", ".ipynb_checkpoints", ".directory"}
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name was left by an operating system or a viewer: it is never data."""
+    return name.lower() in _LITTER or name.startswith(("._", ".nfs"))
+
 
 def relative_path_problem(relative: str) -> str | None:
     """Say why `relative` is not a plain relative POSIX path (no "..", no backslash, no drive); None when it is."""

@@ -19,7 +19,7 @@ import numpy as np
 from harness.contract.digest import digest_pixels, digest_sequence, sha256_file
 from harness.contract.errors import BadSamples
 from harness.contract.fields import Digest, Text, Within, build
-from harness.contract.files import PathLike, read_head, read_json_lines, relative_path_problem, safe_join
+from harness.contract.files import PathLike, is_litter, read_head, read_json_lines, relative_path_problem, safe_join
 from harness.contract.images import read_png
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
@@ -300,8 +300,11 @@ class SampleSet:
             return
         images = self.folder / IMAGES_DIR
         known = {entry.path for entry in self.entries}
-        for folder, _, names in os.walk(images):
+        for folder, folders, names in os.walk(images):
+            folders[:] = [name for name in folders if not is_litter(name)]
             for name in names:
+                if is_litter(name):
+                    continue
                 path = (Path(folder) / name).relative_to(images).as_posix()
                 if path not in known:
                     raise BadSamples(f"{images / path}: is not in {INDEX_FILE}; remove it, or {_AGAIN}.")

@@ -18,18 +18,19 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, EXIT_STOPPED, UserError
+from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, EXIT_STOPPED, EnvironmentFailure, UserError
 from harness.contract.files import read_json, write_json
 from harness.contract.progress import parse_line
 from harness.planning.steps import AssetInput, Document, EmptyFolder, FileInput, OutputOf, Plan, Step
-from harness.running.failures import Interrupted, StepFailed, explain, failure_code
+from harness.running.failures import Interrupted, StepFailed, advice_on_refused, explain, failure_code
 from harness.running.outputs import check_output, digest_of
 from harness.running.preview import asset_path, describe, environment_digest_of, input_digests, plan_digest, preview
 from harness.running.setting import Reporter, Setting, Silent
@@ -40,6 +41,10 @@ from harness.store.store import Entry, Work
 
 # --- running ---------------------------------------------------------------------------------------------------------
 
+
+T = TypeVar("T")
+
+_POLL_S = 0.2
 
 DISTRIBUTION = "gear-harness"
 """The installed package that this is part of; every record has its version."""
@@ -159,7 +164,7 @@ class _Run:
         return result.is_finished
 
     def _find_or_compute(self, step: Step) -> StepResult:
-        digests = input_digests(step, self.finished, self.setting)
+        digests = self._unless_stopped(lambda: input_digests(step, self.finished, self.setting))
         key = step.key(digests, environment_digest_of(step, self.setting))
         forced = self.force and self.store.find(step.kind, key) is not None
         entry = None if forced else self.store.find(step.kind, key)
@@ -172,13 +177,17 @@ class _Run:
 
     def _compute(self, step: Step, key: str, digests: dict[str, str], work: Work, *, forced: bool) -> StepResult:
         link_relative(self.run_dir / self._row(step).folder / "log.txt", work.log)
+        repaired = step.kind == "sample" and self._take_up_repaired(step, work, digests)
+        if work.output.is_symlink():
+            work.output.unlink()
         work.output.mkdir(parents=True, exist_ok=True)
         outcome = _earlier_outcome(work)
         resumed = outcome is not None
         gpus: tuple[str, ...] = ()
         if outcome is None:
             resumed = _ready_output(step, work)
-            self.setting.runtime.prepare(step.environment, lambda text: self.reporter.say(step, text))
+            say = lambda text: self.reporter.say(step, text)  # noqa: E731
+            self._unless_stopped(lambda: self.setting.runtime.prepare(step.environment, say))
             asked = time.monotonic()
             with self.scheduler.take(step.resources, give_up=self._stop.is_set) as gpus:
                 self._waited_s[step.name] = time.monotonic() - asked
@@ -187,7 +196,8 @@ class _Run:
             work.lease.check()
             self._refuse_failure(step, work, outcome)
             write_json(work.path / "outcome.json", dataclasses.asdict(outcome))
-        self._check(step, work, digests)
+        if not repaired:
+            self._check(step, work, digests)
         meta = {
             "step": step.describe(),
             "inputs": digests,
@@ -199,7 +209,7 @@ class _Run:
             "forced": forced,
         }
         _clean(work)
-        digest = digest_of(step.kind, work.output, self.setting.memo)
+        digest = self._unless_stopped(lambda: digest_of(step.kind, work.output, self.setting.memo))
         entry = self.store.commit(work, step.kind, key, digest=digest, meta=meta)
         return self._found(step, entry, status="resumed" if resumed else "run", forced=forced)
 
@@ -231,12 +241,35 @@ class _Run:
         raise StepFailed(explain(step, work.log, outcome), failure_code(outcome))
 
     def _check(self, step: Step, work: Work, digests: dict[str, str]) -> None:
-        """Check the output; one that fails is deleted, or the next run would find it again."""
+        """Check the output; one that is refused is kept aside, or the next run would find it again."""
         try:
-            check_output(step, work.output, digests)
-        except UserError:
-            self.store.abandon(work)
+            self._unless_stopped(lambda: check_output(step, work.output, digests))
+        except (EnvironmentFailure, Interrupted):  # not the output's fault: it is checked again next time
             raise
+        except UserError as error:
+            kept = self.store.keep_aside(work)
+            link_relative(self.run_dir / self._row(step).folder / "log.txt", kept / "log.txt")
+            problem = str(error).replace(str(work.output), str(kept / "output"))
+            advice = advice_on_refused(step, kept / "output", self._requests_of(step))
+            raise type(error)(f"{problem}\n  {advice}") from error
+
+    def _requests_of(self, step: Step) -> Path | None:
+        source = step.inputs.get("requests")
+        return self.finished[source.step].output / source.path if isinstance(source, OutputOf) else None
+
+    def _take_up_repaired(self, step: Step, work: Work, digests: dict[str, str]) -> bool:
+        """Go on with samples that were refused before, when somebody has put them right since."""
+        kept = self.store.kept_aside(work)
+        if kept is None or work.path.exists():
+            return False
+        try:
+            self._unless_stopped(lambda: check_output(step, kept / "output", digests))
+        except Interrupted:
+            raise
+        except UserError:
+            return False
+        kept.rename(work.path)
+        return True
 
     def _inputs(self, step: Step, work: Work) -> dict[str, Path]:
         """Name below `{in}` -> the file or folder on this machine."""
@@ -258,6 +291,25 @@ class _Run:
                     (given / name).mkdir(parents=True)
                     inputs[name] = given / name
         return inputs
+
+    def _unless_stopped(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which only reads, or can be ended at any point; Interrupted as soon as a signal comes.
+
+        It runs in a thread that is left to itself then: what waits for a disk or a server does not hear of signals.
+        """
+        done: Future[T] = Future()
+
+        def fulfil() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=fulfil, daemon=True).start()
+        while not wait([done], timeout=_POLL_S).done:
+            if self._stop.is_set():
+                raise Interrupted("stopped; run the same command to continue")
+        return done.result()
 
     # --- the record --------------------------------------------------------------------------------------------------
 

@@ -36,8 +36,9 @@ class DigestMemo:
             if not path.is_dir():
                 return self.file(path)
             rows = [[inner.relative_to(path).as_posix(), self.file(inner)] for inner in walk_files(path)]
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"{path}: cannot be read ({reason}); check the path.") from error
         return digest_json(rows)
 
     def file(self, path: Path, *, ours: bool = False) -> str:
@@ -50,6 +51,8 @@ class DigestMemo:
                 changes that time and would cause gigabytes to be read again after each step.
         """
         real = path.resolve(strict=True)
+        if not real.is_file():  # reading a pipe or a device would never end
+            raise UserError(f"{path}: is not a file that can be read to its end; save its contents in a file.")
         place = self.folder / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.json"
         before = _fingerprint(real, ours)
         known = _recall(place)

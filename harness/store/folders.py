@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness.contract.files import partial_path
+from harness.contract.files import is_litter, partial_path
 
 
 def publish_folder(target: Path, fill: Callable[[Path], None]) -> bool:
@@ -44,13 +44,17 @@ def discard(path: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def walk_files(folder: Path) -> Iterator[Path]:
-    """Every file under `folder`, links followed, in sorted order."""
+def walk_files(folder: Path, _above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """Every file under `folder` in sorted order, without litter; links are followed, but not back to a folder above."""
+    here = folder.stat()
+    above = (*_above, (here.st_dev, here.st_ino))
     for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from walk_files(path)
-        else:
+        if is_litter(path.name):
+            continue
+        if not path.is_dir():
             yield path
+        elif (path.stat().st_dev, path.stat().st_ino) not in above:
+            yield from walk_files(path, above)
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

@@ -2,11 +2,13 @@
 
 .store/sample/3f9a.../      entry.json  output/  log.txt      finished; what a later run trusts
 .store/work/sample-3f9a.../             output/  log.txt      unfinished; kept over kills, so that a step resumes
+.store/refused/sample-3f9a...-1/        output/  log.txt      complete, but not what it must be; deleted by nobody
 .store/leases/sample-3f9a.../           1.json                who works on it, or did
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,9 +125,20 @@ class Store:
         work.path.rename(path)
         return Entry(path=path, key=key, digest=digest, meta=meta)
 
-    def abandon(self, work: Work) -> None:
-        """Delete what an attempt wrote, when its step cannot continue from it."""
-        discard(work.path)
+    def keep_aside(self, work: Work) -> Path:
+        """Move an attempt whose output was refused to a name of its own, where nobody deletes it; the new folder."""
+        return self._move_aside(work.path, f"refused/{work.path.name}")
+
+    def kept_aside(self, work: Work) -> Path | None:
+        """Where the last attempt at this work whose output was refused is kept."""
+        found = self.root.glob(f"refused/{work.path.name}-*")
+        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+    def _move_aside(self, path: Path, name: str) -> Path:
+        kept = next(free for n in itertools.count(1) if not (free := self.root / f"{name}-{n}").exists())
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(kept)
+        return kept
 
     def _entry_path(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:_KEY_LETTERS]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.running.execute import run_plan
+from harness.runtimes.venv import VenvRuntime
 from harness.store.run_record import RunRecord, find_runs
 
 NUM_SHARDS = 6
@@ -100,6 +104,21 @@ def test_signals_in_quick_succession_stop_a_run_all_the_same(toy):
         harness.send_signal(signal.SIGTERM)
     output, _ = harness.communicate(timeout=30)
     assert harness.returncode == 130, output
+
+
+class Endless(VenvRuntime):
+    """Its environments are never ready: a disk or a server does not answer."""
+
+    def prepare(self, environment, say):
+        threading.Event().wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_heard_while_the_harness_itself_waits_for_something(toy, number):
+    setting = toy.setting(runtime=Endless(toy.project, toy.home))
+    threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+    record, _ = run_plan(toy.plan(), setting)
+    assert record.status == "interrupted" and record.step("requests-toy").status == "waiting"
 
 
 def test_two_harnesses_on_the_same_work_do_it_once(toy):
