@@ -85,6 +85,19 @@ def explain_disk_errors(path: PathLike, kept: str = "finished work is kept") -> 
         raise
 
 
+def open_log(path: Path, mode: str) -> IO[str]:
+    """Open a log ("w" or "a"), one line at a time, that only its user can read: programs print all kinds of things."""
+
+    def private(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags, 0o600)
+        os.fchmod(descriptor, 0o600)  # it may be there from before
+        return descriptor
+
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, mode, buffering=1, encoding="utf-8", errors="backslashreplace", opener=private)
+
+
 def partial_path(path: Path) -> Path:
     """A temporary name beside `path`, unique to this process: it says where the writer runs and under which pid."""
     token = f".{_place()}-{os.getpid()}-{secrets.token_hex(4)}.partial"

@@ -13,7 +13,6 @@ import dataclasses
 import os
 import platform
 import re
-import shlex
 import shutil
 import signal
 import threading
@@ -27,8 +26,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, EXIT_STOPPED, EnvironmentFailure, UserError
-from harness.contract.files import read_json, write_json
+from harness.contract.files import open_log, read_json, write_json
 from harness.contract.progress import parse_line
+from harness.contract.text import conceal, printable, shell_line, without_secrets
 from harness.planning.steps import AssetInput, Document, EmptyFolder, FileInput, OutputOf, Plan, Step
 from harness.running.failures import Interrupted, StepFailed, advice_on_refused, explain, failure_code
 from harness.running.outputs import check_output, digest_of
@@ -79,10 +79,10 @@ def run_plan(
     record = RunRecord(
         run=run_dir.name,
         plan_digest=digest,
-        generator=plan.generator,
-        options=plan.options,
+        generator=conceal(plan.generator),
+        options=conceal(plan.options),
         runtime=setting.runtime.name,
-        command=tuple(command),
+        command=tuple(conceal(command)),
         forced=force,
         started=_now(),
         machine=setting.scheduler.describe(),
@@ -95,7 +95,7 @@ def run_plan(
         ),
     )
     _keep_other_record(run_dir, digest)
-    write_json(run_dir / RUN_FILE, {"command": list(command), "plan_digest": digest, "plan": describe(plan)})
+    write_json(run_dir / RUN_FILE, {"command": conceal(command), "plan_digest": digest, "plan": describe(plan)})
     run = _Run(plan=plan, setting=setting, run_dir=run_dir, record=record, force=force, reporter=reporter or Silent())
     return run.to_the_end(), run_dir
 
@@ -157,7 +157,7 @@ class _Run:
         except UserError as error:
             if self._stop.is_set():  # an interrupted build or program is not a failure
                 return False
-            result = self._result(step, status="failed", exit_code=error.exit_code, error=str(error))
+            result = self._result(step, status="failed", exit_code=error.exit_code, error=without_secrets(str(error)))
         seconds = time.monotonic() - started - self._waited_s.get(step.name, 0.0)
         result = dataclasses.replace(result, seconds=round(seconds, 3))
         self._conclude(step, result)
@@ -199,7 +199,7 @@ class _Run:
         if not repaired:
             self._check(step, work, digests)
         meta = {
-            "step": step.describe(),
+            "step": conceal(step.describe()),
             "inputs": digests,
             "environment": self.setting.runtime.describe(step.environment),
             "exit_code": outcome.exit_code,
@@ -218,10 +218,11 @@ class _Run:
         runtime = self.setting.runtime
         runtime.clear(places)
         places.scratch.mkdir(parents=True, exist_ok=True)
-        with work.log.open("a", encoding="utf-8", buffering=1) as log:
-            log.write(f"# {_now()}\n$ {shlex.join(runtime.command(step, places))}\n")
+        with open_log(work.log, "a") as log:
+            log.write(f"# {_now()}\n$ {shell_line(runtime.command(step, places))}\n")
 
             def on_line(line: str) -> None:
+                line = printable(without_secrets(line))
                 progress = parse_line(line)
                 if progress:
                     self._under_way.add(step.name)

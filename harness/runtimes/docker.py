@@ -26,7 +26,7 @@ from harness.contract.errors import EnvironmentFailure
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.image import build_image, image_digest
-from harness.runtimes.venv import VenvRuntime, scratch_variables
+from harness.runtimes.venv import VenvRuntime, is_shown, scratch_variables
 from harness.store import lease
 from harness.store.folders import walk_files
 
@@ -268,7 +268,7 @@ def docker_run_line(settings: Mapping[str, Any]) -> list[str]:
     for request in settings["device_requests"]:
         line += ["--gpus", f'"device={",".join(request["DeviceIDs"])}"']
     for name, value in settings["environment"].items():
-        line += ["--env", f"{name}={value}"]
+        line += ["--env", f"{name}={value}" if is_shown(name) else name]
     for mount in settings["mounts"]:
         mode = ",readonly" if mount["ReadOnly"] else ""
         line += ["--mount", f"type=bind,source={mount['Source']},target={mount['Target']}{mode}"]

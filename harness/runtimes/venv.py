@@ -20,7 +20,7 @@ import uv
 from harness.catalog.project import PACKAGE_DIR, Project, importable_from
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure
-from harness.contract.files import write_json
+from harness.contract.files import open_log, write_json
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.process import WORK_VARIABLE, end_leftovers, run_process
@@ -57,6 +57,10 @@ KEPT_PREFIXES = (
 """What a step sees of the shell: machine and numerics, never credentials. TORCH_HOME is set to scratch regardless."""
 NETWORK_PREFIXES = ("HTTP", "NO_PROXY", "ALL_PROXY", "http", "no_proxy", "all_proxy", "HARNESS_JUDGE_")
 """These too, when it declares a network."""
+SHOWN_OF_NETWORK = frozenset(
+    f"HARNESS_JUDGE_{name}" for name in ("URL", "MODEL", "CONCURRENCY", "TIMEOUT_S", "RETRIES", "BACKOFF_S")
+)
+"""Whose values of those are shown in command lines; of the others only the names, for they may hold secrets."""
 
 _MARKER = ".harness.json"
 _LOG_TAIL = 15
@@ -125,7 +129,8 @@ class VenvRuntime:
 
     def command(self, step: Step, places: Places) -> list[str]:
         """`env -i NAME=VALUE ... PYTHON SCRIPT ...`, with host paths."""
-        settings = [f"{name}={value}" for name, value in sorted(self._variables(step, places).items())]
+        variables = sorted(self._variables(step, places).items())
+        settings = [f"{name}={value if is_shown(name) else f'${name}'}" for name, value in variables]
         cwd = ["--chdir", str(self._cwd(step, places))]
         prefix = ["env"] if step.environment.inherits else ["env", "-i"]
         return [*prefix, *cwd, *settings, *self._argv(step, places)]
@@ -204,6 +209,11 @@ class VenvRuntime:
                 target.symlink_to(source.resolve())
 
 
+def is_shown(name: str) -> bool:
+    """Whether the value of an environment variable of a step may be shown."""
+    return name in SHOWN_OF_NETWORK or not name.startswith(NETWORK_PREFIXES)
+
+
 def scratch_variables(scratch: str) -> dict[str, str]:
     """Variables that point home and caches to scratch, isolate Python, and keep the hub libraries offline."""
     return {
@@ -248,8 +258,7 @@ def _python_version(environment: Environment) -> str:
 def _uv(arguments: list[str], log: Path, environment: Environment) -> None:
     """Run uv with its output in a log; a failure shows the log's end."""
     argv = [uv.find_uv_bin(), *arguments]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w" if arguments[0] == "venv" else "a", encoding="utf-8") as handle:
+    with open_log(log, "w" if arguments[0] == "venv" else "a") as handle:
         handle.write(f"$ {shlex.join(argv)}\n")
         handle.flush()
         # uv follows the folder's own project settings, which are not the scorer's.

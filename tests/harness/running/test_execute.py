@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 from harness.contract.errors import MissingAsset, UserError
+from harness.contract.text import shell_line
 from harness.planning.generators import existing_samples
 from harness.planning.steps import HOST, FileInput, OutputOf, Plan, Resources, Step
+from harness.report.run import report_for_run
 from harness.running.execute import run_plan
 from harness.running.failures import exit_code
 from harness.running.preview import command_lines, preview
+from harness.running.setting import Silent
 from harness.store.run_record import RunRecord
 
 ALL = ("requests-toy", "sample-toy", "score-toy")
@@ -347,6 +350,62 @@ def test_a_step_sees_no_credentials_of_the_shell(toy, monkeypatch):
     record, run_dir = run_plan(Plan(name="env", steps=(step,)), toy.setting())
     log = (run_dir / record.step("show").folder / "log.txt").read_text()
     assert "hush" not in log and '"HOME"' in log and str(Path.home()) + '"' not in log.split('"HOME": ')[1][:40]
+
+
+JUDGE_KEY, PROXY = "sk-very-secret", "http://me:pr0xy-pass@proxy:3128"
+
+
+@pytest.fixture
+def secrets(monkeypatch):
+    """Secrets that a step with a network is given, or that a user types."""
+    monkeypatch.setenv("HARNESS_JUDGE_API_KEY", JUDGE_KEY)
+    monkeypatch.setenv("HARNESS_JUDGE_URL", "http://judge:8000/v1")
+    monkeypatch.setenv("https_proxy", PROXY)
+    return (JUDGE_KEY, "pr0xy-pass")
+
+
+def asks_the_judge(code: str) -> Plan:
+    """A step that is given the judge's key, in its environment and in its command line."""
+    argv = ("{python}", "-c", f"import os, sys; key = os.environ['HARNESS_JUDGE_API_KEY']; {code}", "--key", JUDGE_KEY)
+    step = Step(name="judged", kind="x", argv=argv, resources=Resources(network=True))
+    return Plan(name="p", steps=(step,), generator={"command": f"draw --key {JUDGE_KEY}"}, options={"key": JUDGE_KEY})
+
+
+ECHO = "print('401', key, os.environ['https_proxy'])"
+PROGRESS = (
+    """print('{"event": "progress", "what": "' + key + '", "done": 1, "total": 2, "elapsed_s": 0, "eta_s": 1}')"""  # noqa: E501
+)
+
+
+@pytest.mark.parametrize("end", ["pass", "sys.exit(6)"])
+def test_no_secret_is_in_anything_that_a_run_keeps_or_says(toy, secrets, end):
+    said: list[str] = []
+
+    class Listening(Silent):
+        def progress(self, step, line):
+            said.append(line.what)
+
+        def step_ended(self, step, result):
+            said.append(result.error)
+
+    command = ["harness", "run", "--generator", f"draw --key {JUDGE_KEY}"]
+    plan = asks_the_judge(f"{ECHO}; {PROGRESS}; {end}")
+    record, run_dir = run_plan(plan, toy.setting(), reporter=Listening(), command=command)
+    report_for_run(run_dir)
+    files = [path for path in toy.runs_dir.rglob("*") if path.is_file()]
+    kept = "\n".join([*(path.read_text() for path in files), *said])
+    assert "[secret]" in kept and "http://judge:8000/v1" in kept and len(files) > 5
+    assert [secret for secret in secrets if secret in kept] == []
+    log = (run_dir / record.step("judged").folder / "log.txt").resolve()
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert 'HARNESS_JUDGE_API_KEY="$HARNESS_JUDGE_API_KEY"' in log.read_text()
+
+
+def test_no_secret_is_in_a_printed_command_line_and_the_shell_still_gives_it(toy, secrets):
+    ((_, line),) = command_lines(asks_the_judge("pass"), toy.setting())
+    shown = shell_line(line)
+    assert [secret for secret in secrets if secret in shown] == []
+    assert 'https_proxy="$https_proxy"' in shown and "HARNESS_JUDGE_URL=http://judge:8000/v1" in shown
 
 
 def test_a_plan_with_a_step_before_what_it_needs_is_refused():

@@ -93,6 +93,14 @@ def test_a_network_is_given_only_to_a_step_that_declares_one(runtime, toy, monke
     assert opened[opened.index("--network") + 1] == "bridge" and "HARNESS_JUDGE_URL=http://judge" in opened
 
 
+def test_secrets_are_given_by_name_where_a_command_line_is_shown(runtime, toy, monkeypatch):
+    monkeypatch.setenv("HARNESS_JUDGE_API_KEY", "sk-very-secret")
+    places, asking = Places(inputs={}, work=toy.root), step(resources=Resources(network=True))
+    line = runtime.command(asking, places)
+    assert line[line.index("HARNESS_JUDGE_API_KEY") - 1] == "--env" and not any("sk-very" in word for word in line)
+    assert runtime.settings(asking, places)["environment"]["HARNESS_JUDGE_API_KEY"] == "sk-very-secret"
+
+
 def test_gpus_are_asked_for_only_when_wanted_and_granted(runtime, toy):
     granted = Places(inputs={}, work=toy.root, gpus=("0", "2"))
     wants = step(resources=Resources(gpus=2))
