@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import safe_join
-from harness.store.folders import publish_folder
+from harness.store.folders import discard, publish_folder
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 """The folder of the `harness` package itself."""
@@ -96,7 +96,10 @@ class Project:
         when somebody edits the checkout meanwhile.
         """
         files = self.code_files(relatives)
-        target = home / "code" / self.code_digest(relatives)[:16]
+        digest = self.code_digest(relatives)
+        target = home / "code" / digest[:16]
+        if target.exists() and not _holds(target, files, digest):  # edited, or cut short
+            discard(target)
 
         def copy_into(folder: Path) -> None:
             for name, path in files.items():
@@ -145,6 +148,13 @@ def importable_from(package_parent: Path) -> str | None:
     """PYTHONPATH for the harness's own interpreter to import from `package_parent`; None where it needs none."""
     installed = {Path(folder).resolve() for folder in [*site.getsitepackages(), site.getusersitepackages()]}
     return None if package_parent.resolve() in installed else str(package_parent)
+
+
+def _holds(folder: Path, names: Iterable[str], digest: str) -> bool:
+    try:
+        return digest_json([[name, sha256_file(folder / name)] for name in names]) == digest
+    except OSError:
+        return False
 
 
 def _walk_code(folder: Path) -> Iterator[Path]:

@@ -173,7 +173,25 @@ class _Run:
         waiting = lambda holder: self.reporter.say(step, f"waiting for {holder}, which is already working on this step")  # noqa: E731
         with self.store.working(step.kind, key, on_wait=waiting, give_up=self._stop.is_set) as work:
             entry = None if forced else self.store.find(step.kind, key)
+            if entry is None and not forced:
+                self._put_changed_aside(step, key)
             return self._found(step, entry) if entry else self._compute(step, key, digests, work, forced=forced)
+
+    def _put_changed_aside(self, step: Step, key: str) -> None:
+        kept = self.store.put_changed_aside(step.kind, key)
+        if kept:
+            changed = "its finished output was changed since it was computed, so it is computed again"
+            self.reporter.say(step, f"{changed}; the changed one is kept in {kept}")
+
+    def _refuse_changed_inputs(self, step: Step) -> None:
+        """What an earlier step of this run gave may have been changed since."""
+        for need in step.needs:
+            entry = self.finished[need]
+            if self.store.find(self.plan.step(need).kind, entry.key) is None:
+                raise UserError(
+                    f"{entry.output}: was changed while this run used it; run the same command again, which computes "
+                    "it again."
+                )
 
     def _compute(self, step: Step, key: str, digests: dict[str, str], work: Work, *, forced: bool) -> StepResult:
         link_relative(self.run_dir / self._row(step).folder / "log.txt", work.log)
@@ -191,6 +209,7 @@ class _Run:
             asked = time.monotonic()
             with self.scheduler.take(step.resources, give_up=self._stop.is_set) as gpus:
                 self._waited_s[step.name] = time.monotonic() - asked
+                self._unless_stopped(lambda: self._refuse_changed_inputs(step))
                 self.reporter.step_started(step)
                 outcome = self._run_command(step, work, gpus)
             work.lease.check()

@@ -203,7 +203,7 @@ class VenvRuntime:
         for name, source in places.inputs.items():
             target = _inputs_dir(places) / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if "/" in name:
+            if name.startswith("assets/"):
                 _link_tree(source.resolve(), target)
             else:
                 target.symlink_to(source.resolve())

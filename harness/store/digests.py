@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from harness.contract.digest import digest_json, is_digest, sha256_file
@@ -61,8 +62,42 @@ class DigestMemo:
         sha256 = sha256_file(real)
         settled = time.time() - before[-1] / 1e9 > _SETTLED_S
         if settled and _fingerprint(real, ours) == before:
-            write_json(place, {"path": str(real), "fingerprint": before, "sha256": sha256})
+            _remember(place, {"path": str(real), "fingerprint": before, "sha256": sha256})
         return sha256
+
+    def files(self, folder: Path, *, known_as: Path | None = None) -> dict[str, str]:
+        """Relative POSIX path -> SHA-256, for every file under a folder; remembered together, in one file of the memo.
+
+        Args:
+            folder: which.
+            known_as: the name it is about to get by a rename, under which it is remembered.
+        """
+        real = (known_as or folder).absolute()
+        place = self.folder / f"{hashlib.sha256(os.fsencode(real) + b'/').hexdigest()[:32]}.json"
+        known = _recall(place).get("files")
+        known = known if isinstance(known, dict) else {}
+        rows = {
+            path.relative_to(folder).as_posix(): _row(path, known.get(path.relative_to(folder).as_posix()))
+            for path in walk_files(folder)
+        }
+        settled = {name: row for name, row in rows.items() if time.time() - row[0][-1] / 1e9 > _SETTLED_S}
+        if settled != known:
+            _remember(place, {"path": str(real), "files": settled})
+        return {name: sha256 for name, (_, sha256) in rows.items()}
+
+
+def _row(path: Path, known: object) -> tuple[list[int], str]:
+    """Fingerprint and digest of a file, `known` from before or computed now."""
+    before = _fingerprint(path, ours=False)
+    if isinstance(known, list) and len(known) == 2 and known[0] == before and is_digest(known[1]):
+        return before, str(known[1])
+    return before, sha256_file(path)
+
+
+def _remember(place: Path, row: dict[str, object]) -> None:
+    """Best effort: without a place to keep it, a digest is computed again the next time."""
+    with suppress(OSError, UserError):
+        write_json(place, row)
 
 
 def _recall(place: Path) -> dict[str, object]:

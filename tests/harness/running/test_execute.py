@@ -143,6 +143,51 @@ def test_an_output_that_was_cut_short_in_the_store_is_not_believed(toy, statuses
     assert toy.run().status == "finished"
 
 
+def two_steps(then: str = "pass") -> Plan:
+    """Features, and a score of them."""
+    first = Step(name="features", kind="features", argv=("{python}", "-c", "open('{out}/f', 'w').write('0.877')"))
+    reads = f"import time; from pathlib import Path; print(Path('{{in}}/features/one/f').read_text()); {then}"
+    argv = ("{python}", "-c", f"{reads}; open('{{out}}/s', 'w')")
+    score = Step(name="score", kind="x", argv=argv, inputs={"features/one": OutputOf("features")})
+    return Plan(name="two", steps=(first, score))
+
+
+def test_features_that_were_changed_at_equal_size_are_computed_again_and_kept(toy, statuses):
+    said: list[str] = []
+
+    class Listening(Silent):
+        def say(self, step, text):
+            said.append(text)
+
+    record, run_dir = run_plan(two_steps(), toy.setting())
+    features = (run_dir / record.step("features").folder / "output" / "f").resolve()
+    assert features.stat().st_nlink == 1  # its time stamps are its own: no step that reads it moves them
+    features.write_text("0.815")
+    record, run_dir = run_plan(two_steps("print(2)"), toy.setting(), reporter=Listening())
+    assert statuses(record) == {"features": "run", "score": "run"}
+    assert "0.877" in (run_dir / record.step("score").folder / "log.txt").read_text()
+    (kept,) = toy.setting().store.root.glob("changed/*/output/f")
+    assert kept.read_text() == "0.815" and str(kept.parents[1]) in said[0]
+
+
+def test_an_input_that_is_changed_while_the_run_uses_it_is_refused(toy):
+    plan = two_steps()
+    between = Step(
+        name="between",
+        kind="x",
+        argv=(
+            "{python}",
+            "-c",
+            f"from pathlib import Path; [p.write_text('0.815') for p in Path({str(toy.runs_dir)!r})"
+            ".glob('.store/features/*/output/f')]",
+        ),
+        after=("features",),
+    )
+    score = dataclasses.replace(plan.step("score"), inputs={**plan.step("score").inputs, "b": OutputOf("between")})
+    record, _ = run_plan(Plan(name="p", steps=(plan.step("features"), between, score)), toy.setting())
+    assert "was changed while this run used it" in record.step("score").error
+
+
 def test_samples_that_exist_are_scored_and_shared_by_content(toy, statuses):
     path = toy.root / "mine.npz"
     np.savez(path, arr_0=np.full((5, 8, 8, 3), 7, np.uint8))
@@ -373,7 +418,7 @@ def asks_the_judge(code: str) -> Plan:
 
 ECHO = "print('401', key, os.environ['https_proxy'])"
 PROGRESS = (
-    """print('{"event": "progress", "what": "' + key + '", "done": 1, "total": 2, "elapsed_s": 0, "eta_s": 1}')"""  # noqa: E501
+    """print('{"event": "progress", "what": "' + key + '", "done": 1, "total": 2, "elapsed_s": 0, "eta_s": 1}')"""
 )
 
 
