@@ -23,7 +23,8 @@ from harness.contract.errors import EnvironmentFailure
 from harness.contract.files import open_log, write_json
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
-from harness.runtimes.process import WORK_VARIABLE, end_leftovers, run_process
+from harness.runtimes.process import run_process
+from harness.runtimes.watchdog import OWNER, OWNER_VARIABLE, WORK_VARIABLE, end_leftovers, watched
 from harness.store import lease
 from harness.store.folders import discard, publish_folder
 
@@ -142,14 +143,15 @@ class VenvRuntime:
             self.project.stage_code(step.environment.code, self.home)
         places.scratch.joinpath("tmp").mkdir(parents=True, exist_ok=True)
         shell = os.environ if step.environment.inherits else {}
-        return run_process(
-            self._argv(step, places),
-            env={**shell, **self._variables(step, places)},
-            cwd=self._cwd(step, places),
-            on_line=on_line,
-            stopped=stopped,
-            timeout_s=step.resources.timeout_s,
-        )
+        with watched(places.work):
+            return run_process(
+                self._argv(step, places),
+                env={**shell, **self._variables(step, places), OWNER_VARIABLE: OWNER},
+                cwd=self._cwd(step, places),
+                on_line=on_line,
+                stopped=stopped,
+                timeout_s=step.resources.timeout_s,
+            )
 
     def clear(self, places: Places) -> None:
         """End what a killed harness left running."""
