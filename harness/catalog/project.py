@@ -89,6 +89,10 @@ class Project:
         """Digest of the code under the given files and folders: names and contents."""
         return digest_json([[name, sha256_file(path)] for name, path in self.code_files(relatives).items()])
 
+    def staged(self, relatives: Sequence[str], home: Path) -> Path:
+        """Where `stage_code` puts the code."""
+        return home / "code" / self.code_digest(relatives)[:16]
+
     def stage_code(self, relatives: Sequence[str], home: Path) -> Path:
         """Copy the code under `relatives` to a folder of `home` named by its digest, once, and return the folder.
 
@@ -96,8 +100,7 @@ class Project:
         when somebody edits the checkout meanwhile.
         """
         files = self.code_files(relatives)
-        digest = self.code_digest(relatives)
-        target = home / "code" / digest[:16]
+        digest, target = self.code_digest(relatives), self.staged(relatives, home)
         if target.exists() and not _holds(target, files, digest):  # edited, or cut short
             discard(target)
 
@@ -139,9 +142,26 @@ def find_project() -> Project:
 
 
 def home_dir() -> Path:
-    """Where assets, environments and digests are kept between runs: `$HARNESS_HOME` or `~/.cache/gear-harness`."""
+    """Where assets, environments and digests are kept between runs: `$HARNESS_HOME` or `~/.cache/gear-harness`.
+
+    Raises:
+        UserError: neither is known: no HOME, and no entry for the user in the system's list.
+    """
     named = os.environ.get("HARNESS_HOME")
-    return Path(named).expanduser().resolve() if named else Path.home() / ".cache" / "gear-harness"
+    try:
+        home = Path(named).expanduser().resolve() if named else Path.home() / ".cache" / "gear-harness"
+        home.exists()
+        return home
+    except PermissionError as error:  # often the HOME of root, for another user in a container
+        raise UserError(
+            f"{error.filename}: this user may not look into it; export HARNESS_HOME=/a/folder to keep assets and "
+            "environments in"
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"{named or 'HOME'}: this user has no home directory to keep assets and environments in; "
+            "export HARNESS_HOME=/a/folder"
+        ) from error
 
 
 def importable_from(package_parent: Path) -> str | None:

@@ -17,6 +17,7 @@ from harness.catalog.plugins import EXPORTERS
 from harness.catalog.project import find_project
 from harness.cli.base import Command, err, out, plain_table, runs_option
 from harness.contract.errors import UserError
+from harness.contract.files import write_atomically
 from harness.contract.record import ScoreRecord
 from harness.report.exporters import Exporter
 from harness.report.sections import ScoreColumn
@@ -103,7 +104,8 @@ def export(runs: tuple[str, ...], runs_dir: Path, form: str, out_path: Path | No
     if out_path is None:
         click.echo(text, nl=False)
         return
-    out_path.write_text(text, encoding="utf-8")
+    with write_atomically(out_path, "w") as handle:
+        handle.write(text)
     click.echo(out_path)
 
 

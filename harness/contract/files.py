@@ -77,7 +77,7 @@ def explain_disk_errors(path: PathLike, kept: str = "finished work is kept") -> 
                 f"{path}: the disk or quota is full ({error.strerror}); {kept}. "
                 "Free some space and run the same command again."
             ) from error
-        if error.errno in _NOT_WRITABLE and _is_about(error, Path(path).parent):
+        if error.errno in _NOT_WRITABLE and _is_about(error, Path(path).parent.absolute()):
             raise UserError(
                 f"{error.filename}: cannot be written ({error.strerror}); choose another folder, or make this one "
                 "a folder that the user who runs the command may write to."
@@ -149,7 +149,17 @@ def _place() -> str:
 
 
 def _is_about(error: OSError, folder: Path) -> bool:
-    return error.filename is not None and str(error.filename).startswith(str(folder))
+    """Whether it names `folder`, something in it, or a folder above it in which it could not be made."""
+    if error.filename is None:
+        return False
+    named = Path(os.fsdecode(error.filename)).absolute()
+    return named.is_relative_to(folder) or folder.is_relative_to(named)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or `folder` itself, where it is not there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def _sync_folder(folder: Path) -> None:

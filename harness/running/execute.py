@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, EXIT_STOPPED, EnvironmentFailure, UserError
-from harness.contract.files import open_log, read_json, write_json
+from harness.contract.files import explain_disk_errors, open_log, read_json, write_json
 from harness.contract.progress import parse_line
 from harness.contract.text import conceal, printable, shell_line, without_secrets
 from harness.planning.steps import AssetInput, Document, EmptyFolder, FileInput, OutputOf, Plan, Step
@@ -45,6 +45,8 @@ from harness.store.store import Entry, Work
 T = TypeVar("T")
 
 _POLL_S = 0.2
+_LONGEST_NAME = 200
+"""Bytes in the name of a run folder: some file systems have only 255 for what is made of it."""
 
 DISTRIBUTION = "gear-harness"
 """The installed package that this is part of; every record has its version."""
@@ -75,7 +77,7 @@ def run_plan(
     """
     preview(plan, setting, force=force)
     digest = plan_digest(plan, setting)
-    run_dir = setting.runs_dir / check_run_id(run_id or f"{plan.name}-{digest[:8]}")
+    run_dir = setting.runs_dir / check_run_id(run_id or _default_run_id(plan, digest))
     record = RunRecord(
         run=run_dir.name,
         plan_digest=digest,
@@ -94,7 +96,8 @@ def run_plan(
             for i, step in enumerate(plan.steps, start=1)
         ),
     )
-    _keep_other_record(run_dir, digest)
+    with explain_disk_errors(run_dir):
+        _keep_other_record(run_dir, digest)
     write_json(run_dir / RUN_FILE, {"command": conceal(command), "plan_digest": digest, "plan": describe(plan)})
     run = _Run(plan=plan, setting=setting, run_dir=run_dir, record=record, force=force, reporter=reporter or Silent())
     return run.to_the_end(), run_dir
@@ -104,7 +107,16 @@ def check_run_id(name: str) -> str:
     """A run folder's name as it was given, unless it would not be a visible folder of its own among the runs."""
     if Path(name).name != name or name.startswith("."):
         raise UserError(f"--name {name}: a run is a folder under --runs; give a name without '/' and leading dots.")
+    if not name.isprintable() or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise UserError(
+            f"--name {printable(name[:20])}...: is longer than {_LONGEST_NAME} bytes, or has characters that cannot be "
+            "printed; give a shorter and plainer name."
+        )
     return name
+
+
+def _default_run_id(plan: Plan, digest: str) -> str:
+    return f"{plan.name.encode()[: _LONGEST_NAME // 2].decode(errors='ignore')}-{digest[:8]}"
 
 
 class _Run:
@@ -151,7 +163,8 @@ class _Run:
         if self._stop.is_set():
             return False
         try:
-            result = self._find_or_compute(step)
+            with explain_disk_errors(self.store.root):
+                result = self._find_or_compute(step)
         except Interrupted:
             result = self._row(step)
         except UserError as error:
@@ -436,7 +449,7 @@ def _ready_output(step: Step, work: Work) -> bool:
 
 def _clean(work: Work) -> None:
     """Remove what is not part of the result."""
-    for name in ("in", "given", "scratch"):
+    for name in ("in", "given", "scratch", "code"):
         shutil.rmtree(work.path / name, ignore_errors=True)
 
 

@@ -20,7 +20,7 @@ import uv
 from harness.catalog.project import PACKAGE_DIR, Project, importable_from
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure
-from harness.contract.files import open_log, write_json
+from harness.contract.files import is_writable, open_log, write_json
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.process import run_process
@@ -90,9 +90,16 @@ class VenvRuntime:
 
     def prepare(self, environment: Environment, say: Say) -> None:
         """Make the environment with uv, unless it is there; of two harnesses at once, one waits."""
+        if environment.code and is_writable(self.home):  # so that a home that is prepared may be read-only afterwards
+            self.project.stage_code(environment.code, self.home)
         if self.is_ready(environment):
             return
         folder = self._folder(environment)
+        if not is_writable(self.home):
+            raise EnvironmentFailure(
+                f"{folder}: is not there and cannot be built, since this user may not write to {self.home}; let its "
+                f"owner type: harness prepare {environment.name}      or use another: export HARNESS_HOME=DIR"
+            )
         waiting = lambda holder: say(f"waiting for {holder}, which is building {environment.name}")  # noqa: E731
         with lease.held(self.home / "leases" / folder.name, on_wait=waiting):
             if not self.is_ready(environment):
@@ -140,7 +147,7 @@ class VenvRuntime:
         """Run the step as a process of this machine."""
         self._lay_out_inputs(places)
         if step.environment.code:
-            self.project.stage_code(step.environment.code, self.home)
+            self.project.stage_code(step.environment.code, self._code_home(step.environment, places))
         places.scratch.joinpath("tmp").mkdir(parents=True, exist_ok=True)
         shell = os.environ if step.environment.inherits else {}
         with watched(places.work):
@@ -168,12 +175,18 @@ class VenvRuntime:
         environment = step.environment
         python = sys.executable if environment.lock is None else str(self._folder(environment) / "bin" / "python")
         values = {"python": python, "in": str(_inputs_dir(places)), "out": str(places.output)}
-        return fill_in(step.argv, {**values, "scratch": str(places.scratch), "code": self._code_dir(environment)})
+        code = self._code_dir(environment, places)
+        return fill_in(step.argv, {**values, "scratch": str(places.scratch), "code": code})
 
-    def _code_dir(self, environment: Environment) -> str:
+    def _code_dir(self, environment: Environment, places: Places) -> str:
         if not environment.code:
             return str(self.project.package_parent)
-        return str(self.home / "code" / self.project.code_digest(environment.code)[:16])
+        return str(self.project.staged(environment.code, self._code_home(environment, places)))
+
+    def _code_home(self, environment: Environment, places: Places) -> Path:
+        """Usually the home; the step's own folder where nobody staged the code in a home that cannot be written."""
+        there = self.project.staged(environment.code, self.home).exists()
+        return self.home if there or is_writable(self.home) else places.work
 
     def _cwd(self, step: Step, places: Places) -> Path:
         return Path(step.cwd) if step.cwd else places.scratch
@@ -193,7 +206,7 @@ class VenvRuntime:
         scratch = str(places.scratch)
         variables = {**kept, **scratch_variables(scratch), "TMPDIR": f"{scratch}/tmp"}
         if step.environment.code:
-            variables["PYTHONPATH"] = self._code_dir(step.environment)
+            variables["PYTHONPATH"] = self._code_dir(step.environment, places)
         elif python_path := importable_from(PACKAGE_DIR.parent):
             variables["PYTHONPATH"] = python_path
         return variables
