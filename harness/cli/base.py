@@ -12,18 +12,23 @@ from typing import Any
 
 import click
 import yaml
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.catalog.plugins import GENERATORS, RUNTIMES, SCHEDULERS, DrawOption
 from harness.contract.errors import EXIT_INTERRUPTED, SCORER_STATUSES, EnvironmentFailure, UserError, describe_statuses
-from harness.contract.text import without_secrets
+from harness.contract.text import printable, without_secrets
+from harness.running.terminal import terminal
 
 EXIT_STATUS = describe_statuses(*SCORER_STATUSES, EXIT_INTERRUPTED)
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = terminal()
+err = terminal(stderr=True)
+
+
+def say(text: object, *, end: str = "\n") -> None:
+    """Print text as it is, for programs and people to read."""
+    click.echo(printable(str(text)) + end, nl=False)
 
 
 class Command(click.Command):

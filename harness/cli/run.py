@@ -24,6 +24,7 @@ from harness.cli.base import (
     out,
     plain_table,
     request_options,
+    say,
     setting_options,
     yaml_value,
 )
@@ -190,7 +191,7 @@ def _execute_several(
 def _print_command_lines(planned: api.Plan, setting: Setting) -> None:
     for step, line in command_lines(planned, setting):
         click.secho(f"# {step.name}", fg="cyan")
-        click.echo(shell_line(line))
+        say(shell_line(line))
 
 
 def _plan_table(previews: Sequence[Preview]) -> Table:

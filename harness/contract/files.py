@@ -50,7 +50,8 @@ def write_atomically(path: PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
     if mode not in {"wb", "w"}:
         raise ValueError(f"mode is 'wb' or 'w', not {mode!r}")
     path = Path(path)
-    text = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    # Names of files that are not UTF-8 are text with lone surrogates: written as \udcff, which JSON reads back.
+    text = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n", "errors": "backslashreplace"}
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = partial_path(path)

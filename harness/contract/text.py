@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -84,4 +87,31 @@ def printable(text: str) -> str:
     return _ACTING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_ACTING = re.compile(
+    "\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
+
+
+# --- terminals of other encodings ---
+
+
+def print_in_any_encoding() -> None:
+    """Make stdout and stderr print what their encoding lacks in other characters, instead of failing; call it first."""
+    codecs.register_error(_IN_ITS_PLACE, _in_its_place)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_IN_ITS_PLACE)
+
+
+_IN_ITS_PLACE = "harness.in_its_place"
+_PLAIN = {
+    "✓": "+", "✗": "x", "·": "*", "…": "...", "→": "->", "–": "-", "−": "-", "↑": "^", "↓": "v", "±": "+-", "×": "x",
+    "τ": "tau", "’": "'", "≥": ">=", "≤": "<=",
+}  # fmt: skip
+
+
+def _in_its_place(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(letter) or ascii(letter)[1:-1] for letter in letters), error.end

@@ -170,7 +170,8 @@ class _Run:
         except UserError as error:
             if self._stop.is_set():  # an interrupted build or program is not a failure
                 return False
-            result = self._result(step, status="failed", exit_code=error.exit_code, error=without_secrets(str(error)))
+            problem = printable(without_secrets(str(error)))
+            result = self._result(step, status="failed", exit_code=error.exit_code, error=problem)
         seconds = time.monotonic() - started - self._waited_s.get(step.name, 0.0)
         result = dataclasses.replace(result, seconds=round(seconds, 3))
         self._conclude(step, result)
