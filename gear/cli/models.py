@@ -25,7 +25,9 @@ _DEFAULT_IMAGE_SIZE = 256
 @click.option("--tokenizer", "source", required=True, metavar=SOURCE, help="Model with the tokenizer.")
 @click.option("--out", "out_dir", type=FOLDER, required=True)
 @click.option("--image-size", type=click.IntRange(min=1), help="Resize and crop to this.  [default: the model's; 256]")
-@click.option("--limit", default=64, show_default=True, help="At most this many images; 0 = all.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=64, show_default=True, help="At most this many images; 0 = all."
+)
 @click.option("--ema/--no-ema", default=True, show_default=True, help="Averaged or live weights.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 def reconstruct(

@@ -86,7 +86,9 @@ def protocol_options(command: Callable[..., None]) -> Callable[..., None]:
     help=f"{_ALONE}, c2i: labels of the --count images.",
 )
 @click.option("--prompt", "prompts", multiple=True, help=f"{_ALONE}, t2i: a prompt; may be repeated.")
-@click.option("--prompts", "prompts_file", type=EXISTING, help=f"{_ALONE}, t2i: a prompt per line, or .jsonl.")
+@click.option(
+    "--prompts", "prompts_file", type=EXISTING, help=f"{_ALONE}, t2i: a prompt per line; .jsonl, .json, .csv."
+)
 @click.option("--repeats", default=1, show_default=True, help=f"{_ALONE}, t2i: images per prompt.")
 @click.option("--seed", default=0, show_default=True, help=f"{_ALONE}, or with --parity: run seed.")
 @protocol_options

@@ -86,8 +86,11 @@ def gpic_caption(content: bytes) -> str:
 
 
 def blip3o_caption(content: bytes) -> str:
-    """BLIP3o's text member; bytes that are not UTF-8 are left out."""
-    return content.decode("utf-8", errors="ignore")
+    """BLIP3o's text member; a byte-order mark, and bytes that are not UTF-8, are left out."""
+    text = content.decode("utf-8", errors="ignore").removeprefix("\ufeff")
+    if "\0" in text:
+        raise BadSample("its caption holds NUL characters, as UTF-16 does")
+    return text
 
 
 CAPTIONS: Mapping[ShardKind, tuple[str, Callable[[bytes], str]]] = {

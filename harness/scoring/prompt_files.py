@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract.errors import MissingAsset, UserError
-from harness.contract.parse import decode_utf8, parse_json
+from harness.contract.parse import parse_json
 from harness.contract.requests import Prompt
+from harness.contract.texts import decode_text, json_lines
 from harness.scoring.scorer import Assets
 
 FORMS = ("lines", "list", "map")
@@ -50,7 +51,7 @@ def read_prompts(
         for number, row in enumerate(_records(file, form)):
             try:
                 text = row["prompt" if form == "map" else prompt]
-                if not isinstance(text, str):
+                if not isinstance(text, str) or not text.strip():
                     raise TypeError("text for its prompt")
                 label = f"{len(prompts):05d}" if form == "lines" and item is None else str(row[item or "item"])
             except (KeyError, TypeError) as error:
@@ -63,9 +64,9 @@ def read_prompts(
 
 def _records(file: Path, form: str) -> Iterator[dict[str, Any]]:
     try:
-        text = decode_utf8(file.read_bytes())
+        text = decode_text(file.read_bytes())
         if form == "lines":
-            yield from (parse_json(line, strict=False) for line in text.split("\n") if line.strip())
+            yield from (row for _, row in json_lines(text))
         elif form == "list":
             yield from parse_json(text, strict=False)
         elif form == "map":
