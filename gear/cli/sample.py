@@ -241,13 +241,15 @@ def _draw(
     """Load, check that everything fits, draw. how: further arguments of `gear.sampling.generate`."""
     from gear.ar.checkpoints import is_text_to_image
     from gear.sampling.generate import generate
-    from gear.weights import check_pair, open_model
+    from gear.weights import check_own_codes, check_pair, open_model
 
     model = open_model(models.ckpt)
     source = open_model(models.vq_ckpt) if models.vq_ckpt else model
     ar = model.ar(ema=models.ema, image_size=models.trained_size).to(device)
     tokenizer = source.tokenizer(ema=models.ema).to(device)
     check_pair(tokenizer, ar, trained_with=model.trained_with)
+    if source is not model:
+        check_own_codes(model, source, ema=models.ema)
     found = "t2i" if is_text_to_image(ar) else "c2i"
     if kind not in (None, found):
         raise UserError(

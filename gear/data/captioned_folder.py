@@ -49,7 +49,7 @@ class CaptionedFolderSource:
         path = self.root / self._names[index]
         try:
             caption = self._beside(path) if self._captions is None else self._captions[index]
-            image = open_rgb(path)
+            image = open_rgb(path, drop_alpha=True)
             pixels = training_image(image, self.image_size, rng, crop="center", random_hflip=self.random_hflip)
         except BadSample as error:
             raise BadSample(f"{path}: {error}") from None

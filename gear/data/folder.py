@@ -40,7 +40,7 @@ class ImageFolderSource:
     def item(self, index: int, rng: np.random.Generator) -> Sample:
         path = self.root / self._names[index]
         try:
-            image = open_rgb(path)
+            image = open_rgb(path, drop_alpha=True)
             pixels = training_image(
                 image, self.image_size, rng, crop="random" if self.train else "center", random_hflip=self.random_hflip
             )

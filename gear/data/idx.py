@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import gzip
+import math
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,12 @@ from harness.contract.errors import UserError
 from harness.contract.walk import files_in
 
 _UNSIGNED_BYTES = 8
-_MAX_BYTES = 4 << 30
+MAX_BYTES = 4 << 30
+"""A larger data set is refused: it is held in memory. Fashion-MNIST has 47 MB."""
+_SMALL_BYTES = 256 << 20
+_MOST_COMPRESSED = 200
+"""A file that unpacks to more than _SMALL_BYTES and to so many times its size is refused."""
+_CHUNK_BYTES = 1 << 20
 
 
 class IdxSource:
@@ -58,19 +65,30 @@ def read_idx(path: Path, *, ndim: int) -> npt.NDArray[np.uint8]:
     """The array of unsigned bytes in an IDX file with `ndim` axes; raises UserError for a damaged or another file."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            content = stream.read(_MAX_BYTES)
+            header = stream.read(4 + 4 * ndim)
+            if header[:4] != bytes([0, 0, _UNSIGNED_BYTES, ndim]) or len(header) < 4 + 4 * ndim:
+                raise UserError(
+                    f"{path} is not an IDX file of unsigned bytes with {ndim} axes; check that it is the right file."
+                )
+            shape = tuple(int(side) for side in np.frombuffer(header[4:], dtype=">u4"))
+            expected = math.prod(shape)
+            if expected > min(MAX_BYTES, max(_SMALL_BYTES, _MOST_COMPRESSED * path.stat().st_size)):
+                raise UserError(f"{path} says that it holds {expected:,} bytes, which cannot be; download it again.")
+            content = _read_up_to(stream, expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}); download it again.") from None
-    header = 4 + 4 * ndim
-    if content[:4] != bytes([0, 0, _UNSIGNED_BYTES, ndim]) or len(content) < header:
-        raise UserError(
-            f"{path} is not an IDX file of unsigned bytes with {ndim} axes; check that it is the right file."
-        )
-    shape = tuple(int(side) for side in np.frombuffer(content[4:header], dtype=">u4"))
-    expected = int(np.prod(shape, dtype=object))
-    if len(content) - header != expected:
-        raise UserError(f"{path} holds {len(content) - header} of {expected} bytes; download it again.")
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+    if len(content) != expected:
+        found = "more than the" if len(content) > expected else f"{len(content)} of"
+        raise UserError(f"{path} holds {found} {expected} bytes; download it again.")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _read_up_to(stream: IO[bytes] | gzip.GzipFile, count: int) -> bytearray:
+    """At most `count` bytes, and no more memory than the file fills, whatever its header asks for."""
+    content = bytearray()
+    while len(content) < count and (chunk := stream.read(min(_CHUNK_BYTES, count - len(content)))):
+        content += chunk
+    return content
 
 
 def _files(root: Path, pattern: str) -> list[Path]:

@@ -64,9 +64,8 @@ class ShardSource:
                 raise BadSample(problem.sentence)
             text = self._files.read(shard, row[f"{self._text_member}_offset"], row[f"{self._text_member}_size"])
             caption = self._caption(text) if text is not None else ""
-            image = open_rgb(
-                self._files.read(shard, row["image_offset"], row["image_size"]) or b"", accept_truncated=True
-            )
+            content = self._files.read(shard, row["image_offset"], row["image_size"]) or b""
+            image = open_rgb(content, accept_truncated=True, drop_alpha=True)
             pixels = training_image(image, self.image_size, rng, crop="center", random_hflip=self.random_hflip)
         except BadSample as error:
             raise BadSample(f"{shard}, sample {os.fsdecode(row['key'])}: {error}") from None

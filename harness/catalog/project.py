@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import safe_join
-from harness.store.folders import publish_folder
+from harness.store.folders import discard, publish_folder
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 """The folder of the `harness` package itself."""
@@ -89,6 +89,10 @@ class Project:
         """Digest of the code under the given files and folders: names and contents."""
         return digest_json([[name, sha256_file(path)] for name, path in self.code_files(relatives).items()])
 
+    def staged(self, relatives: Sequence[str], home: Path) -> Path:
+        """Where `stage_code` puts the code."""
+        return home / "code" / self.code_digest(relatives)[:16]
+
     def stage_code(self, relatives: Sequence[str], home: Path) -> Path:
         """Copy the code under `relatives` to a folder of `home` named by its digest, once, and return the folder.
 
@@ -96,7 +100,9 @@ class Project:
         when somebody edits the checkout meanwhile.
         """
         files = self.code_files(relatives)
-        target = home / "code" / self.code_digest(relatives)[:16]
+        digest, target = self.code_digest(relatives), self.staged(relatives, home)
+        if target.exists() and not _holds(target, files, digest):  # edited, or cut short
+            discard(target)
 
         def copy_into(folder: Path) -> None:
             for name, path in files.items():
@@ -136,15 +142,39 @@ def find_project() -> Project:
 
 
 def home_dir() -> Path:
-    """Where assets, environments and digests are kept between runs: `$HARNESS_HOME` or `~/.cache/gear-harness`."""
+    """Where assets, environments and digests are kept between runs: `$HARNESS_HOME` or `~/.cache/gear-harness`.
+
+    Raises:
+        UserError: neither is known: no HOME, and no entry for the user in the system's list.
+    """
     named = os.environ.get("HARNESS_HOME")
-    return Path(named).expanduser().resolve() if named else Path.home() / ".cache" / "gear-harness"
+    try:
+        home = Path(named).expanduser().resolve() if named else Path.home() / ".cache" / "gear-harness"
+        home.exists()
+        return home
+    except PermissionError as error:  # often the HOME of root, for another user in a container
+        raise UserError(
+            f"{error.filename}: this user may not look into it; export HARNESS_HOME=/a/folder to keep assets and "
+            "environments in"
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"{named or 'HOME'}: this user has no home directory to keep assets and environments in; "
+            "export HARNESS_HOME=/a/folder"
+        ) from error
 
 
 def importable_from(package_parent: Path) -> str | None:
     """PYTHONPATH for the harness's own interpreter to import from `package_parent`; None where it needs none."""
     installed = {Path(folder).resolve() for folder in [*site.getsitepackages(), site.getusersitepackages()]}
     return None if package_parent.resolve() in installed else str(package_parent)
+
+
+def _holds(folder: Path, names: Iterable[str], digest: str) -> bool:
+    try:
+        return digest_json([[name, sha256_file(folder / name)] for name in names]) == digest
+    except OSError:
+        return False
 
 
 def _walk_code(folder: Path) -> Iterator[Path]:

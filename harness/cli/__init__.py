@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from harness.catalog.plugins import COMMANDS, summary
 from harness.cli.base import EXIT_STATUS, Group
+from harness.contract.text import print_in_any_encoding
 
 
 class Main(Group):
     """All commands (`harness.catalog.plugins.COMMANDS`), each imported when it is needed."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        print_in_any_encoding()
+        return super().main(*args, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return COMMANDS.names()

@@ -17,7 +17,7 @@ from harness.catalog.assets import Asset, AssetStore
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.fetch import Fetcher
 from harness.catalog.project import find_project
-from harness.cli.base import Command, Group, assignment, err, out, plain_table, runtime_option
+from harness.cli.base import Command, Group, assignment, err, out, plain_table, runtime_option, say
 from harness.contract.digest import sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
 from harness.running.setting import make_setting
@@ -131,7 +131,7 @@ def _fetch(fetcher: Fetcher, wanted: Iterable[Asset], sizes: Mapping[str, int | 
                 bars.update(task, completed=done, **({} if total is None else {"total": total}))
 
             try:
-                click.echo(fetcher.pull(asset, moved, replace=replace))
+                say(fetcher.pull(asset, moved, replace=replace))
             except (MissingAsset, EnvironmentFailure) as problem:
                 problems.append(problem)
     if problems:
@@ -165,7 +165,7 @@ def assets_path(name: str) -> None:
     """Print the path of an asset."""
     catalog, store = _assets()
     catalog.asset(name)
-    click.echo(store.find(name).path)
+    say(store.find(name).path)
 
 
 @assets.command("import")
@@ -180,7 +180,7 @@ def assets_import(words: tuple[str, ...], replace: bool) -> None:
         raise UserError("Give one file, and before it the name of the asset: harness assets import NAME FILE")
     file = Path(words[-1])
     asset = catalog.asset(words[0]) if len(words) == 2 else _guess_asset(catalog, file)
-    click.echo(store.bring(asset, file, replace=replace))
+    say(store.bring(asset, file, replace=replace))
 
 
 def _guess_asset(catalog: Catalog, file: Path) -> Asset:
@@ -237,6 +237,5 @@ def prepare(benchmarks: tuple[str, ...], runtime: str) -> None:
 
 
 def _prepare(benchmarks: tuple[str, ...], runtime: str, **options: Any) -> None:
-    say = lambda text: err.print(text, markup=False)  # noqa: E731
-    for name, row in api.prepare(*benchmarks, runtime=runtime, say=say, **options):
-        click.echo(f"{name}: {row.get('image') or row.get('lock') or row['runtime']}")
+    for name, row in api.prepare(*benchmarks, runtime=runtime, say=err.print, **options):
+        say(f"{name}: {row.get('image') or row.get('lock') or row['runtime']}")

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.catalog.plugins import GENERATORS, RUNTIMES, SCHEDULERS, DrawOption
-from harness.contract.errors import EXIT_INTERRUPTED, SCORER_STATUSES, UserError, describe_statuses
+from harness.contract.errors import EXIT_INTERRUPTED, SCORER_STATUSES, EnvironmentFailure, UserError, describe_statuses
+from harness.contract.text import printable, without_secrets
+from harness.running.terminal import terminal
 
 EXIT_STATUS = describe_statuses(*SCORER_STATUSES, EXIT_INTERRUPTED)
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = terminal()
+err = terminal(stderr=True)
+
+
+def say(text: object, *, end: str = "\n") -> None:
+    """Print text as it is, for programs and people to read."""
+    click.echo(printable(str(text)) + end, nl=False)
 
 
 class Command(click.Command):
@@ -28,10 +36,31 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _explained():
+                return super().invoke(ctx)
         except UserError as error:
-            err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+            err.print(Text.assemble(("error: ", "bold red"), without_secrets(str(error))), soft_wrap=True)
             ctx.exit(error.exit_code)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What the file system refuses is no defect of the program, wherever it happens."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.errno not in _REFUSALS:
+            raise
+        kind = EnvironmentFailure if error.errno in (errno.ENOSPC, errno.EDQUOT) else UserError
+        raise kind(
+            f"{os.fsdecode(error.filename)}: {error.strerror}; check the path and its permissions, or choose another."
+        ) from error
+
+
+_REFUSALS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
 
 
 class Group(click.Group):

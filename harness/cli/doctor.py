@@ -42,11 +42,19 @@ def checks(setting: Setting, home: Path) -> list[Finding]:
     return [
         Finding(name="python", ok=True, detail=f"{version} at {sys.executable}"),
         *runtime,
-        _writable("home", home, "export HARNESS_HOME=DIR"),
+        _home(home),
         _writable("runs", setting.runs_dir, "--runs DIR"),
         _disk(setting.runs_dir),
         _machine(setting),
     ]
+
+
+def _home(folder: Path) -> Finding:
+    """One that others have filled may be read-only: what is in it is used."""
+    found = _writable("home", folder, "export HARNESS_HOME=DIR")
+    if found.ok or not folder.is_dir():
+        return found
+    return Finding(name="home", ok=True, detail=f"{folder}, read-only: nothing can be added to what it holds")
 
 
 def _writable(name: str, folder: Path, fix: str) -> Finding:

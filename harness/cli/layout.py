@@ -8,7 +8,7 @@ import click
 
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import find_project
-from harness.cli.base import Command
+from harness.cli.base import Command, say
 from harness.contract.layouts import write_layout
 from harness.contract.samples import SampleSet
 
@@ -29,4 +29,4 @@ def layout(benchmark: str, samples: Path, out_dir: Path, name: str | None) -> No
     chosen = Catalog.load(find_project()).benchmark(benchmark)
     chosen_layout = chosen.layout(name or next(iter(chosen.layouts), "NAME"))
     count = write_layout(SampleSet.open(samples), out_dir, chosen_layout)
-    click.echo(f"{out_dir}: {count} pictures at {chosen_layout.images}")
+    say(f"{out_dir}: {count} pictures at {chosen_layout.images}")

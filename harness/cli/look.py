@@ -15,8 +15,9 @@ from harness import api
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.plugins import EXPORTERS
 from harness.catalog.project import find_project
-from harness.cli.base import Command, err, out, plain_table, runs_option
+from harness.cli.base import Command, err, out, plain_table, runs_option, say
 from harness.contract.errors import UserError
+from harness.contract.files import write_atomically
 from harness.contract.record import ScoreRecord
 from harness.report.exporters import Exporter
 from harness.report.sections import ScoreColumn
@@ -47,7 +48,7 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
     found = api.load_run(run, runs_dir)
     record = found.record
     if as_json:
-        click.echo((found.folder / "record.json").read_text(encoding="utf-8"), nl=False)
+        say((found.folder / "record.json").read_text(encoding="utf-8"), end="")
         return
     out.print(Text.assemble((record.run, "bold"), f"  {record.status}, started {record.started}"))
     out.print(Text(f"$ {shlex.join(record.command)}", "dim"), soft_wrap=True)
@@ -65,7 +66,7 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
 def report(run: str, runs_dir: Path, open_it: bool) -> None:
     """Write the HTML report of a run again and print its path."""
     path = write_report(api.load_run(run, runs_dir).folder, Catalog.load(find_project()))
-    click.echo(path)
+    say(path)
     if open_it:
         webbrowser.open(path.resolve().as_uri())
 
@@ -101,10 +102,11 @@ def export(runs: tuple[str, ...], runs_dir: Path, form: str, out_path: Path | No
     exporter: Exporter = EXPORTERS.load(form)
     text = exporter.export([api.load_run(run, runs_dir) for run in dict.fromkeys(runs)])
     if out_path is None:
-        click.echo(text, nl=False)
+        say(text, end="")
         return
-    out_path.write_text(text, encoding="utf-8")
-    click.echo(out_path)
+    with write_atomically(out_path, "w") as handle:
+        handle.write(text)
+    say(out_path)
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------

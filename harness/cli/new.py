@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from harness.catalog.project import VARIABLE
-from harness.cli.base import Command, Group
+from harness.cli.base import Command, Group, say
 from harness.contract.errors import UserError
 
 SKELETON = Path(__file__).parent / "skeleton"
@@ -46,7 +46,7 @@ def new_benchmark(name: str, folder: Path) -> None:
     Then replace what it measures: interface.py (options and metrics), scorer.py, benchmark.yaml, README.md, check/.
     """
     made = write_benchmark(name, folder)
-    click.echo(f"{made}\nTry it:  export {VARIABLE}={folder.resolve()}   then   harness check {name}")
+    say(f"{made}\nTry it:  export {VARIABLE}={folder.resolve()}   then   harness check {name}")
 
 
 def write_benchmark(name: str, folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +24,13 @@ from harness.cli.base import (
     out,
     plain_table,
     request_options,
+    say,
     setting_options,
     yaml_value,
 )
 from harness.cli.look import print_scores, write_report
 from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, MissingAsset, UserError
+from harness.contract.text import shell_line
 from harness.report.compare import protocol_note
 from harness.running.console import TerminalReporter
 from harness.running.failures import exit_code
@@ -190,7 +191,7 @@ def _execute_several(
 def _print_command_lines(planned: api.Plan, setting: Setting) -> None:
     for step, line in command_lines(planned, setting):
         click.secho(f"# {step.name}", fg="cyan")
-        click.echo(shlex.join(line))
+        say(shell_line(line))
 
 
 def _plan_table(previews: Sequence[Preview]) -> Table:

@@ -29,6 +29,7 @@ _STALE_AFTER_S = 3600.0
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _MAX_NAME_BYTES = 255
+_MAX_PATH_CHARACTERS = 1024  # systems take 4,096 bytes in all, with the folder that it lies in
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -51,7 +52,8 @@ def write_atomically(path: PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
     if mode not in {"wb", "w"}:
         raise ValueError(f"mode is 'wb' or 'w', not {mode!r}")
     path = Path(path)
-    text = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    # Names of files that are not UTF-8 are text with lone surrogates: written as \udcff, which JSON reads back.
+    text = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n", "errors": "backslashreplace"}
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = partial_path(path)
@@ -78,12 +80,25 @@ def explain_disk_errors(path: PathLike, kept: str = "finished work is kept") -> 
                 f"{path}: the disk or quota is full ({error.strerror}); {kept}. "
                 "Free some space and run the same command again."
             ) from error
-        if error.errno in _NOT_WRITABLE and _is_about(error, Path(path).parent):
+        if error.errno in _NOT_WRITABLE and _is_about(error, Path(path).parent.absolute()):
             raise UserError(
                 f"{error.filename}: cannot be written ({error.strerror}); choose another folder, or make this one "
                 "a folder that the user who runs the command may write to."
             ) from error
         raise
+
+
+def open_log(path: Path, mode: str) -> IO[str]:
+    """Open a log ("w" or "a"), one line at a time, that only its user can read: programs print all kinds of things."""
+
+    def private(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags, 0o600)
+        os.fchmod(descriptor, 0o600)  # it may be there from before
+        return descriptor
+
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, mode, buffering=1, encoding="utf-8", errors="backslashreplace", opener=private)
 
 
 def partial_path(path: Path) -> Path:
@@ -137,7 +152,17 @@ def _place() -> str:
 
 
 def _is_about(error: OSError, folder: Path) -> bool:
-    return error.filename is not None and str(error.filename).startswith(str(folder))
+    """Whether it names `folder`, something in it, or a folder above it in which it could not be made."""
+    if error.filename is None:
+        return False
+    named = Path(os.fsdecode(error.filename)).absolute()
+    return named.is_relative_to(folder) or folder.is_relative_to(named)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or `folder` itself, where it is not there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -291,6 +316,8 @@ def relative_path_problem(relative: str) -> str | None:
         longest = max(len(part.encode()) for part in parts)
     except UnicodeEncodeError:
         return "is not valid Unicode"
+    if len(relative) > _MAX_PATH_CHARACTERS:
+        return f"is longer than {_MAX_PATH_CHARACTERS:,} characters"
     return f"has a part longer than {_MAX_NAME_BYTES} bytes" if longest > _MAX_NAME_BYTES else None
 
 

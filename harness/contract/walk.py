@@ -63,8 +63,7 @@ def walk(root: PathLike, *, error: type[UserError] | None = UserError) -> Iterat
 
     Args:
         root: a folder, or a link to one.
-        error: what is raised for a link to nothing, and for an image that is no plain file (a FIFO, a device); None
-            leaves both out.
+        error: what is raised for a link to nothing, and for a pipe, a socket or a device; None leaves both out.
     Raises:
         UserError: (or `error`) as said, or `root` is not a folder.
         EnvironmentFailure: a folder cannot be read.
@@ -210,14 +209,17 @@ class _Entry:
     """"file", "folder", "dangling" (a link to nothing or to itself), or "special" (a FIFO, a socket, a device)."""
 
     def refuse(self, top: str, error: type[UserError]) -> None:
-        """Raise for what may be an image and cannot be read."""
+        """Raise for what may be data and cannot be read."""
         if self.kind == "dangling":
             raise error(
                 f"{top}/{self.relative}: is a link to something that is not there; restore what it points to, or "
                 "remove the link."
             )
-        if self.kind == "special" and is_image_name(self.relative):
-            raise error(f"{top}/{self.relative}: is not a plain file but a pipe, a socket or a device; remove it.")
+        if self.kind == "special":
+            raise error(
+                f"{top}/{self.relative}: is not a file that can be read to its end, but a pipe, a socket or a device; "
+                "remove it."
+            )
 
 
 def _entries(folder: str, prefix: str) -> Iterator[_Entry]:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.contract.progress import ProgressLine, format_seconds
 from harness.planning.steps import Step
+from harness.running.terminal import terminal
 from harness.store.run_record import StepResult
 
 _LINE_EVERY_S = 30.0
@@ -22,7 +23,7 @@ _WORDS = {"cached": "from cache", "run": "", "resumed": "continued", "failed": "
 
 def stderr() -> Console:
     """A console on stderr that prints text as it is."""
-    return Console(stderr=True, highlight=False)
+    return terminal(stderr=True)
 
 
 class TerminalReporter:

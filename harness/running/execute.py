@@ -13,23 +13,24 @@ import dataclasses
 import os
 import platform
 import re
-import shlex
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, EXIT_STOPPED, UserError
-from harness.contract.files import read_json, write_json
+from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, EXIT_STOPPED, EnvironmentFailure, UserError
+from harness.contract.files import explain_disk_errors, open_log, read_json, write_json
 from harness.contract.progress import parse_line
+from harness.contract.text import conceal, printable, shell_line, without_secrets
 from harness.planning.steps import AssetInput, Document, EmptyFolder, FileInput, OutputOf, Plan, Step
-from harness.running.failures import Interrupted, StepFailed, explain, failure_code
+from harness.running.failures import Interrupted, StepFailed, advice_on_refused, explain, failure_code
 from harness.running.outputs import check_output, digest_of
 from harness.running.preview import asset_path, describe, environment_digest_of, input_digests, plan_digest, preview
 from harness.running.setting import Reporter, Setting, Silent
@@ -40,6 +41,12 @@ from harness.store.store import Entry, Work
 
 # --- running ---------------------------------------------------------------------------------------------------------
 
+
+T = TypeVar("T")
+
+_POLL_S = 0.2
+_LONGEST_NAME = 200
+"""Bytes in the name of a run folder: some file systems have only 255 for what is made of it."""
 
 DISTRIBUTION = "gear-harness"
 """The installed package that this is part of; every record has its version."""
@@ -70,14 +77,14 @@ def run_plan(
     """
     preview(plan, setting, force=force)
     digest = plan_digest(plan, setting)
-    run_dir = setting.runs_dir / check_run_id(run_id or f"{plan.name}-{digest[:8]}")
+    run_dir = setting.runs_dir / check_run_id(run_id or _default_run_id(plan, digest))
     record = RunRecord(
         run=run_dir.name,
         plan_digest=digest,
-        generator=plan.generator,
-        options=plan.options,
+        generator=conceal(plan.generator),
+        options=conceal(plan.options),
         runtime=setting.runtime.name,
-        command=tuple(command),
+        command=tuple(conceal(command)),
         forced=force,
         started=_now(),
         machine=setting.scheduler.describe(),
@@ -89,8 +96,9 @@ def run_plan(
             for i, step in enumerate(plan.steps, start=1)
         ),
     )
-    _keep_other_record(run_dir, digest)
-    write_json(run_dir / RUN_FILE, {"command": list(command), "plan_digest": digest, "plan": describe(plan)})
+    with explain_disk_errors(run_dir):
+        _keep_other_record(run_dir, digest)
+    write_json(run_dir / RUN_FILE, {"command": conceal(command), "plan_digest": digest, "plan": describe(plan)})
     run = _Run(plan=plan, setting=setting, run_dir=run_dir, record=record, force=force, reporter=reporter or Silent())
     return run.to_the_end(), run_dir
 
@@ -99,7 +107,16 @@ def check_run_id(name: str) -> str:
     """A run folder's name as it was given, unless it would not be a visible folder of its own among the runs."""
     if Path(name).name != name or name.startswith("."):
         raise UserError(f"--name {name}: a run is a folder under --runs; give a name without '/' and leading dots.")
+    if not name.isprintable() or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise UserError(
+            f"--name {printable(name[:20])}...: is longer than {_LONGEST_NAME} bytes, or has characters that cannot be "
+            "printed; give a shorter and plainer name."
+        )
     return name
+
+
+def _default_run_id(plan: Plan, digest: str) -> str:
+    return f"{plan.name.encode()[: _LONGEST_NAME // 2].decode(errors='ignore')}-{digest[:8]}"
 
 
 class _Run:
@@ -146,20 +163,22 @@ class _Run:
         if self._stop.is_set():
             return False
         try:
-            result = self._find_or_compute(step)
+            with explain_disk_errors(self.store.root):
+                result = self._find_or_compute(step)
         except Interrupted:
             result = self._row(step)
         except UserError as error:
             if self._stop.is_set():  # an interrupted build or program is not a failure
                 return False
-            result = self._result(step, status="failed", exit_code=error.exit_code, error=str(error))
+            problem = printable(without_secrets(str(error)))
+            result = self._result(step, status="failed", exit_code=error.exit_code, error=problem)
         seconds = time.monotonic() - started - self._waited_s.get(step.name, 0.0)
         result = dataclasses.replace(result, seconds=round(seconds, 3))
         self._conclude(step, result)
         return result.is_finished
 
     def _find_or_compute(self, step: Step) -> StepResult:
-        digests = input_digests(step, self.finished, self.setting)
+        digests = self._unless_stopped(lambda: input_digests(step, self.finished, self.setting))
         key = step.key(digests, environment_digest_of(step, self.setting))
         forced = self.force and self.store.find(step.kind, key) is not None
         entry = None if forced else self.store.find(step.kind, key)
@@ -168,28 +187,52 @@ class _Run:
         waiting = lambda holder: self.reporter.say(step, f"waiting for {holder}, which is already working on this step")  # noqa: E731
         with self.store.working(step.kind, key, on_wait=waiting, give_up=self._stop.is_set) as work:
             entry = None if forced else self.store.find(step.kind, key)
+            if entry is None and not forced:
+                self._put_changed_aside(step, key)
             return self._found(step, entry) if entry else self._compute(step, key, digests, work, forced=forced)
+
+    def _put_changed_aside(self, step: Step, key: str) -> None:
+        kept = self.store.put_changed_aside(step.kind, key)
+        if kept:
+            changed = "its finished output was changed since it was computed, so it is computed again"
+            self.reporter.say(step, f"{changed}; the changed one is kept in {kept}")
+
+    def _refuse_changed_inputs(self, step: Step) -> None:
+        """What an earlier step of this run gave may have been changed since."""
+        for need in step.needs:
+            entry = self.finished[need]
+            if self.store.find(self.plan.step(need).kind, entry.key) is None:
+                raise UserError(
+                    f"{entry.output}: was changed while this run used it; run the same command again, which computes "
+                    "it again."
+                )
 
     def _compute(self, step: Step, key: str, digests: dict[str, str], work: Work, *, forced: bool) -> StepResult:
         link_relative(self.run_dir / self._row(step).folder / "log.txt", work.log)
+        repaired = step.kind == "sample" and self._take_up_repaired(step, work, digests)
+        if work.output.is_symlink():
+            work.output.unlink()
         work.output.mkdir(parents=True, exist_ok=True)
         outcome = _earlier_outcome(work)
         resumed = outcome is not None
         gpus: tuple[str, ...] = ()
         if outcome is None:
             resumed = _ready_output(step, work)
-            self.setting.runtime.prepare(step.environment, lambda text: self.reporter.say(step, text))
+            say = lambda text: self.reporter.say(step, text)  # noqa: E731
+            self._unless_stopped(lambda: self.setting.runtime.prepare(step.environment, say))
             asked = time.monotonic()
             with self.scheduler.take(step.resources, give_up=self._stop.is_set) as gpus:
                 self._waited_s[step.name] = time.monotonic() - asked
+                self._unless_stopped(lambda: self._refuse_changed_inputs(step))
                 self.reporter.step_started(step)
                 outcome = self._run_command(step, work, gpus)
             work.lease.check()
             self._refuse_failure(step, work, outcome)
             write_json(work.path / "outcome.json", dataclasses.asdict(outcome))
-        self._check(step, work, digests)
+        if not repaired:
+            self._check(step, work, digests)
         meta = {
-            "step": step.describe(),
+            "step": conceal(step.describe()),
             "inputs": digests,
             "environment": self.setting.runtime.describe(step.environment),
             "exit_code": outcome.exit_code,
@@ -199,7 +242,7 @@ class _Run:
             "forced": forced,
         }
         _clean(work)
-        digest = digest_of(step.kind, work.output, self.setting.memo)
+        digest = self._unless_stopped(lambda: digest_of(step.kind, work.output, self.setting.memo))
         entry = self.store.commit(work, step.kind, key, digest=digest, meta=meta)
         return self._found(step, entry, status="resumed" if resumed else "run", forced=forced)
 
@@ -208,10 +251,11 @@ class _Run:
         runtime = self.setting.runtime
         runtime.clear(places)
         places.scratch.mkdir(parents=True, exist_ok=True)
-        with work.log.open("a", encoding="utf-8", buffering=1) as log:
-            log.write(f"# {_now()}\n$ {shlex.join(runtime.command(step, places))}\n")
+        with open_log(work.log, "a") as log:
+            log.write(f"# {_now()}\n$ {shell_line(runtime.command(step, places))}\n")
 
             def on_line(line: str) -> None:
+                line = printable(without_secrets(line))
                 progress = parse_line(line)
                 if progress:
                     self._under_way.add(step.name)
@@ -219,7 +263,8 @@ class _Run:
                 elif not log.closed:
                     log.write(line + "\n")
 
-            return runtime.run(step, places, on_line, lambda: self._stop.is_set() or work.lease.lost.is_set())
+            said = lambda line: on_line(places.with_given_paths(line))  # noqa: E731
+            return runtime.run(step, places, said, lambda: self._stop.is_set() or work.lease.lost.is_set())
 
     def _refuse_failure(self, step: Step, work: Work, outcome: Outcome) -> None:
         partly = step.kind == "score" and outcome.exit_code == EXIT_PARTLY_SCORED
@@ -231,12 +276,35 @@ class _Run:
         raise StepFailed(explain(step, work.log, outcome), failure_code(outcome))
 
     def _check(self, step: Step, work: Work, digests: dict[str, str]) -> None:
-        """Check the output; one that fails is deleted, or the next run would find it again."""
+        """Check the output; one that is refused is kept aside, or the next run would find it again."""
         try:
-            check_output(step, work.output, digests)
-        except UserError:
-            self.store.abandon(work)
+            self._unless_stopped(lambda: check_output(step, work.output, digests))
+        except (EnvironmentFailure, Interrupted):  # not the output's fault: it is checked again next time
             raise
+        except UserError as error:
+            kept = self.store.keep_aside(work)
+            link_relative(self.run_dir / self._row(step).folder / "log.txt", kept / "log.txt")
+            problem = str(error).replace(str(work.output), str(kept / "output"))
+            advice = advice_on_refused(step, kept / "output", self._requests_of(step))
+            raise type(error)(f"{problem}\n  {advice}") from error
+
+    def _requests_of(self, step: Step) -> Path | None:
+        source = step.inputs.get("requests")
+        return self.finished[source.step].output / source.path if isinstance(source, OutputOf) else None
+
+    def _take_up_repaired(self, step: Step, work: Work, digests: dict[str, str]) -> bool:
+        """Go on with samples that were refused before, when somebody has put them right since."""
+        kept = self.store.kept_aside(work)
+        if kept is None or work.path.exists():
+            return False
+        try:
+            self._unless_stopped(lambda: check_output(step, kept / "output", digests))
+        except Interrupted:
+            raise
+        except UserError:
+            return False
+        kept.rename(work.path)
+        return True
 
     def _inputs(self, step: Step, work: Work) -> dict[str, Path]:
         """Name below `{in}` -> the file or folder on this machine."""
@@ -258,6 +326,25 @@ class _Run:
                     (given / name).mkdir(parents=True)
                     inputs[name] = given / name
         return inputs
+
+    def _unless_stopped(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which only reads, or can be ended at any point; Interrupted as soon as a signal comes.
+
+        It runs in a thread that is left to itself then: what waits for a disk or a server does not hear of signals.
+        """
+        done: Future[T] = Future()
+
+        def fulfil() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=fulfil, daemon=True).start()
+        while not wait([done], timeout=_POLL_S).done:
+            if self._stop.is_set():
+                raise Interrupted("stopped; run the same command to continue")
+        return done.result()
 
     # --- the record --------------------------------------------------------------------------------------------------
 
@@ -364,7 +451,7 @@ def _ready_output(step: Step, work: Work) -> bool:
 
 def _clean(work: Work) -> None:
     """Remove what is not part of the result."""
-    for name in ("in", "given", "scratch"):
+    for name in ("in", "given", "scratch", "code"):
         shutil.rmtree(work.path / name, ignore_errors=True)
 
 

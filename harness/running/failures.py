@@ -16,6 +16,7 @@ from harness.contract.errors import (
     EnvironmentFailure,
     UserError,
 )
+from harness.contract.samples import MANIFEST_FILE
 from harness.planning.steps import Step
 from harness.runtimes import Outcome
 from harness.store.run_record import RunRecord
@@ -66,6 +67,28 @@ def explain(step: Step, log: Path, outcome: Outcome) -> str:
     return (
         f"{step.name} {_ending(step, outcome)}. The end of its log:\n{tail}\n  Whole log: {log}\n"
         f"  {_advice(step, outcome)}"
+    )
+
+
+def advice_on_refused(step: Step, kept: Path, requests: Path | None) -> str:
+    """Where the output of a step that was refused is kept, and how it can still be used.
+
+    Args:
+        step: whose command had succeeded.
+        kept: the output.
+        requests: what the images in it were drawn for, if they are images.
+    """
+    kept_in = f"Nothing is deleted: what {step.name} wrote is kept in {kept}"
+    if step.kind != "sample":
+        return f"{kept_in}."
+    if (kept / MANIFEST_FILE).exists():
+        return f"{kept_in}; put it right there, and the same command goes on with it."
+    archives = [path for path in kept.glob("*.npz") if path.is_file()]
+    images = archives[0] if len(archives) == 1 else kept
+    drawn_for = f" --requests {requests}" if requests else ""
+    return (
+        f"{kept_in}; images in it can be scored: python -m harness.contract adopt {images} OUT{drawn_for} && "
+        f"harness score {step.benchmark or 'BENCHMARK'} --samples OUT"
     )
 
 

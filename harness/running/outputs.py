@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import stat
 from pathlib import Path
+from typing import NoReturn
 
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import BadSamples, UserError
@@ -35,6 +39,7 @@ def check_output(step: Step, folder: Path, input_digests: dict[str, str]) -> Non
     Raises:
         UserError: naming the file and what is wrong with it.
     """
+    _check_plain(step, folder)
     for name in step.produces:
         if not (folder / name).exists():
             raise UserError(f"{step.name} succeeded but did not write {name}; correct the program.")
@@ -45,6 +50,34 @@ def check_output(step: Step, folder: Path, input_digests: dict[str, str]) -> Non
             _check_samples(step, folder, input_digests.get("requests"))
         case "score":
             _check_score(step, folder)
+
+
+def _check_plain(step: Step, folder: Path) -> None:
+    """Refuse what a reader would wait on for ever, or follow out of the folder, before anything is opened."""
+    inside = (
+        Path(place) / name for place, folders, names in os.walk(folder, onerror=_fail) for name in folders + names
+    )
+    for path in itertools.chain([folder], inside):
+        kind = _UNUSUAL.get(stat.S_IFMT(path.lstat().st_mode))
+        if kind:
+            error = BadSamples if step.kind == "sample" else UserError
+            raise error(
+                f"{path}: is a {kind}, where the output of a step is plain files and folders; replace it by what it "
+                f"stands for (cp -L), or correct the program of {step.name}."
+            )
+
+
+_UNUSUAL = {
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFBLK: "device",
+    stat.S_IFCHR: "device",
+}
+
+
+def _fail(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); correct its permissions.") from error
 
 
 def _check_samples(step: Step, folder: Path, wanted: str | None) -> None:

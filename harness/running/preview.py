@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from harness.contract.digest import digest_json
 from harness.contract.errors import UserError
+from harness.contract.text import conceal
 from harness.planning.steps import AssetInput, Document, EmptyFolder, FileInput, OutputOf, Plan, Source, Step
 from harness.running.outputs import digest_of
 from harness.running.setting import Setting
@@ -113,7 +114,8 @@ def plan_digest(plan: Plan, setting: Setting) -> str:
 def describe(plan: Plan) -> dict[str, Any]:
     """The plan as JSON."""
     steps = [step.describe() for step in plan.steps]
-    return {"name": plan.name, "generator": dict(plan.generator), "options": dict(plan.options), "steps": steps}
+    row = {"name": plan.name, "generator": dict(plan.generator), "options": dict(plan.options), "steps": steps}
+    return {name: conceal(value) for name, value in row.items()}
 
 
 # --- keys ---

@@ -26,15 +26,14 @@ from harness.contract.errors import EnvironmentFailure
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.image import build_image, image_digest
-from harness.runtimes.venv import VenvRuntime, scratch_variables
+from harness.runtimes.venv import VenvRuntime, is_shown, scratch_variables
+from harness.runtimes.watchdog import OWNER, OWNER_LABEL, WORK_LABEL, watched
 from harness.store import lease
 from harness.store.folders import walk_files
 
 NOBODY = 1000
 """The uid and gid of containers when the caller is root: any will do, as long as it is not 0."""
 PIDS_LIMIT = 4096
-WORK_LABEL = "harness.work"
-"""Names the work folder, which identifies a container that a kill left behind."""
 
 _TMPFS = "nosuid,nodev,mode=1777"
 _STOP_GRACE_S = 10
@@ -148,7 +147,7 @@ class DockerRuntime:
             "shm_size": "1g",
             "tmpfs": {"/scratch": f"rw,exec,{_TMPFS},{owner}", "/tmp": f"rw,{_TMPFS},{owner}"},
             "init": True,
-            "labels": {WORK_LABEL: str(places.work)},
+            "labels": {WORK_LABEL: str(places.work), OWNER_LABEL: OWNER},
             "device_requests": self._device_requests(step, places),
         }
 
@@ -166,6 +165,10 @@ class DockerRuntime:
             on_line("The engine gives no GPUs to containers (see harness doctor): running on CPU.")
             places = dataclasses.replace(places, gpus=())
         _hand_over(places.output)
+        with watched(places.work, containers=True):
+            return self._run_container(step, places, on_line, stopped)
+
+    def _run_container(self, step: Step, places: Places, on_line: OnLine, stopped: Callable[[], bool]) -> Outcome:
         started = time.monotonic()
         try:
             container = self.client.containers.create(**self.settings(step, places))
@@ -268,7 +271,7 @@ def docker_run_line(settings: Mapping[str, Any]) -> list[str]:
     for request in settings["device_requests"]:
         line += ["--gpus", f'"device={",".join(request["DeviceIDs"])}"']
     for name, value in settings["environment"].items():
-        line += ["--env", f"{name}={value}"]
+        line += ["--env", f"{name}={value}" if is_shown(name) else name]
     for mount in settings["mounts"]:
         mode = ",readonly" if mount["ReadOnly"] else ""
         line += ["--mount", f"type=bind,source={mount['Source']},target={mount['Target']}{mode}"]

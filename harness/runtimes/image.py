@@ -20,6 +20,7 @@ from pathlib import Path
 from harness.catalog.project import Project
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, UserError
+from harness.contract.files import open_log
 from harness.planning.steps import Environment
 
 _BIND_SOURCE = re.compile(r"--mount=(\S*type=bind\S*)")
@@ -102,8 +103,7 @@ def build_image(project: Project, environment: Environment, *, tag: str, base_im
 
 
 def _run_build(argv: list[str], name: str, log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as handle:
+    with open_log(log, "w") as handle:
         handle.write(f"$ {shlex.join(argv)}\n")
         handle.flush()
         environment = {**os.environ, "DOCKER_BUILDKIT": "1"}

@@ -15,9 +15,6 @@ from typing import IO
 from harness.contract.errors import EnvironmentFailure
 from harness.runtimes import OnLine, Outcome
 
-WORK_VARIABLE = "HARNESS_WORK"
-"""In the environment of every process of a step: its work folder, which identifies what a kill left behind."""
-
 _POLL_S = 0.1
 _GRACE_S = 10.0
 """Between asking a process to stop and killing it."""
@@ -63,23 +60,6 @@ def run_process(
     _signal_group(child.pid, signal.SIGKILL)
     reader.join(timeout=_GRACE_S)
     return Outcome(exit_code=child.returncode, seconds=time.monotonic() - started, reason=reason)
-
-
-def end_leftovers(work: Path) -> int:
-    """Kill the processes of an earlier attempt in `work` whose harness was killed first; returns how many there were.
-
-    They are known by `HARNESS_WORK` in their environment. Without /proc none are found.
-    """
-    marker = f"{WORK_VARIABLE}={work}".encode()
-    killed = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # ended in the meantime, or another user's
-            if marker in (folder / "environ").read_bytes().split(b"\0") and int(folder.name) != os.getpid():
-                os.kill(int(folder.name), signal.SIGKILL)
-                killed += 1
-    if killed:
-        time.sleep(_POLL_S)
-    return killed
 
 
 def _read(stream: IO[str], on_line: OnLine) -> None:

@@ -20,10 +20,12 @@ import uv
 from harness.catalog.project import PACKAGE_DIR, Project, importable_from
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure
-from harness.contract.files import write_json
+from harness.contract.files import is_writable, open_log, write_json
+from harness.contract.walk import walk
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
-from harness.runtimes.process import WORK_VARIABLE, end_leftovers, run_process
+from harness.runtimes.process import run_process
+from harness.runtimes.watchdog import OWNER, OWNER_VARIABLE, WORK_VARIABLE, end_leftovers, watched
 from harness.store import lease
 from harness.store.folders import discard, publish_folder
 
@@ -57,6 +59,10 @@ KEPT_PREFIXES = (
 """What a step sees of the shell: machine and numerics, never credentials. TORCH_HOME is set to scratch regardless."""
 NETWORK_PREFIXES = ("HTTP", "NO_PROXY", "ALL_PROXY", "http", "no_proxy", "all_proxy", "HARNESS_JUDGE_")
 """These too, when it declares a network."""
+SHOWN_OF_NETWORK = frozenset(
+    f"HARNESS_JUDGE_{name}" for name in ("URL", "MODEL", "CONCURRENCY", "TIMEOUT_S", "RETRIES", "BACKOFF_S")
+)
+"""Whose values of those are shown in command lines; of the others only the names, for they may hold secrets."""
 
 _MARKER = ".harness.json"
 _LOG_TAIL = 15
@@ -85,9 +91,16 @@ class VenvRuntime:
 
     def prepare(self, environment: Environment, say: Say) -> None:
         """Make the environment with uv, unless it is there; of two harnesses at once, one waits."""
+        if environment.code and is_writable(self.home):  # so that a home that is prepared may be read-only afterwards
+            self.project.stage_code(environment.code, self.home)
         if self.is_ready(environment):
             return
         folder = self._folder(environment)
+        if not is_writable(self.home):
+            raise EnvironmentFailure(
+                f"{folder}: is not there and cannot be built, since this user may not write to {self.home}; let its "
+                f"owner type: harness prepare {environment.name}      or use another: export HARNESS_HOME=DIR"
+            )
         waiting = lambda holder: say(f"waiting for {holder}, which is building {environment.name}")  # noqa: E731
         with lease.held(self.home / "leases" / folder.name, on_wait=waiting):
             if not self.is_ready(environment):
@@ -125,7 +138,8 @@ class VenvRuntime:
 
     def command(self, step: Step, places: Places) -> list[str]:
         """`env -i NAME=VALUE ... PYTHON SCRIPT ...`, with host paths."""
-        settings = [f"{name}={value}" for name, value in sorted(self._variables(step, places).items())]
+        variables = sorted(self._variables(step, places).items())
+        settings = [f"{name}={value if is_shown(name) else f'${name}'}" for name, value in variables]
         cwd = ["--chdir", str(self._cwd(step, places))]
         prefix = ["env"] if step.environment.inherits else ["env", "-i"]
         return [*prefix, *cwd, *settings, *self._argv(step, places)]
@@ -134,17 +148,18 @@ class VenvRuntime:
         """Run the step as a process of this machine."""
         self._lay_out_inputs(places)
         if step.environment.code:
-            self.project.stage_code(step.environment.code, self.home)
+            self.project.stage_code(step.environment.code, self._code_home(step.environment, places))
         places.scratch.joinpath("tmp").mkdir(parents=True, exist_ok=True)
         shell = os.environ if step.environment.inherits else {}
-        return run_process(
-            self._argv(step, places),
-            env={**shell, **self._variables(step, places)},
-            cwd=self._cwd(step, places),
-            on_line=on_line,
-            stopped=stopped,
-            timeout_s=step.resources.timeout_s,
-        )
+        with watched(places.work):
+            return run_process(
+                self._argv(step, places),
+                env={**shell, **self._variables(step, places), OWNER_VARIABLE: OWNER},
+                cwd=self._cwd(step, places),
+                on_line=on_line,
+                stopped=stopped,
+                timeout_s=step.resources.timeout_s,
+            )
 
     def clear(self, places: Places) -> None:
         """End what a killed harness left running."""
@@ -161,12 +176,18 @@ class VenvRuntime:
         environment = step.environment
         python = sys.executable if environment.lock is None else str(self._folder(environment) / "bin" / "python")
         values = {"python": python, "in": str(_inputs_dir(places)), "out": str(places.output)}
-        return fill_in(step.argv, {**values, "scratch": str(places.scratch), "code": self._code_dir(environment)})
+        code = self._code_dir(environment, places)
+        return fill_in(step.argv, {**values, "scratch": str(places.scratch), "code": code})
 
-    def _code_dir(self, environment: Environment) -> str:
+    def _code_dir(self, environment: Environment, places: Places) -> str:
         if not environment.code:
             return str(self.project.package_parent)
-        return str(self.home / "code" / self.project.code_digest(environment.code)[:16])
+        return str(self.project.staged(environment.code, self._code_home(environment, places)))
+
+    def _code_home(self, environment: Environment, places: Places) -> Path:
+        """Usually the home; the step's own folder where nobody staged the code in a home that cannot be written."""
+        there = self.project.staged(environment.code, self.home).exists()
+        return self.home if there or is_writable(self.home) else places.work
 
     def _cwd(self, step: Step, places: Places) -> Path:
         return Path(step.cwd) if step.cwd else places.scratch
@@ -186,7 +207,7 @@ class VenvRuntime:
         scratch = str(places.scratch)
         variables = {**kept, **scratch_variables(scratch), "TMPDIR": f"{scratch}/tmp"}
         if step.environment.code:
-            variables["PYTHONPATH"] = self._code_dir(step.environment)
+            variables["PYTHONPATH"] = self._code_dir(step.environment, places)
         elif python_path := importable_from(PACKAGE_DIR.parent):
             variables["PYTHONPATH"] = python_path
         return variables
@@ -198,10 +219,15 @@ class VenvRuntime:
         for name, source in places.inputs.items():
             target = _inputs_dir(places) / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if "/" in name:
+            if name.startswith("assets/"):
                 _link_tree(source.resolve(), target)
             else:
                 target.symlink_to(source.resolve())
+
+
+def is_shown(name: str) -> bool:
+    """Whether the value of an environment variable of a step may be shown."""
+    return name in SHOWN_OF_NETWORK or not name.startswith(NETWORK_PREFIXES)
 
 
 def scratch_variables(scratch: str) -> dict[str, str]:
@@ -232,8 +258,9 @@ def _link_tree(source: Path, target: Path) -> None:
     """Put a file or folder at `target` without symbolic links, which `harness.contract` refuses in asset folders."""
     if source.is_dir():
         target.mkdir()
-        for inner in source.iterdir():
-            _link_tree(inner.resolve(), target / inner.name)
+        for name in walk(source):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            _link_tree((source / name).resolve(), target / name)
         return
     try:
         os.link(source, target)
@@ -248,8 +275,7 @@ def _python_version(environment: Environment) -> str:
 def _uv(arguments: list[str], log: Path, environment: Environment) -> None:
     """Run uv with its output in a log; a failure shows the log's end."""
     argv = [uv.find_uv_bin(), *arguments]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w" if arguments[0] == "venv" else "a", encoding="utf-8") as handle:
+    with open_log(log, "w" if arguments[0] == "venv" else "a") as handle:
         handle.write(f"$ {shlex.join(argv)}\n")
         handle.flush()
         # uv follows the folder's own project settings, which are not the scorer's.

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset
-from harness.contract.images import to_square
+from harness.contract.images import UnclearImage, to_rgb, to_square
 from harness.contract.texts import one_text
 from harness.contract.walk import files_in
 
@@ -150,8 +150,12 @@ def _image(cell: Any, path: Path, row: int) -> Image.Image:
         data = _bytes_of(path.parent / cell["path"], path, row)
     try:
         with Image.open(io.BytesIO(data or b"")) as image:
-            return image.convert("RGB")
-    except (OSError, TypeError, ValueError) as error:
+            return to_rgb(image)
+    except UnclearImage as error:
+        raise MissingAsset(f"{path}: row {row} holds an image that cannot be used: {error}.") from None
+    except UnidentifiedImageError as error:  # its text holds the address of an object
+        raise MissingAsset(f"{path}: row {row} holds no readable image; fetch the file again.") from error
+    except (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MissingAsset(f"{path}: row {row} holds no readable image ({error}); fetch the file again.") from error
 
 

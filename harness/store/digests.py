@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from harness.contract.digest import digest_json, is_digest, sha256_file
@@ -38,8 +39,9 @@ class DigestMemo:
             if not path.is_dir():
                 return self.file(path)
             rows = [[name, self.file(path / name)] for name in walk(path)]
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"{path}: cannot be read ({reason}); check the path.") from error
         return digest_json(rows)
 
     def file(self, path: Path, *, ours: bool = False) -> str:
@@ -52,6 +54,8 @@ class DigestMemo:
                 changes that time and would cause gigabytes to be read again after each step.
         """
         real = path.resolve(strict=True)
+        if not real.is_file():  # reading a pipe or a device would never end
+            raise UserError(f"{path}: is not a file that can be read to its end; save its contents in a file.")
         place = self.folder / f"{hashlib.sha256(os.fsencode(real)).hexdigest()[:32]}.json"
         before = _fingerprint(real, ours)
         known = _recall(place)
@@ -60,8 +64,39 @@ class DigestMemo:
         sha256 = sha256_file(real)
         settled = time.time() - before[-1] / 1e9 > _SETTLED_S
         if settled and _fingerprint(real, ours) == before:
-            write_json(place, {"path": str(real), "fingerprint": before, "sha256": sha256})
+            _remember(place, {"path": str(real), "fingerprint": before, "sha256": sha256})
         return sha256
+
+    def files(self, folder: Path, *, known_as: Path | None = None) -> dict[str, str]:
+        """Relative POSIX path -> SHA-256, for every file under a folder; remembered together, in one file of the memo.
+
+        Args:
+            folder: which.
+            known_as: the name it is about to get by a rename, under which it is remembered.
+        """
+        real = (known_as or folder).absolute()
+        place = self.folder / f"{hashlib.sha256(os.fsencode(real) + b'/').hexdigest()[:32]}.json"
+        known = _recall(place).get("files")
+        known = known if isinstance(known, dict) else {}
+        rows = {name: _row(folder / name, known.get(name)) for name in walk(folder, error=None)}
+        settled = {name: row for name, row in rows.items() if time.time() - row[0][-1] / 1e9 > _SETTLED_S}
+        if settled != known:
+            _remember(place, {"path": str(real), "files": settled})
+        return {name: sha256 for name, (_, sha256) in rows.items()}
+
+
+def _row(path: Path, known: object) -> tuple[list[int], str]:
+    """Fingerprint and digest of a file, `known` from before or computed now."""
+    before = _fingerprint(path, ours=False)
+    if isinstance(known, list) and len(known) == 2 and known[0] == before and is_digest(known[1]):
+        return before, str(known[1])
+    return before, sha256_file(path)
+
+
+def _remember(place: Path, row: dict[str, object]) -> None:
+    """Best effort: without a place to keep it, a digest is computed again the next time."""
+    with suppress(OSError, UserError):
+        write_json(place, row)
 
 
 def _recall(place: Path) -> dict[str, object]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.contract.files import partial_path
+from harness.contract.walk import walk
 
 
 def publish_folder(target: Path, fill: Callable[[Path], None]) -> bool:
@@ -45,12 +46,8 @@ def discard(path: Path) -> None:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Every file under `folder`, links followed, in sorted order."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from walk_files(path)
-        else:
-            yield path
+    """Every file under `folder` as `harness.contract.walk` has it; what cannot be read is left out."""
+    return (folder / name for name in walk(folder, error=None))
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

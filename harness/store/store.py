@@ -2,22 +2,25 @@
 
 .store/sample/3f9a.../      entry.json  output/  log.txt      finished; what a later run trusts
 .store/work/sample-3f9a.../             output/  log.txt      unfinished; kept over kills, so that a step resumes
+.store/refused/sample-3f9a...-1/        output/  log.txt      complete, but not what it must be; deleted by nobody
+.store/changed/sample-3f9a...-1/                              was finished, and changed since; deleted by nobody
+.store/digests/                                               digests of finished files, so that they are read once
 .store/leases/sample-3f9a.../           1.json                who works on it, or did
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_json
-from harness.contract.record import SCORE_FILE
 from harness.store import lease
+from harness.store.digests import DigestMemo
 from harness.store.folders import discard, file_sizes, sync_tree
 
 _KEY_LETTERS = 32
@@ -73,19 +76,20 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._memo = DigestMemo(root / "digests")
 
     def find(self, kind: str, key: str) -> Entry | None:
-        """The finished entry, or None. One whose files are missing or cut short counts as not there.
+        """The finished entry, or None. One whose files are not the bytes that were stored counts as not there.
 
-        A score is small enough to be read as well: an edited one counts as not there and is computed again.
+        What was read once is not read again as long as size, time stamps and inode say that nobody wrote to it.
         """
         path = self._entry_path(kind, key)
         try:
             row = read_json(path / "entry.json")
             entry = Entry(path=path, key=row["key"], digest=row["digest"], meta=row["meta"])
             intact = entry.key == key and file_sizes(entry.output) == row["files"]
-            if kind == "score":
-                intact &= sha256_file(entry.output / SCORE_FILE) == entry.digest
+            recorded = row.get("sha256")  # entries of the first version have none
+            intact = intact and (recorded is None or self._memo.files(entry.output) == recorded)
         except (UserError, OSError, KeyError, TypeError):
             return None
         return entry if intact else None
@@ -115,17 +119,34 @@ class Store:
         """Turn finished work into an entry, replacing one that is there (`--force`)."""
         work.lease.check()
         sync_tree(work.output)
-        row = {"kind": kind, "key": key, "digest": digest, "files": file_sizes(work.output), "meta": meta}
-        write_json(work.path / "entry.json", row)
         path = self._entry_path(kind, key)
+        sha256 = self._memo.files(work.output, known_as=path / "output")
+        row = {"kind": kind, "key": key, "digest": digest, "files": file_sizes(work.output), "sha256": sha256}
+        write_json(work.path / "entry.json", {**row, "meta": meta})
         path.parent.mkdir(parents=True, exist_ok=True)
         discard(path)
         work.path.rename(path)
         return Entry(path=path, key=key, digest=digest, meta=meta)
 
-    def abandon(self, work: Work) -> None:
-        """Delete what an attempt wrote, when its step cannot continue from it."""
-        discard(work.path)
+    def put_changed_aside(self, kind: str, key: str) -> Path | None:
+        """Move a finished entry that `find` does not believe, since somebody changed it, to a name of its own."""
+        path = self._entry_path(kind, key)
+        return self._move_aside(path, f"changed/{kind}-{path.name}") if path.exists() else None
+
+    def keep_aside(self, work: Work) -> Path:
+        """Move an attempt whose output was refused to a name of its own, where nobody deletes it; the new folder."""
+        return self._move_aside(work.path, f"refused/{work.path.name}")
+
+    def kept_aside(self, work: Work) -> Path | None:
+        """Where the last attempt at this work whose output was refused is kept."""
+        found = self.root.glob(f"refused/{work.path.name}-*")
+        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+    def _move_aside(self, path: Path, name: str) -> Path:
+        kept = next(free for n in itertools.count(1) if not (free := self.root / f"{name}-{n}").exists())
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(kept)
+        return kept
 
     def _entry_path(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:_KEY_LETTERS]

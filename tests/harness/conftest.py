@@ -202,9 +202,8 @@ class Toy:
     def harness(self, *words: object, **options: Any) -> subprocess.Popen[str]:
         """The real command, as another process."""
         argv = [sys.executable, "-m", "harness", *map(str, words)]
-        return subprocess.Popen(
-            argv, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-        )
+        options = {"cwd": self.root, "text": True, **options}
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
 
     def run_words(self, *words: object) -> list[str]:
         """The words of `harness run` for this toy, with its generator given `words`."""

@@ -61,6 +61,13 @@ def test_staged_code_is_a_copy_that_later_edits_do_not_reach(toy):
     assert toy.project.stage_code(["benchmarks/toy", "harness/contract"], toy.home) != staged
 
 
+def test_staged_code_that_was_edited_is_staged_again(toy):
+    staged = toy.project.stage_code(["benchmarks/toy"], toy.home)
+    (staged / "benchmarks/toy/brightness.py").write_text("def brightness(image_u8): return 0.0")
+    assert toy.project.stage_code(["benchmarks/toy"], toy.home) == staged
+    assert "mean" in (staged / "benchmarks/toy/brightness.py").read_text()
+
+
 def test_a_path_out_of_the_project_is_refused(toy):
     for relative in ("benchmarks/../../x", "benchmarks/nothing"):
         with pytest.raises(UserError):

@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.contract.errors import MissingAsset, UserError
+from harness.contract.text import shell_line
 from harness.planning.generators import existing_samples
 from harness.planning.steps import HOST, FileInput, OutputOf, Plan, Resources, Step
+from harness.report.run import report_for_run
 from harness.running.execute import run_plan
 from harness.running.failures import exit_code
 from harness.running.preview import command_lines, preview
+from harness.running.setting import Silent
 from harness.store.run_record import RunRecord
 
 ALL = ("requests-toy", "sample-toy", "score-toy")
@@ -138,6 +142,51 @@ def test_an_output_that_was_cut_short_in_the_store_is_not_believed(toy, statuses
         handle.truncate(100)
     assert statuses(toy.run())["sample-toy"] == "run"
     assert toy.run().status == "finished"
+
+
+def two_steps(then: str = "pass") -> Plan:
+    """Features, and a score of them."""
+    first = Step(name="features", kind="features", argv=("{python}", "-c", "open('{out}/f', 'w').write('0.877')"))
+    reads = f"import time; from pathlib import Path; print(Path('{{in}}/features/one/f').read_text()); {then}"
+    argv = ("{python}", "-c", f"{reads}; open('{{out}}/s', 'w')")
+    score = Step(name="score", kind="x", argv=argv, inputs={"features/one": OutputOf("features")})
+    return Plan(name="two", steps=(first, score))
+
+
+def test_features_that_were_changed_at_equal_size_are_computed_again_and_kept(toy, statuses):
+    said: list[str] = []
+
+    class Listening(Silent):
+        def say(self, step, text):
+            said.append(text)
+
+    record, run_dir = run_plan(two_steps(), toy.setting())
+    features = (run_dir / record.step("features").folder / "output" / "f").resolve()
+    assert features.stat().st_nlink == 1  # its time stamps are its own: no step that reads it moves them
+    features.write_text("0.815")
+    record, run_dir = run_plan(two_steps("print(2)"), toy.setting(), reporter=Listening())
+    assert statuses(record) == {"features": "run", "score": "run"}
+    assert "0.877" in (run_dir / record.step("score").folder / "log.txt").read_text()
+    (kept,) = toy.setting().store.root.glob("changed/*/output/f")
+    assert kept.read_text() == "0.815" and str(kept.parents[1]) in said[0]
+
+
+def test_an_input_that_is_changed_while_the_run_uses_it_is_refused(toy):
+    plan = two_steps()
+    between = Step(
+        name="between",
+        kind="x",
+        argv=(
+            "{python}",
+            "-c",
+            f"from pathlib import Path; [p.write_text('0.815') for p in Path({str(toy.runs_dir)!r})"
+            ".glob('.store/features/*/output/f')]",
+        ),
+        after=("features",),
+    )
+    score = dataclasses.replace(plan.step("score"), inputs={**plan.step("score").inputs, "b": OutputOf("between")})
+    record, _ = run_plan(Plan(name="p", steps=(plan.step("features"), between, score)), toy.setting())
+    assert "was changed while this run used it" in record.step("score").error
 
 
 def test_samples_that_exist_are_scored_and_shared_by_content(toy, statuses):
@@ -349,7 +398,102 @@ def test_a_step_sees_no_credentials_of_the_shell(toy, monkeypatch):
     assert "hush" not in log and '"HOME"' in log and str(Path.home()) + '"' not in log.split('"HOME": ')[1][:40]
 
 
+JUDGE_KEY, PROXY = "sk-very-secret", "http://me:pr0xy-pass@proxy:3128"
+
+
+@pytest.fixture
+def secrets(monkeypatch):
+    """Secrets that a step with a network is given, or that a user types."""
+    monkeypatch.setenv("HARNESS_JUDGE_API_KEY", JUDGE_KEY)
+    monkeypatch.setenv("HARNESS_JUDGE_URL", "http://judge:8000/v1")
+    monkeypatch.setenv("https_proxy", PROXY)
+    return (JUDGE_KEY, "pr0xy-pass")
+
+
+def asks_the_judge(code: str) -> Plan:
+    """A step that is given the judge's key, in its environment and in its command line."""
+    argv = ("{python}", "-c", f"import os, sys; key = os.environ['HARNESS_JUDGE_API_KEY']; {code}", "--key", JUDGE_KEY)
+    step = Step(name="judged", kind="x", argv=argv, resources=Resources(network=True))
+    return Plan(name="p", steps=(step,), generator={"command": f"draw --key {JUDGE_KEY}"}, options={"key": JUDGE_KEY})
+
+
+ECHO = "print('401', key, os.environ['https_proxy'])"
+PROGRESS = (
+    """print('{"event": "progress", "what": "' + key + '", "done": 1, "total": 2, "elapsed_s": 0, "eta_s": 1}')"""
+)
+
+
+@pytest.mark.parametrize("end", ["pass", "sys.exit(6)"])
+def test_no_secret_is_in_anything_that_a_run_keeps_or_says(toy, secrets, end):
+    said: list[str] = []
+
+    class Listening(Silent):
+        def progress(self, step, line):
+            said.append(line.what)
+
+        def step_ended(self, step, result):
+            said.append(result.error)
+
+    command = ["harness", "run", "--generator", f"draw --key {JUDGE_KEY}"]
+    plan = asks_the_judge(f"{ECHO}; {PROGRESS}; {end}")
+    record, run_dir = run_plan(plan, toy.setting(), reporter=Listening(), command=command)
+    report_for_run(run_dir)
+    files = [path for path in toy.runs_dir.rglob("*") if path.is_file()]
+    kept = "\n".join([*(path.read_text() for path in files), *said])
+    assert "[secret]" in kept and "http://judge:8000/v1" in kept and len(files) > 5
+    assert [secret for secret in secrets if secret in kept] == []
+    log = (run_dir / record.step("judged").folder / "log.txt").resolve()
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert 'HARNESS_JUDGE_API_KEY="$HARNESS_JUDGE_API_KEY"' in log.read_text()
+
+
+def test_no_secret_is_in_a_printed_command_line_and_the_shell_still_gives_it(toy, secrets):
+    ((_, line),) = command_lines(asks_the_judge("pass"), toy.setting())
+    shown = shell_line(line)
+    assert [secret for secret in secrets if secret in shown] == []
+    assert 'https_proxy="$https_proxy"' in shown and "HARNESS_JUDGE_URL=http://judge:8000/v1" in shown
+
+
 def test_a_plan_with_a_step_before_what_it_needs_is_refused():
     step = Step(name="a", kind="x", argv=(sys.executable,), inputs={"b": OutputOf("b")})
     with pytest.raises(UserError, match="not an earlier step"):
         Plan(name="p", steps=(step,))
+
+
+@pytest.mark.parametrize("name", ["theirs.npz", "folder/1.png"])
+def test_a_refusal_names_the_file_that_the_user_gave(toy, name: str):
+    path = toy.root / "given" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    given = path if path.suffix == ".npz" else path.parent
+    record = toy.run(generator=existing_samples(given))
+    error = record.step("samples").error
+    assert record.status == "failed" and str(path) in error
+    assert "/in/" not in error.partition("Whole log")[0] and ".store" not in error.partition("Whole log")[0]
+
+
+def test_samples_in_a_folder_whose_name_is_not_unicode_are_scored(toy, score_of):
+    folder = toy.root / "caf\udce9"
+    folder.mkdir()
+    for number in range(12):
+        Image.new("RGB", (8, 8), (number, number, number)).save(folder / f"{number:02d}.png")
+    record = toy.run(generator=existing_samples(folder))
+    assert record.status == "finished" and RunRecord.read(toy.runs_dir / record.run).status == "finished"
+    assert score_of(toy.runs_dir, record) == pytest.approx(5.5)
+    assert counts(toy.run(generator=existing_samples(folder))) == (0, 2)
+
+
+def test_linked_and_copied_samples_are_the_same_input_with_the_same_score(toy, score_of):
+    for number in range(12):
+        path = toy.root / "elsewhere" / f"{number % 2}" / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, number, number)).save(path)
+    linked = toy.root / "linked" / "set"
+    linked.mkdir(parents=True)
+    for name in "01":
+        (linked / name).symlink_to(toy.root / "elsewhere" / name)
+    shutil.copytree(linked, toy.root / "copied" / "set")
+    first = toy.run(generator=existing_samples(linked))
+    second = toy.run(generator=existing_samples(toy.root / "copied" / "set"))
+    assert counts(second) == (0, 2)
+    assert score_of(toy.runs_dir, first) == score_of(toy.runs_dir, second) == pytest.approx(5.5)

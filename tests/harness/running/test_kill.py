@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.running.execute import run_plan
+from harness.runtimes import watchdog
+from harness.runtimes.venv import VenvRuntime
 from harness.store.run_record import RunRecord, find_runs
 
 NUM_SHARDS = 6
@@ -40,7 +45,6 @@ def test_a_killed_run_goes_on_where_it_was(toy):
     harness.communicate()
     drawn_before = len(toy.drawn())
 
-    # The generator outlived its harness: the second run must end it before it uses the same folder.
     again = toy.harness(*words)
     output, _ = again.communicate(timeout=60)
     assert again.returncode == 0, output
@@ -51,10 +55,42 @@ def test_a_killed_run_goes_on_where_it_was(toy):
     assert len(toy.drawn()) <= NUM_SHARDS + 2
 
 
+FAMILY = """
+import os, subprocess, sys, time
+nap = [sys.executable, "-c", "import time; time.sleep(300)", "my-family"]
+subprocess.Popen(nap)
+subprocess.Popen(nap, start_new_session=True)  # as torchrun and others do
+subprocess.Popen(nap, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+"""
+
+
+def test_the_steps_of_a_harness_that_is_killed_end_with_it_and_all_that_they_started(toy):
+    toy.edit("my_model.py", "writer = Sample", f"exec({FAMILY!r})\nwriter = Sample")
+    harness = toy.harness(*toy.run_words("--nap", 60))
+    wait_for(lambda: len(toy.drawn()) == 1)
+    assert len(processes_of("my-family")) == 3
+    harness.send_signal(signal.SIGKILL)
+    harness.communicate()
+    wait_for(lambda: processes_of(toy.generator) == [] and processes_of("my-family") == [])
+    wait_for(lambda: processes_of(watchdog.__file__, of_parent=harness.pid) == [])
+
+
+def test_a_watchdog_ends_with_its_harness(toy):
+    harness = toy.harness(*toy.run_words("--nap", 0.3))
+    wait_for(lambda: len(toy.drawn()) == 1)
+    dogs = processes_of(watchdog.__file__, of_parent=harness.pid)
+    harness.communicate(timeout=60)
+    assert len(dogs) == 1 and harness.returncode == 0
+    wait_for(lambda: not Path(f"/proc/{dogs[0]}").exists())
+
+
 def test_the_work_of_an_orphan_is_ended_and_not_waited_for(toy):
+    """Where the harness was killed together with its watchdog."""
     words = toy.run_words("--nap", 30)
     harness = toy.harness(*words)
     wait_for(lambda: len(toy.drawn()) == 1)
+    for dog in processes_of(watchdog.__file__, of_parent=harness.pid):
+        os.kill(dog, signal.SIGKILL)
     harness.send_signal(signal.SIGKILL)
     harness.communicate()
     (orphan,) = processes_of(toy.generator)
@@ -68,13 +104,15 @@ def test_the_work_of_an_orphan_is_ended_and_not_waited_for(toy):
     assert processes_of(toy.generator) == []
 
 
-def processes_of(script: Path) -> list[int]:
-    """Living processes that run `script` (not the harness, in whose arguments it stands too)."""
+def processes_of(word: Path | str, of_parent: int | None = None) -> list[int]:
+    """Living processes with an argument `word` (not the harness, which has it among others in one argument)."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            found += [int(folder.name)] if str(script).encode() in words else []
+            if str(word).encode() in words and of_parent in (None, parent):
+                found.append(int(folder.name))
     return found
 
 
@@ -100,6 +138,21 @@ def test_signals_in_quick_succession_stop_a_run_all_the_same(toy):
         harness.send_signal(signal.SIGTERM)
     output, _ = harness.communicate(timeout=30)
     assert harness.returncode == 130, output
+
+
+class Endless(VenvRuntime):
+    """Its environments are never ready: a disk or a server does not answer."""
+
+    def prepare(self, environment, say):
+        threading.Event().wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_heard_while_the_harness_itself_waits_for_something(toy, number):
+    setting = toy.setting(runtime=Endless(toy.project, toy.home))
+    threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+    record, _ = run_plan(toy.plan(), setting)
+    assert record.status == "interrupted" and record.step("requests-toy").status == "waiting"
 
 
 def test_two_harnesses_on_the_same_work_do_it_once(toy):

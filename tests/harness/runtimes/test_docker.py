@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from harness.contract.errors import EnvironmentFailure, UserError
 from harness.planning.steps import Environment, FileInput, Plan, Resources, Step
 from harness.running.execute import run_plan
 from harness.running.failures import exit_code
-from harness.runtimes import Places, RuntimeOptions
+from harness.runtimes import Places, RuntimeOptions, watchdog
 from harness.runtimes.docker import WORK_LABEL, DockerRuntime, docker_run_line
 
 DOCKERFILE = """
@@ -91,6 +92,14 @@ def test_a_network_is_given_only_to_a_step_that_declares_one(runtime, toy, monke
     opened = runtime.command(step(resources=Resources(network=True)), places)
     assert closed[closed.index("--network") + 1] == "none" and not any("judge" in word for word in closed)
     assert opened[opened.index("--network") + 1] == "bridge" and "HARNESS_JUDGE_URL=http://judge" in opened
+
+
+def test_secrets_are_given_by_name_where_a_command_line_is_shown(runtime, toy, monkeypatch):
+    monkeypatch.setenv("HARNESS_JUDGE_API_KEY", "sk-very-secret")
+    places, asking = Places(inputs={}, work=toy.root), step(resources=Resources(network=True))
+    line = runtime.command(asking, places)
+    assert line[line.index("HARNESS_JUDGE_API_KEY") - 1] == "--env" and not any("sk-very" in word for word in line)
+    assert runtime.settings(asking, places)["environment"]["HARNESS_JUDGE_API_KEY"] == "sk-very-secret"
 
 
 def test_gpus_are_asked_for_only_when_wanted_and_granted(runtime, toy):
@@ -216,8 +225,8 @@ def test_a_container_that_takes_too_long_is_ended_and_removed(toy, runtime):
     assert containers_of(toy, runtime) == []
 
 
-@needs_engine
-def test_a_container_that_a_killed_harness_left_is_removed_by_the_next(toy, runtime):
+def harness_with_a_container(toy, runtime) -> tuple[subprocess.Popen[str], list[str]]:
+    """A harness whose scorer is running, and the words it was called with."""
     runtime.prepare(TOY, print)
     toy.edit(
         "benchmarks/toy/scorer.py",
@@ -230,9 +239,32 @@ def test_a_container_that_a_killed_harness_left_is_removed_by_the_next(toy, runt
     while not containers_of(toy, runtime):
         assert time.monotonic() < deadline and harness.poll() is None
         time.sleep(0.1)
+    return harness, words
+
+
+def kill(harness: subprocess.Popen[str], *, and_its_watchdog: bool) -> None:
+    if and_its_watchdog:
+        subprocess.run(["pkill", "-KILL", "-P", str(harness.pid), "-f", watchdog.__file__], check=True)
     harness.send_signal(signal.SIGKILL)
     harness.communicate()
+
+
+@needs_engine
+def test_a_container_ends_with_the_harness_that_is_killed(toy, runtime):
+    harness, _ = harness_with_a_container(toy, runtime)
+    kill(harness, and_its_watchdog=False)
+    deadline = time.monotonic() + 60
+    while containers_of(toy, runtime):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@needs_engine
+def test_a_container_that_a_killed_harness_left_is_removed_by_the_next(toy, runtime):
+    harness, words = harness_with_a_container(toy, runtime)
+    kill(harness, and_its_watchdog=True)
     (left,) = containers_of(toy, runtime)
+    deadline = time.monotonic() + 60
     again = toy.harness(*words)
     while left in containers_of(toy, runtime):
         assert time.monotonic() < deadline

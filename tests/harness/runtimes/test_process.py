@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.contract.errors import EnvironmentFailure
-from harness.runtimes.process import WORK_VARIABLE, end_leftovers, run_process
+from harness.runtimes.process import run_process
+from harness.runtimes.watchdog import OWNER_VARIABLE, WORK_VARIABLE, end_leftovers
 
 
 def run(code: str, tmp_path, **options):
@@ -82,3 +83,14 @@ def test_leftovers_are_known_by_their_work_folder(tmp_path):
     assert mine.wait(5) == -9 and other.poll() is None
     other.kill()
     other.wait()
+
+
+def test_leftovers_of_another_harness_in_the_same_folder_are_left_alone(tmp_path):
+    nap = [sys.executable, "-c", "import time; time.sleep(60)"]
+    marks = {**os.environ, WORK_VARIABLE: str(tmp_path)}
+    old, new = (subprocess.Popen(nap, env={**marks, OWNER_VARIABLE: name}) for name in ("old", "new"))
+    time.sleep(0.2)
+    assert end_leftovers(tmp_path, "old") == 1
+    assert old.wait(5) == -9 and new.poll() is None
+    new.kill()
+    new.wait()

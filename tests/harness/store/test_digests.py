@@ -65,3 +65,20 @@ def test_a_link_to_a_file_of_our_own_is_no_change_and_a_write_is(tmp_path, monke
     assert memo.file(path, ours=True) == first and len(reads) == 1
     (tmp_path / "link").write_text("y")
     assert memo.file(path, ours=True) == sha256_file(path) != first
+
+
+def test_what_cannot_be_read_to_its_end_is_refused_and_links_in_a_circle_are_followed_once(tmp_path):
+    memo, folder = DigestMemo(tmp_path / "memo"), tmp_path / "data"
+    folder.mkdir()
+    (folder / "a").write_text("a")
+    alone = memo.of(folder)
+    (folder / "again").symlink_to(".")
+    (folder / ".DS_Store").write_text("the operating system's")
+    assert memo.of(folder) == alone
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(UserError, match="pipe: is not a file that can be read to its end"):
+        memo.of(folder)
+    (folder / "pipe").unlink()
+    (folder / "itself").symlink_to("itself")
+    with pytest.raises(UserError, match="itself: is a link to something that is not there"):
+        memo.of(folder)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -82,16 +86,60 @@ def test_a_damaged_entry_counts_as_not_there_and_can_be_replaced(tmp_path, damag
     assert store.find("train", KEY)
 
 
-def test_a_score_that_was_edited_counts_as_not_there(tmp_path):
+def damage_content(path: Path) -> None:
+    (path / "output" / "model.txt").write_text("y")  # as many bytes
+
+
+def damage_content_and_time(path: Path) -> None:
+    file = path / "output" / "model.txt"
+    stat = file.stat()
+    damage_content(path)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("kind", ["train", "features", "sample", "score", "requests"])
+@pytest.mark.parametrize("damage", [damage_content, damage_content_and_time])
+@pytest.mark.parametrize("settled", [False, True])
+def test_content_that_was_changed_at_equal_size_is_found_out(tmp_path, kind, damage, settled, monkeypatch):
+    monkeypatch.setattr("harness.store.digests._SETTLED_S", -1.0 if settled else 2.0)
     store = Store(tmp_path)
-    with store.working("score", KEY) as work:
+    with store.working(kind, KEY) as work:
         work.output.mkdir(parents=True)
-        file = work.output / "score.json"
-        file.write_text('{"value": 3}')
-        entry = store.commit(work, "score", KEY, digest=sha256_file(file), meta={})
-    assert store.find("score", KEY) == entry
-    (entry.output / "score.json").write_text('{"value": 1}')  # as many bytes
-    assert store.find("score", KEY) is None
+        (work.output / "model.txt").write_text("x")
+        entry = store.commit(work, kind, KEY, digest="d", meta={})
+    assert store.find(kind, KEY) == entry and store.find(kind, KEY) == entry
+    time.sleep(0.02)  # time stamps move on
+    damage(entry.path)
+    assert store.find(kind, KEY) is None
+    kept = store.put_changed_aside(kind, KEY)
+    assert kept and (kept / "output" / "model.txt").read_text() == "y"
+
+
+def test_what_was_read_once_is_not_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.store.digests._SETTLED_S", -1.0)
+    store, read = Store(tmp_path), []
+    entry_path = fill(store)
+    monkeypatch.setattr("harness.store.digests.sha256_file", lambda path: read.append(path) or sha256_file(path))
+    assert store.find("train", KEY) and read == []
+    (entry_path / "output" / "model.txt").touch()
+    assert store.find("train", KEY) and store.find("train", KEY)
+    assert read == [entry_path / "output" / "model.txt"]
+
+
+def test_an_entry_of_the_first_version_is_still_found(tmp_path):
+    store = Store(tmp_path)
+    path = fill(store) / "entry.json"
+    row = json.loads(path.read_text())
+    del row["sha256"]
+    path.write_text(json.dumps(row))
+    assert store.find("train", KEY)
+
+
+def test_a_store_that_cannot_be_written_is_still_read(tmp_path):
+    fill(Store(tmp_path))
+    shutil.rmtree(tmp_path / "digests", ignore_errors=True)
+    (tmp_path / "digests").touch()  # no folder can be made here
+    assert Store(tmp_path).find("train", KEY)
 
 
 def test_a_second_commit_replaces_the_first(tmp_path):
