@@ -264,9 +264,13 @@ def _unreadable(path: Path, reason: str) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return "".join(letter if letter.isprintable() else "?" for letter in first)  # it may quote the damaged file
+    return _printable((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _some(items: list[str], limit: int = 3) -> str:
-    return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
+    return _printable(", ".join(items[:limit]) + (", ..." if len(items) > limit else ""))
+
+
+def _printable(text: str) -> str:
+    """Without control characters: the text quotes files, which may be damaged or hostile."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
