@@ -77,13 +77,13 @@ def read_any_image(path: PathLike) -> np.ndarray:
         raise EnvironmentFailure(
             f"{path}: cannot be read ({reason.strerror}); check its permissions and the disk."
         ) from reason
-    if data.startswith(_SIGNATURE) and len(data) > 24 and data[24] == 16:
-        raise BadSamples(f"{path}: has 16 bits per channel; save it with 8.")
+    if data.startswith(_SIGNATURE) and len(data) > 25 and data[24] == 16:
+        raise BadSamples(f"{path}: has 16 bits per channel; save it with 8 ({_how_to_convert(data[25], 16)}).")
     return _decode(data, path)
 
 
 class UnclearImage(ValueError):
-    """An image that has no single meaning as 8-bit RGB. The message says what it is and what to do."""
+    """An image that has no single meaning as 8-bit RGB. The message, which lacks its subject, says what to do."""
 
 
 def to_rgb(image: Image.Image, *, drop_alpha: bool = False) -> Image.Image:
@@ -104,7 +104,7 @@ def to_rgb(image: Image.Image, *, drop_alpha: bool = False) -> Image.Image:
         return _from_sixteen_bits(image)
     if image.mode in {"I", "F"}:
         kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
-        raise UnclearImage(f"its pixels are {kind} of no known range; scale them to 0..255 and save it with 8 bits")
+        raise UnclearImage(f"holds {kind} of no known range; scale them to 0..255 and save it with 8 bits")
     if image.mode in {"RGBa", "La"}:
         image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
     if image.mode == "RGBA" and drop_alpha:
@@ -112,7 +112,7 @@ def to_rgb(image: Image.Image, *, drop_alpha: bool = False) -> Image.Image:
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
         if rgba.getchannel("A").getextrema() != (255, 255):
-            raise UnclearImage(f"it has transparent pixels; {_ON_WHITE}")
+            raise UnclearImage(f"has transparent pixels; {_ON_WHITE}")
         return rgba.convert("RGB")
     return image.convert("RGB")
 
@@ -121,7 +121,7 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, (16,))[0]
     values = np.asarray(image).astype(np.int64)
     if bits != 16 or "transparency" in image.info:
-        raise UnclearImage(f"it is gray of {bits} bits, or with a transparent value; save it as RGB with 8 bits")
+        raise UnclearImage(f"is gray of {bits} bits, or with a transparent value; save it as RGB with 8 bits")
     return Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")
 
 
@@ -188,4 +188,4 @@ def _opaque_rgb(image: Image.Image, path: Path) -> Image.Image:
     try:
         return to_rgb(image)
     except UnclearImage as reason:
-        raise BadSamples(f"{path}: cannot be taken as a sample: {reason}.") from None
+        raise BadSamples(f"{path}: {reason}.") from None

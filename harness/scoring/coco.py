@@ -124,7 +124,7 @@ def _image(cell: Any, path: Path, row: int) -> Image.Image:
         with Image.open(io.BytesIO(data or b"")) as image:
             return to_rgb(image)
     except UnclearImage as error:
-        raise MissingAsset(f"{path}: row {row} holds an image that cannot be used: {error}.") from None
+        raise MissingAsset(f"{path}: the image of row {row} {error}.") from None
     except (OSError, TypeError, ValueError) as error:
         raise MissingAsset(f"{path}: row {row} holds no readable image ({error}); fetch the file again.") from error
 
