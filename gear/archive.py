@@ -24,6 +24,9 @@ MAX_TENSORS = 20_000
 MAX_PICKLE_INSTRUCTIONS = 1_000_000
 """Of the pickle that names the tensors: 20 to 30 for each, and as many for the plain objects beside them."""
 
+ZIP_START = b"PK\x03\x04"
+"""Of the format of torch.save since PyTorch 1.6."""
+
 _CHUNK_BYTES = 1 << 20
 _LEGACY_PICKLES = 5
 """Magic number, protocol, system, the objects, the keys of the storages; raw storages follow."""
@@ -82,8 +85,9 @@ def check_legacy(path: Path) -> None:
 
 def is_sealed(path: Path) -> bool:
     """Whether a file that `check_archive` has passed carries checksums."""
-    if not zipfile.is_zipfile(path):
-        return False
+    with path.open("rb") as stream:
+        if stream.read(4) != ZIP_START:
+            return False
     with zipfile.ZipFile(path) as archive:
         return _is_sealed(archive.infolist())
 

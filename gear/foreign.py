@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from gear.archive import MALFORMED, MAX_TENSORS, TooLarge, check_archive, check_legacy
+from gear.archive import MALFORMED, MAX_TENSORS, ZIP_START, TooLarge, check_archive, check_legacy
 from harness.contract.errors import UserError
 
 StateDict = dict[str, Tensor]
@@ -80,7 +80,7 @@ def _kind(path: Path) -> Literal["safetensors", "zip", "pickle"]:
         raise UserError(
             f"{path} cannot be read as weights: it is a Git LFS pointer; fetch the file with `git lfs pull`"
         )
-    if head.startswith(b"PK\x03\x04"):  # the format of torch.save since PyTorch 1.6
+    if head.startswith(ZIP_START):
         if not zipfile.is_zipfile(path):
             raise _unreadable(path, "it is truncated: the end of the archive is missing")
         return "zip"
@@ -264,9 +264,13 @@ def _unreadable(path: Path, reason: str) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return "".join(letter if letter.isprintable() else "?" for letter in first)  # it may quote the damaged file
+    return _printable((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _some(items: list[str], limit: int = 3) -> str:
-    return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
+    return _printable(", ".join(items[:limit]) + (", ..." if len(items) > limit else ""))
+
+
+def _printable(text: str) -> str:
+    """Without control characters: the text quotes files, which may be damaged or hostile."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

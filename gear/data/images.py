@@ -38,7 +38,7 @@ def open_rgb(content: Path | bytes, *, accept_truncated: bool = False, drop_alph
                 raise BadSample(f"{opened.width} x {opened.height} pixels are more than the {MAX_PIXELS:,} allowed")
             return to_rgb(opened, drop_alpha=drop_alpha)
     except UnclearImage as error:
-        raise BadSample(str(error)) from None
+        raise BadSample(f"it {error}") from None
     except UnidentifiedImageError:  # its text holds a memory address: the same problem would look new each time
         raise BadSample("it cannot be read as an image (its format is not known)") from None
     except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:

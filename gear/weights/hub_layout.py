@@ -86,8 +86,8 @@ class Card:
                     raise ValueError(f"the entry of part {part!r}")
                 if relative_path_problem(entry["file"]) or not entry["file"].endswith(".safetensors"):
                     raise ValueError(f"{entry['file']!r} is not a safetensors file of this folder")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error}); fetch or convert it again.") from None
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, UserError) as error:
+            raise UserError(f"{path} is damaged ({str(error).rstrip('.')}); fetch or convert it again.") from None
         return card
 
 

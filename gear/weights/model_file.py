@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -78,7 +79,8 @@ class ModelFile:
     @cached_property
     def config(self) -> RunConfig | None:
         """The configuration of the training run; None for third-party files, which carry none."""
-        return None if self.run is None else RunConfig.from_dict(self.run)
+        with self._understood("configuration"):
+            return None if self.run is None else RunConfig.from_dict(self.run)
 
     @cached_property
     def digest(self) -> str:
@@ -124,10 +126,8 @@ class ModelFile:
         part = self._part("tokenizer", True)
         if self._recorded_tokenizer is not None:
             return self._recorded_tokenizer
-        try:
+        with self._understood("tokenizer"):
             return recognise_tokenizer({**self.original[part], **self.parts[part]}, settings=self.settings)
-        except _NO_SIZE as error:
-            raise UserError(f"{self.source} holds an unknown kind of tokenizer: {error}.") from None
 
     @cached_property
     def trained_with(self) -> TokenizerConfig | None:
@@ -175,9 +175,10 @@ class ModelFile:
             return size
         if self.has("ar"):
             state = self.original[self._part("ar", True)]
-            if (length := table_length(state)) is not None:
-                cond = recognise_ar(state, num_tokens=1).cls_token_num
-                return round((length - cond) ** 0.5) * self.downsample
+            with self._understood("AR model"):
+                if (length := table_length(state)) is not None:
+                    cond = recognise_ar(state, num_tokens=1).cls_token_num
+                    return round((length - cond) ** 0.5) * self.downsample
             if named := _SIZE_IN_NAME.fullmatch(self.path.stem):
                 return int(named[1])
         return None if self.preset is None else self.preset.data.image_size
@@ -204,10 +205,8 @@ class ModelFile:
                 "%s does not record its image size; %d px is assumed (set image_size= otherwise).", self.source, size
             )
         known = {name: self.settings[name] for name in _SETTINGS if name in self.settings}
-        try:
+        with self._understood("AR model"):
             return recognise_ar(self.original[part], num_tokens=(size // self.downsample) ** 2, **known)
-        except _NO_SIZE as error:
-            raise UserError(f"{self.source} holds an unknown kind of AR model: {error}.") from None
 
     # -- models --
 
@@ -219,7 +218,10 @@ class ModelFile:
         """
         part = self._part("tokenizer", ema)
         chosen = config or self.tokenizer_config
-        with torch.device("meta"):  # draws no initial weights, which would be overwritten
+        with (
+            self._understood("tokenizer"),
+            torch.device("meta"),
+        ):  # draws no initial weights, which would be overwritten
             tokenizer = build_tokenizer(chosen)
         load_exactly(tokenizer, self.parts[part], source=f"{part!r} of {self.source}", assign=True)
         tokenizer.quantize.reset_constants()  # they are in no file
@@ -236,7 +238,7 @@ class ModelFile:
         part = self._part("ar", ema)
         chosen = config or self.ar_config(image_size)
         weights = self.parts[part]
-        with torch.device("meta"):
+        with self._understood("AR model"), torch.device("meta"):
             model = build_ar(chosen)
         load_exactly(model, weights, source=f"{part!r} of {self.source}", assign=True)
         self._report(part)
@@ -252,12 +254,20 @@ class ModelFile:
         null = self.parts["null_caption"]
         return TextCondition(features=null["features"], mask=null["mask"])
 
+    @contextmanager
+    def _understood(self, what: str) -> Iterator[None]:
+        """Turn what values and tensors of unexpected kinds cause into one sentence that names the file."""
+        try:
+            yield
+        except (*_NO_SIZE, UserError) as error:
+            raise UserError(f"{self.source} holds an unknown kind of {what}: {str(error).rstrip('.')}.") from None
+
     def _report(self, part: str) -> None:
         left_out = "; ".join(f"{key} ({why})" for key, why in self.dropped.items())
         log.info("%r of %s (%s)%s", part, self.source, self.layout, f"; left out: {left_out}" if left_out else "")
 
 
-_NO_SIZE = (ArithmeticError, LookupError, TypeError, ValueError)
+_NO_SIZE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """The errors that tensors of unexpected shapes cause; they mean an unknown architecture."""
 _SETTINGS = ("cls_token_num", "text_attn", "drop_path_rate", "token_dropout_p", "num_classes", "n_head")
 """Settings of the reference's training that are fields of the AR configuration under the same name."""

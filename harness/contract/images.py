@@ -82,7 +82,7 @@ def read_any_image(path: PathLike) -> np.ndarray:
 
 
 class UnclearImage(ValueError):
-    """An image that has no single meaning as 8-bit RGB. The message says what it is and what to do."""
+    """An image that has no single meaning as 8-bit RGB. The message, which lacks its subject, says what to do."""
 
 
 def to_rgb(image: Image.Image, *, drop_alpha: bool = False) -> Image.Image:
@@ -103,7 +103,7 @@ def to_rgb(image: Image.Image, *, drop_alpha: bool = False) -> Image.Image:
         return _from_sixteen_bits(image)
     if image.mode in {"I", "F"}:
         kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
-        raise UnclearImage(f"its pixels are {kind} of no known range; scale them to 0..255 and save it with 8 bits")
+        raise UnclearImage(f"holds {kind} of no known range; scale them to 0..255 and save it with 8 bits")
     if image.mode in {"RGBa", "La"}:
         image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
     if image.mode == "RGBA" and drop_alpha:
@@ -111,7 +111,7 @@ def to_rgb(image: Image.Image, *, drop_alpha: bool = False) -> Image.Image:
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
         if rgba.getchannel("A").getextrema() != (255, 255):
-            raise UnclearImage(f"it has transparent pixels; {_ON_WHITE}")
+            raise UnclearImage(f"has transparent pixels; {_ON_WHITE}")
         return rgba.convert("RGB")
     return image.convert("RGB")
 
@@ -120,7 +120,7 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, (16,))[0]
     values = np.asarray(image).astype(np.int64)
     if bits != 16 or "transparency" in image.info:
-        raise UnclearImage(f"it is gray of {bits} bits, or with a transparent value; save it as RGB with 8 bits")
+        raise UnclearImage(f"is gray of {bits} bits, or with a transparent value; save it as RGB with 8 bits")
     return Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")
 
 
@@ -167,9 +167,8 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 if (bits := _bits(image, data)) > 8:
-                    raise BadSamples(
-                        f"{path}: has {bits} bits per channel; save it with 8, the values scaled to 0..255."
-                    )
+                    how = _how_to_convert(data[25], 16) if image.format == "PNG" else "the values scaled to 0..255"
+                    raise BadSamples(f"{path}: has {bits} bits per channel; save it with 8 ({how}).")
                 image.load()
                 return np.asarray(_opaque_rgb(image, path))
     except BadSamples:
@@ -207,4 +206,4 @@ def _opaque_rgb(image: Image.Image, path: Path) -> Image.Image:
     try:
         return to_rgb(image)
     except UnclearImage as reason:
-        raise BadSamples(f"{path}: cannot be taken as a sample: {reason}.") from None
+        raise BadSamples(f"{path}: {reason}.") from None

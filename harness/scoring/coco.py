@@ -152,7 +152,7 @@ def _image(cell: Any, path: Path, row: int) -> Image.Image:
         with Image.open(io.BytesIO(data or b"")) as image:
             return to_rgb(image)
     except UnclearImage as error:
-        raise MissingAsset(f"{path}: row {row} holds an image that cannot be used: {error}.") from None
+        raise MissingAsset(f"{path}: the image of row {row} {error}.") from None
     except UnidentifiedImageError as error:  # its text holds the address of an object
         raise MissingAsset(f"{path}: row {row} holds no readable image; fetch the file again.") from error
     except (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -15,5 +15,10 @@ def assert_same_bits(a: object, b: object, where: str = "") -> None:
         assert a.keys() == b.keys(), where
         for key in a:
             assert_same_bits(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list):
+        assert isinstance(b, list)
+        assert len(a) == len(b), where
+        for number, (one, other) in enumerate(zip(a, b, strict=True)):
+            assert_same_bits(one, other, f"{where}/{number}")
     else:
         assert a == b, where

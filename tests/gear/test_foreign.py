@@ -280,7 +280,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_a_damaged_file_is_refused_or_the_same(kind, tmp_path):
     """The zip format has checksums: nothing that is read from it differs. The others have none, and may differ."""
