@@ -128,7 +128,7 @@ def _fetch(fetcher: Fetcher, wanted: Iterable[Asset], sizes: Mapping[str, int | 
             task = bars.add_task(asset.name, total=sizes.get(asset.name))
 
             def moved(done: int, total: int | None, task: Any = task) -> None:
-                bars.update(task, completed=done, **({} if total is None else {"total": total}))
+                bars.update(task, completed=done, total=total)
 
             try:
                 say(fetcher.pull(asset, moved, replace=replace))
