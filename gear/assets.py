@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import MissingAsset, UserError
+from harness.contract.walk import walk
 
 _HUB, _WEB = "hf://", "https://"
 
@@ -72,9 +73,8 @@ def digest_of(path: Path) -> str:
     """
     if path.is_file():
         return sha256_file(path)
-    files = {file.relative_to(path): file for file in path.rglob("*") if file.suffix in _OF_A_MODEL and file.is_file()}
-    shown = {name: file for name, file in files.items() if not any(part.startswith(".") for part in name.parts)}
-    return digest_json([[name.as_posix(), sha256_file(file)] for name, file in sorted(shown.items())])
+    names = (name for name in walk(path, error=None) if Path(name).suffix in _OF_A_MODEL)
+    return digest_json([[name, sha256_file(path / name)] for name in names])
 
 
 _OF_A_MODEL = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model"}

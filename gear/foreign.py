@@ -2,11 +2,15 @@
 
 The content decides how a file is read, never its name. What unpickling would call (functions, classes outside PyTorch's
 own list) is replaced by an empty placeholder or refused; nothing is imported, and nothing is unpacked to the disk.
+A file that asks for more than a model needs, or whose content does not match its own checksums, is refused before it is
+unpickled (`gear.archive`), and so are weights that are not finite.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +21,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from gear.archive import MALFORMED, MAX_TENSORS, TooLarge, check_archive, check_legacy
 from harness.contract.errors import UserError
 
 StateDict = dict[str, Tensor]
 
 _WEB_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _LFS_POINTER = b"version https://git-lfs"
+_MAX_HEADER_BYTES = 16 << 20
+"""Of a safetensors file: names, types and shapes of its tensors."""
 
 
 def read_weights(path: Path, *, plain_only: bool = False, mapped: bool = True) -> Any:
@@ -34,9 +41,11 @@ def read_weights(path: Path, *, plain_only: bool = False, mapped: bool = True) -
     state.
 
     Raises UserError: missing, empty, truncated or damaged; a web page or a Git LFS pointer instead of weights; a pickle
-    that calls code.
+    that calls code; more tensors, or a larger pickle, than any model has.
     """
-    match _kind(path):
+    kind = _kind(path)
+    _check(path, kind)
+    match kind:
         case "safetensors":
             return _read_safetensors(path)
         case "zip":
@@ -82,10 +91,33 @@ def _kind(path: Path) -> Literal["safetensors", "zip", "pickle"]:
     raise _unreadable(path, "it is neither a PyTorch nor a safetensors file")
 
 
+def _check(path: Path, kind: Literal["safetensors", "zip", "pickle"]) -> None:
+    """Bounds and checksums; raises UserError."""
+    checks = {"safetensors": _check_safetensors, "zip": check_archive, "pickle": check_legacy}
+    try:
+        checks[kind](path)
+    except TooLarge as error:
+        raise UserError(
+            f"{path} cannot be read as weights: {error}; save its state dict alone, with torch.save or as .safetensors"
+        ) from None
+    except _MALFORMED as error:
+        raise _unreadable(path, _first_line(error)) from error
+
+
+def _check_safetensors(path: Path) -> None:
+    with path.open("rb") as stream:
+        (header,) = struct.unpack("<Q", stream.read(8))
+    if _MAX_HEADER_BYTES < header < path.stat().st_size:
+        raise TooLarge(f"its header has {header:,} bytes, and at most {_MAX_HEADER_BYTES:,} are read")
+    with safetensors.safe_open(path, "pt") as file:
+        if (tensors := len(file.keys())) > MAX_TENSORS:
+            raise TooLarge(f"it has {tensors:,} tensors, and at most {MAX_TENSORS:,} are read")
+
+
 def _read_safetensors(path: Path) -> StateDict:
     try:
         return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, RuntimeError, ValueError, OSError) as error:
+    except _MALFORMED as error:
         raise _unreadable(path, _first_line(error)) from error
 
 
@@ -112,19 +144,7 @@ def _read_pickled(path: Path, foreign: list[str], *, mapped: bool) -> Any:
         raise _unreadable(path, _first_line(error)) from error
 
 
-_MALFORMED = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    OSError,
-    pickle.UnpicklingError,
-)
-"""The errors that readers raise for a damaged stream."""
+_MALFORMED = (*MALFORMED, safetensors.SafetensorError)
 
 
 class _Placeholder(dict):
@@ -170,7 +190,8 @@ def outline(content: Any) -> str:
 
 
 def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str, assign: bool = False) -> None:
-    """Load every key or nothing: missing keys, left-over keys and wrong shapes are refused, and the message names them.
+    """Load every key or nothing: missing and left-over keys, wrong shapes and values that are not finite are refused,
+    and the message names them.
 
     source: where the weights came from, for the message. assign: copies of the tensors become the parameters, for a
     module that was built on the meta device and has no memory yet; types are converted to the module's.
@@ -193,9 +214,41 @@ def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source:
             f"{source} does not fit the {type(module).__name__}: {'; '.join(problems)}; "
             "check that the configuration names the architecture these weights were trained with"
         )
+    if wrong := unusable(state_dict):
+        raise UserError(
+            f"{source} holds values that are not finite (NaN or infinity), or none at all, in {len(wrong)} of its "
+            f"tensors ({_some(wrong)}): its training diverged or the file is damaged; give another copy, or an earlier "
+            "checkpoint"
+        )
     if assign:
         state_dict = {key: _in_memory(value).to(own[key].dtype) for key, value in state_dict.items()}
     module.load_state_dict(dict(state_dict), strict=True, assign=assign)
+
+
+def unusable(state_dict: Mapping[str, Tensor]) -> list[str]:
+    """The tensors that cannot be weights: NaN or infinity in one spoils every output; others hold no values at all."""
+    return [key for key, value in state_dict.items() if not (_is_dense(value) and _is_finite(value))]
+
+
+def _is_dense(value: Tensor) -> bool:
+    return value.layout == torch.strided and not value.is_quantized and not value.is_meta
+
+
+def _is_finite(value: Tensor) -> bool:
+    value = _stored(value.detach())
+    if not value.numel() or not value.is_floating_point():
+        return True
+    # Smallest and largest value in one pass without a mask in memory; both are NaN where one value is.
+    ends = torch.aminmax(value.float() if value.element_size() == 1 else value)
+    return math.isfinite(ends.min) and math.isfinite(ends.max)
+
+
+def _stored(value: Tensor) -> Tensor:
+    """The values that are in memory, of a tensor that repeats them."""
+    storage = value.untyped_storage()
+    if value.nbytes <= storage.nbytes():
+        return value
+    return torch.empty(0, dtype=value.dtype).set_(storage, 0, (storage.nbytes() // value.element_size(),), (1,))
 
 
 def _in_memory(value: Tensor) -> Tensor:
@@ -211,7 +264,8 @@ def _unreadable(path: Path, reason: str) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return "".join(letter if letter.isprintable() else "?" for letter in first)  # it may quote the damaged file
 
 
 def _some(items: list[str], limit: int = 3) -> str:

@@ -19,7 +19,8 @@ from harness.contract.files import write_atomically
 def load_image(path: str | Path, image_size: int) -> Tensor:
     """An image file as pixels (1, 3, image_size, image_size), float32 in [-1, 1]: resized (bicubic), centre-cropped.
 
-    Raises UserError when the file is missing or not an image.
+    16-bit gray is scaled to 8 bits; EXIF orientation is ignored (`harness.contract.images.to_rgb`).
+    Raises UserError when the file is missing or not an image, has transparent pixels, or values of no known range.
     """
     try:
         image = center_crop(short_side_resize(open_rgb(Path(path)), image_size), image_size)

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from gear.data.base import BadSample
 from gear.data.digits import load_digits
-from gear.data.images import IMAGE_SUFFIXES, open_rgb
+from gear.data.images import open_rgb
 from gear.data.transforms import Filter, center_crop, short_side_resize
 from gear.sampling.pixels import to_u8
 from gear.tokenizers import Tokenizer
 from harness.contract.errors import UserError
 from harness.contract.files import write_atomically, write_json
 from harness.contract.progress import Progress
+from harness.contract.walk import IMAGE_SUFFIXES, find_images
 from harness.metrics.image import l1, psnr, ssim
 
 _BATCH = 32
@@ -125,10 +126,7 @@ def _digits(limit: int) -> NamedImages:
 
 
 def _files(root: Path, image_size: int, limit: int, resample: Filter) -> NamedImages:
-    found = [root] if root.is_file() else sorted(root.rglob("*"))
-    paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES][: limit or None]
-    if not paths:
-        raise UserError(f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); give a folder that does.")
+    paths = _paths(root)[: limit or None]
 
     def read(index: int) -> ImageU8:
         try:
@@ -139,6 +137,16 @@ def _files(root: Path, image_size: int, limit: int, resample: Filter) -> NamedIm
         return np.asarray(image, dtype=np.uint8)
 
     return NamedImages(_names(paths, root), read)
+
+
+def _paths(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    found = find_images(root)
+    found.refuse_others(root, UserError)
+    if not found.taken:
+        raise UserError(f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); give a folder that does.")
+    return [root / name for name in found.taken]
 
 
 def _names(paths: list[Path], root: Path) -> list[str]:

@@ -26,6 +26,7 @@ from harness.scoring.features import read_features
 
 Array = npt.NDArray[Any]
 
+POOL_FILE = "pool.npy"
 STATISTICS_FILE = "statistics.npz"
 RADII_FILE = "radii.npy"
 EVALUATOR_MEAN = np.float32
@@ -40,10 +41,12 @@ class Features:
     """(N, D) float32, `pool_3` of the samples in request order."""
     sample_spatial: Array
     """(N, S) float32, the first 7 channels of `mixed_6/conv`, flattened (y, x, channel)."""
-    reference_pool: Array
-    """(M, D) float32, of the reference's images; for precision and recall, even where statistics are stored."""
+    reference_pool: Array | None
+    """(M, D) float32, of the reference's images; for precision and recall, even where statistics are stored. None: the
+    reference holds statistics only."""
     reference_pool_statistics: Statistics
-    reference_spatial_statistics: Statistics
+    reference_spatial_statistics: Statistics | None
+    """None: the reference has none, although it has others."""
     classifier: Array
     """(D, C) float32, weights of the last layer, which has no bias."""
     reference_radii: Array | None = None
@@ -54,12 +57,13 @@ class Features:
         """Read the folders of the two feature stages; the per-image arrays stay on disk until they are needed."""
         with np.load(reference / STATISTICS_FILE, allow_pickle=False) as archive:
             pool = Statistics(mean=archive["mu"], covariance=archive["sigma"])
-            spatial = Statistics(mean=archive["mu_s"], covariance=archive["sigma_s"])
-        radii = reference / RADII_FILE
+            has_spatial = "mu_s" in archive
+            spatial = Statistics(mean=archive["mu_s"], covariance=archive["sigma_s"]) if has_spatial else None
+        radii, images = reference / RADII_FILE, reference / POOL_FILE
         return cls(
-            sample_pool=read_features(samples / "pool.npy"),
+            sample_pool=read_features(samples / POOL_FILE),
             sample_spatial=read_features(samples / "spatial.npy"),
-            reference_pool=read_features(reference / "pool.npy"),
+            reference_pool=read_features(images) if images.exists() else None,
             reference_pool_statistics=pool,
             reference_spatial_statistics=spatial,
             classifier=read_features(samples / "classifier.npy"),
@@ -69,28 +73,28 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """The metrics, and for each sample whether it lies in the reference manifold."""
+    """The metrics, and for each sample whether it lies in the reference manifold.
+
+    What the reference does not allow is None; against statistics only, that is all but the distances.
+    """
 
     gfid: float
-    sfid: float
-    inception_score: float
-    precision: float
-    recall: float
-    precision_exact: float | None
-    recall_exact: float | None
-    in_reference_manifold: Array
+    sfid: float | None
+    inception_score: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    precision_exact: float | None = None
+    recall_exact: float | None = None
+    in_reference_manifold: Array | None = None
     """(N,) bool; its mean is the precision."""
 
 
-def write_statistics(folder: Path, pool: Statistics, spatial: Statistics) -> None:
+def write_statistics(folder: Path, pool: Statistics, spatial: Statistics | None) -> None:
     """Write the reference's statistics under the keys that reference archives use."""
-    np.savez(
-        folder / STATISTICS_FILE,
-        mu=pool.mean,
-        sigma=pool.covariance,
-        mu_s=spatial.mean,
-        sigma_s=spatial.covariance,
-    )
+    arrays: dict[str, Any] = {"mu": pool.mean, "sigma": pool.covariance}
+    if spatial is not None:
+        arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
+    np.savez(folder / STATISTICS_FILE, **arrays)
 
 
 def evaluator_statistics(features: Array) -> Statistics:
@@ -106,6 +110,9 @@ def evaluate(features: Features, options: Options, distance: Distance | None = N
     count, needed = len(features.sample_pool), options.manifold_k + 1
     if count < needed:
         raise BadSamples(f"adm needs at least {needed} images, but the sample set has {count}; draw more with --limit.")
+    gfid, sfid = distances(features)
+    if features.reference_pool is None:
+        return Evaluation(gfid=gfid, sfid=sfid)
     reference, sample, k = features.reference_pool, features.sample_pool, options.manifold_k
     inside = adm_precision_recall(
         reference,
@@ -115,16 +122,9 @@ def evaluate(features: Features, options: Options, distance: Distance | None = N
         reference_radii=features.reference_radii,
     )
     exact = exact_precision_recall(reference, sample, k=k) if options.exact else None
-    gfid, sfid = frechet_distances(
-        [
-            (features.reference_pool_statistics, sample),
-            (features.reference_spatial_statistics, features.sample_spatial),
-        ],
-        mean_dtype=EVALUATOR_MEAN,
-    )
     return Evaluation(
-        gfid=gfid.value,
-        sfid=sfid.value,
+        gfid=gfid,
+        sfid=sfid,
         inception_score=inception_score(
             class_probabilities(sample, features.classifier), split_size=options.is_split_size
         ),
@@ -134,3 +134,12 @@ def evaluate(features: Features, options: Options, distance: Distance | None = N
         recall_exact=None if exact is None else exact.recall,
         in_reference_manifold=inside.reference_balls > 0,
     )
+
+
+def distances(features: Features) -> tuple[float, float | None]:
+    """gFID, and sFID where the reference has spatial statistics."""
+    pairs = [(features.reference_pool_statistics, features.sample_pool)]
+    if features.reference_spatial_statistics is not None:
+        pairs.append((features.reference_spatial_statistics, features.sample_spatial))
+    gfid, *sfid = frechet_distances(pairs, mean_dtype=EVALUATOR_MEAN)
+    return gfid.value, sfid[0].value if sfid else None

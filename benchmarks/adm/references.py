@@ -30,9 +30,13 @@ class Reference:
     filename: str
     sha256: str
     count: int
-    """Images in `arr_0`."""
+    """Images in `arr_0`; 0 where it holds statistics only."""
     has_statistics: bool
     """Whether it stores `mu` and `sigma` of a whole data set."""
+    has_spatial: bool = True
+    """Whether sFID can be computed: `mu_s` and `sigma_s` are stored, or there is nothing stored but images."""
+    image_size: tuple[int, int] | None = None
+    """(H, W) of its images."""
     said: ReferenceSplit = "auto"
     """The split that the user states; "auto": determine it."""
     known: Mapping[str, Split] = field(default_factory=dict)
@@ -51,19 +55,33 @@ class Reference:
         return "train" if self.has_statistics and self.count == NUM_REFERENCE_IMAGES else "other"
 
     @property
+    def contents(self) -> str:
+        """What it holds, for messages."""
+        return f"{self.count:,} images" if self.count else "statistics only"
+
+    @property
     def notes(self) -> list[str]:
-        """A sentence for the record where the archive's split is unknown."""
-        if self.said != "auto" or self.sha256 in self.known or self.split != "other":
-            return []
-        return [
-            f"The split of the reference archive ({self.count:,} images) is unknown, so a mix-up of training "
-            "and validation set would go unnoticed; state it: --set adm.reference_split=train|val|other"
-        ]
+        """Sentences for the record: what cannot be computed, and an unknown split."""
+        found = []
+        if not self.count:
+            what = "both distances are" if self.has_spatial else "gFID is"
+            found.append(
+                f"The reference archive holds statistics only, so {what} all that is computed; the other metrics are "
+                "computed with an archive that has images."
+            )
+        elif not self.has_spatial:
+            found.append("The reference archive has mu and sigma without mu_s and sigma_s, so there is no sFID.")
+        if self.said == "auto" and self.sha256 not in self.known and self.split == "other":
+            found.append(
+                f"The split of the reference archive ({self.contents}) is unknown, so a mix-up of training "
+                "and validation set would go unnoticed; state it: --set adm.reference_split=train|val|other"
+            )
+        return found
 
 
 def refuse_mixed_up(measure: Measure, reference: Reference) -> None:
     """Raise UserError for rFID against the training set and for gFID against the validation set."""
-    what = f"{reference.filename}: holds {reference.count:,} images"
+    what = f"{reference.filename}: holds {reference.contents}"
     if measure == "rfid" and reference.split == "train":
         raise UserError(
             f"{what} and is taken for ImageNet's training set; rFID compares with the validation set. Give its images: "

@@ -10,9 +10,7 @@ They have no file of their own: the statistics name a key and a tar per prompt, 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,8 +19,13 @@ from pathlib import Path
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.files import write_json_lines
 from harness.contract.npz import read_npz_array
+from harness.contract.parse import decode_utf8, parse_json
+from harness.contract.tar import tar_members
+from harness.contract.walk import files_in, is_data
 
 NUM_THREADS = 16
+MAX_CAPTION_BYTES = 16 << 20
+"""A larger caption file is refused, since it would be read into memory whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +63,15 @@ def read_captions(tar: Path, wanted: Iterable[str]) -> list[Caption]:
     names = {f"{key}.json": key for key in wanted}
     captions = []
     try:
-        with tarfile.open(tar) as archive:
-            for member in archive:
+        with tar.open("rb") as stream:
+            for member in tar_members(stream):
                 key = names.get(Path(member.name).name)
-                stream = archive.extractfile(member) if key and member.isfile() else None
-                if key and stream:
-                    captions.append(_caption(key, json.load(stream)))
-    except (OSError, tarfile.TarError, json.JSONDecodeError) as error:
+                if key and member.isfile() and is_data(member.name):
+                    if member.size > MAX_CAPTION_BYTES:
+                        raise ValueError(f"{member.name} has {member.size:,} bytes")
+                    stream.seek(member.offset_data)
+                    captions.append(_caption(key, parse_json(stream.read(member.size), strict=False)))
+    except (OSError, ValueError, AttributeError) as error:
         raise MissingAsset(
             f"{tar}: cannot be read ({error}); give the folder with GPIC's test tars: --asset gpic-prompts=DIR"
         ) from error
@@ -75,14 +80,15 @@ def read_captions(tar: Path, wanted: Iterable[str]) -> list[Caption]:
 
 def read_prompts(folder: Path, stats: Path) -> list[Caption]:
     """The prompts from the asset `gpic-prompts`: the list built before, or a folder with the tars."""
-    lists = sorted(folder.glob("*.jsonl"))
+    lists = files_in(folder, ".jsonl", error=MissingAsset)
     if len(lists) != 1:
         captions, missing = build_prompts(stats, folder)
         if missing:
             print(f"{len(missing)} keys are in no tar and are left out, such as {missing[0]}.", file=sys.stderr)
         return captions
     try:
-        rows = [json.loads(line) for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = decode_utf8(lists[0].read_bytes()).split("\n")
+        rows = [parse_json(line, strict=False) for line in lines if line.strip()]
         return [_caption(row["key"], row) for row in rows]
     except (ValueError, KeyError, TypeError) as error:
         raise MissingAsset(f"{lists[0]}: is not a list of prompts ({error}); build it again: {__doc__}") from error

@@ -79,7 +79,7 @@ def metrics(evaluation: Evaluation, count: int, options: Options) -> Iterator[Me
 
 def notes(count: int, evaluation: Evaluation) -> list[str]:
     found = []
-    if count < FULL_COUNT:
+    if count != FULL_COUNT:
         found.append(
             f"Computed from {count:,} images; published numbers use {FULL_COUNT:,}, and the distance falls as the "
             "count grows."

@@ -62,13 +62,12 @@ class PairSet:
             _check_reconstructions(originals, recon, members[1][0])
             if originals.shape[0] < 2:
                 raise BadSamples(f"{path}: recon needs at least 2 pairs, but there is one; reconstruct more images.")
-            manifest = path / MANIFEST
             return cls(
                 path=path,
                 members=members,
                 shape=originals.shape,  # type: ignore[arg-type]
                 dtype=recon.dtype.name,
-                made=read_json(manifest, error=BadSamples) if manifest.is_file() else {},
+                made=_made(path / MANIFEST),
             )
 
     def __len__(self) -> int:
@@ -162,6 +161,13 @@ class Screen:
 def to_01(images: Array) -> Array:
     """uint8 / 255, or floats unchanged, in float32."""
     return images.astype(np.float32) / np.float32(255.0) if images.dtype == np.uint8 else images.astype(np.float32)
+
+
+def _made(manifest: Path) -> dict[str, Any]:
+    made = read_json(manifest, error=BadSamples) if manifest.is_file() else {}
+    if not isinstance(made, dict):
+        raise BadSamples(f"{manifest}: holds a {type(made).__name__}, not a JSON object; make the pairs again.")
+    return made
 
 
 def _members(path: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -33,6 +33,12 @@ class Line:
     """Close the connection without a reply."""
     break_off: bool = False
     """Announce more than is sent, and close the connection."""
+    finish_reason: str = "stop"
+    raw: bytes | None = None
+    """Sent instead of all of HTTP, and followed by `then` again and again, until the client hangs up."""
+    then: bytes = b""
+    every_s: float = 0.0
+    """Pause before each `then`."""
 
 
 Script = Mapping[str, Sequence[Line]]
@@ -53,9 +59,9 @@ GOLD: Script = {
 
 
 @contextmanager
-def serve(script: Script, model: str = MODEL) -> Iterator[str]:
+def serve(script: Script, model: str = MODEL, owner: str = "") -> Iterator[str]:
     """Run the judge on a free port of this machine; yields its address."""
-    server = ReplayServer(script, model)
+    server = ReplayServer(script, model, owner=owner)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -70,9 +76,11 @@ class ReplayServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, script: Script, model: str, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+    def __init__(
+        self, script: Script, model: str, address: tuple[str, int] = ("127.0.0.1", 0), owner: str = ""
+    ) -> None:
         super().__init__(address, _Handler)
-        self.model = model
+        self.model, self.owner = model, owner
         self.script = script
         self.asked: dict[str, int] = {}
         self.lock = threading.Lock()
@@ -93,7 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: ReplayServer
 
     def do_GET(self) -> None:
-        self._send(200, json.dumps({"data": [{"id": self.server.model, "object": "model", "root": "a script"}]}))
+        row = {"id": self.server.model, "object": "model", "root": "a script", "owned_by": self.server.owner}
+        self._send(200, json.dumps({"data": [row]}))
 
     def do_POST(self) -> None:
         body: Any = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -103,7 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
         if line.hang_up:
             self.close_connection = True
             return
-        completion = {"choices": [{"message": {"role": "assistant", "content": line.text}}]}
+        if line.raw is not None:
+            self._send_raw(line, line.raw)
+            return
+        message = {"role": "assistant", "content": line.text}
+        completion = {"choices": [{"message": message, "finish_reason": line.finish_reason}]}
         text = json.dumps(completion) if line.body is None else line.body
         self._send(line.status, text, missing=1 if line.break_off else 0)
 
@@ -114,6 +127,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data) + missing))
         self.end_headers()
         self.wfile.write(data)
+
+    def _send_raw(self, line: Line, raw: bytes) -> None:
+        self.close_connection = True
+        with suppress(OSError):  # the client may hang up
+            self.wfile.write(raw)
+            while line.then:
+                time.sleep(line.every_s)
+                self.wfile.write(line.then)
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Log nothing: the scorer's log is for people."""

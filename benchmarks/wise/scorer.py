@@ -21,10 +21,10 @@ from benchmarks.wise.interface import Options
 from benchmarks.wise.judge import NO_FAULT_OF_THE_IMAGE, Judge, NoAnswer
 from benchmarks.wise.metrics import metrics, notes, write_score_lines
 from benchmarks.wise.protocols import PROTOCOLS
-from benchmarks.wise.replies import clean, legacy_wiscore, parse_legacy_scores, parse_score
+from benchmarks.wise.replies import read
 from benchmarks.wise.wording import fill_in, texts
 from harness.contract.digest import digest_json
-from harness.contract.errors import BadSamples, EnvironmentFailure
+from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from harness.contract.images import encode_png
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet
@@ -68,8 +68,7 @@ def score_with(judge: Judge, job: ScoreJob, requests: RequestSet) -> ScoreRecord
 
     rows = [journal.rows[key_of(requests[i], r)] for r in range(options.repeats) for i in range(len(requests))]
     require_answers(rows)
-    if not any(row["score"] is not None for row in rows):
-        raise EnvironmentFailure(f"no reply could be read as a score; the first image: {rows[0]['problem']}")
+    require_scores(rows, options)
     job.items.extend(rows)
     write_score_lines(job.out / "scores.jsonl", rows)
     return ScoreRecord(
@@ -168,6 +167,22 @@ def require_answers(rows: Sequence[Row]) -> None:
         )
 
 
+def require_scores(rows: Sequence[Row], options: Options) -> None:
+    """Refuse a result without a single score: judge, wording or limit do not fit, and the user can change them.
+
+    Raises:
+        UserError: there is none.
+    """
+    if any(row["score"] is not None for row in rows):
+        return
+    reasons = Counter(row["reason_class"] for row in rows)
+    raise UserError(
+        f"None of the {len(rows)} answers of {options.judge} holds a score "
+        f"({', '.join(f'{count} {reason}' for reason, count in sorted(reasons.items()))}); the first: "
+        f"{rows[0]['problem'].rstrip('.')}."
+    )
+
+
 def judge_image(
     samples: SampleSet, requests: RequestSet, judge: Judge, wording: tuple[str, str], question: Question
 ) -> Row:
@@ -196,21 +211,13 @@ def judge_image(
             judge.models()  # raises if the judge is gone, and the run stops; otherwise only this image failed
             row |= {"reason_class": problem.reason_class, "problem": str(problem)}
             continue
-        row["replies"].append(reply)
-        row["score"] = read_score(requests.benchmark, reply)
+        row["replies"].append(reply.text)
+        reading = read(requests.benchmark, reply)
+        row["score"] = reading.score
         if row["score"] is not None:
             return {name: value for name, value in row.items() if name not in ("reason_class", "problem")}
-        row |= {"reason_class": "unreadable-reply", "problem": f"no score can be read in the reply {reply[:200]!r}"}
+        row |= {"reason_class": reading.reason_class, "problem": reading.problem}
     return row
-
-
-def read_score(benchmark: str, reply: str) -> float | None:
-    """The score in a reply, 0..1; None when there is none."""
-    cleaned = clean(reply)
-    if benchmark == "wise":
-        return parse_score(cleaned)
-    scores = parse_legacy_scores(cleaned)
-    return None if scores is None else legacy_wiscore(scores)
 
 
 # --- the record ------------------------------------------------------------------------------------------------------
@@ -228,7 +235,8 @@ def unscored(row: Row) -> Unscored:
 
 def served_as(served: Row, options: Options) -> Row:
     """The judge, as far as the server describes it."""
-    told: Row = {name: served[name] for name in ("id", "root", "owned_by", "max_model_len") if name in served}
+    names = ("id", "root", "owned_by", "max_model_len")
+    told: Row = {name: served[name] for name in names if type(served.get(name)) in (str, int)}
     return {**told, "revision": options.judge_revision}
 
 

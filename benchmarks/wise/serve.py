@@ -66,7 +66,7 @@ def probe(url: str, name: str, timeout_s: float = 60.0) -> str:
     judge.require()
     picture = np.full((_PROBE_SIDE, _PROBE_SIDE, 3), (255, 0, 0), np.uint8)
     try:
-        return judge.ask(encode_png(picture), "You look at pictures.", "Which colour is this picture? One word.")
+        return judge.ask(encode_png(picture), "You look at pictures.", "Which colour is this picture? One word.").text
     except NoAnswer as error:
         raise EnvironmentFailure(f"{url}: the judge cannot answer about an image ({error}); see its log.") from error
 

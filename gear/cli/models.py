@@ -25,7 +25,9 @@ _DEFAULT_IMAGE_SIZE = 256
 @click.option("--tokenizer", "source", required=True, metavar=SOURCE, help="Model with the tokenizer.")
 @click.option("--out", "out_dir", type=FOLDER, required=True)
 @click.option("--image-size", type=click.IntRange(min=1), help="Resize and crop to this.  [default: the model's; 256]")
-@click.option("--limit", default=64, show_default=True, help="At most this many images; 0 = all.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=64, show_default=True, help="At most this many images; 0 = all."
+)
 @click.option("--ema/--no-ema", default=True, show_default=True, help="Averaged or live weights.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 def reconstruct(
@@ -60,7 +62,8 @@ def reconstruct(
 def info(source: str, as_json: bool, revision: str | None) -> None:
     """Show what a model file contains.
 
-    Prints family, sizes, steps, averages, configuration, digest, and the tensors that loading skips.
+    Prints family, sizes, steps, averages, configuration, digest, the checksum that the content matches, and the tensors
+    that loading skips or refuses.
 
     \b
       gear info exps/ar                       gear info c2i_B_384.pt
@@ -107,6 +110,7 @@ def convert(
     """
     from gear.config import load_config
     from gear.convert import to_hub, to_reference
+    from gear.foreign import unusable
     from gear.weights import open_model
 
     model = open_model(source, revision=revision, preset=None if preset is None else load_config(preset))
@@ -118,6 +122,9 @@ def convert(
         done = to_reference(model, out, parts=parts)
     for key, why in model.dropped.items():
         click.echo(f"left out: {key} ({why})", err=True)
+    for part in parts or model.parts:
+        if wrong := unusable(model.parts[part]):
+            click.echo(f"not usable: {part} holds NaN or infinity in {', '.join(wrong[:8])}", err=True)
     click.echo(f"{done}")
 
 

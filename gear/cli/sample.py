@@ -86,7 +86,9 @@ def protocol_options(command: Callable[..., None]) -> Callable[..., None]:
     help=f"{_ALONE}, c2i: labels of the --count images.",
 )
 @click.option("--prompt", "prompts", multiple=True, help=f"{_ALONE}, t2i: a prompt; may be repeated.")
-@click.option("--prompts", "prompts_file", type=EXISTING, help=f"{_ALONE}, t2i: a prompt per line, or .jsonl.")
+@click.option(
+    "--prompts", "prompts_file", type=EXISTING, help=f"{_ALONE}, t2i: a prompt per line; .jsonl, .json, .csv."
+)
 @click.option("--repeats", default=1, show_default=True, help=f"{_ALONE}, t2i: images per prompt.")
 @click.option("--seed", default=0, show_default=True, help=f"{_ALONE}, or with --parity: run seed.")
 @protocol_options
@@ -239,13 +241,15 @@ def _draw(
     """Load, check that everything fits, draw. how: further arguments of `gear.sampling.generate`."""
     from gear.ar.checkpoints import is_text_to_image
     from gear.sampling.generate import generate
-    from gear.weights import check_pair, open_model
+    from gear.weights import check_own_codes, check_pair, open_model
 
     model = open_model(models.ckpt)
     source = open_model(models.vq_ckpt) if models.vq_ckpt else model
     ar = model.ar(ema=models.ema, image_size=models.trained_size).to(device)
     tokenizer = source.tokenizer(ema=models.ema).to(device)
     check_pair(tokenizer, ar, trained_with=model.trained_with)
+    if source is not model:
+        check_own_codes(model, source, ema=models.ema)
     found = "t2i" if is_text_to_image(ar) else "c2i"
     if kind not in (None, found):
         raise UserError(

@@ -26,8 +26,8 @@ def train() -> None:
     A stage writes OUT/log.jsonl, OUT/images and OUT/checkpoints (to resume from) during training, and OUT/model.pt when
     its last step is done. `gear presets` lists the configurations; --set changes one field, e.g. stages.e2e.steps=300.
 
-    --data-dir takes a folder of class folders, of images with captions (IMAGE.txt beside each, or metadata.jsonl), of
-    tar shards (GPIC, BLIP3o; also a .tar or a quoted pattern), or of IDX files (MNIST and the like). Separate
+    --data-dir takes a folder of class folders, of images with captions (IMAGE.txt beside each, or metadata.jsonl or
+    .csv), of tar shards (GPIC, BLIP3o; also a .tar or a quoted pattern), or of IDX files (MNIST and the like). Separate
     several with commas; --set data.data_probs=0.7,0.3 sets their shares. Unusable samples are listed in
     OUT/bad_samples.jsonl.
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -16,6 +13,9 @@ from gear.data.images import open_rgb, training_image
 from gear.data.strings import StringTable
 from harness.contract.errors import UserError
 from harness.contract.files import relative_path_problem
+from harness.contract.parse import is_unicode
+from harness.contract.texts import Numbered, csv_rows, decode_text, json_lines
+from harness.contract.walk import is_data
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 _NAME_FIELD = "file_name"
@@ -26,7 +26,8 @@ class CaptionedFolderSource:
     """Images with `IMAGE.txt` beside each, or listed with their captions in metadata.jsonl or metadata.csv.
 
     The table has the columns `file_name` (relative to the folder) and `caption` or `text`, as in the hub's image
-    folders. Images are resized (short side), centre-cropped and mirrored.
+    folders; an image with several rows is as many samples. Images are resized (short side), centre-cropped and
+    mirrored.
     """
 
     def __init__(self, root: Path, image_size: int, *, train: bool = True, random_hflip: bool = True) -> None:
@@ -34,12 +35,12 @@ class CaptionedFolderSource:
             raise UserError(f"{root} is not a folder; data_dir must hold images with captions.")
         self.root, self.image_size, self.random_hflip = root, image_size, train and random_hflip
         table = next((root / name for name in METADATA if (root / name).is_file()), None)
-        captions = read_metadata(table) if table is not None else None
-        names = sorted(captions) if captions is not None else image_names(root)
+        rows = sorted(read_metadata(table), key=lambda row: row[0]) if table is not None else None
+        names = image_names(root) if rows is None else [name for name, _ in rows]
         if not names:
             raise UserError(f"{table or root} lists no image with a caption; check data_dir.")
         self._names = StringTable(names)
-        self._captions = None if captions is None else StringTable(captions[name] for name in names)
+        self._captions = None if rows is None else StringTable(caption for _, caption in rows)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -48,7 +49,7 @@ class CaptionedFolderSource:
         path = self.root / self._names[index]
         try:
             caption = self._beside(path) if self._captions is None else self._captions[index]
-            image = open_rgb(path)
+            image = open_rgb(path, drop_alpha=True)
             pixels = training_image(image, self.image_size, rng, crop="center", random_hflip=self.random_hflip)
         except BadSample as error:
             raise BadSample(f"{path}: {error}") from None
@@ -57,39 +58,44 @@ class CaptionedFolderSource:
     @staticmethod
     def _beside(path: Path) -> str:
         try:
-            return path.with_suffix(".txt").read_text(encoding="utf-8", errors="ignore").strip()
+            return decode_text(path.with_suffix(".txt").read_bytes()).strip()
         except OSError as error:
             raise BadSample(f"it has no caption beside it ({error.strerror}: {path.stem}.txt)") from None
+        except ValueError as error:
+            raise BadSample(f"its caption {path.stem}.txt cannot be read ({error})") from None
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Image name -> caption. Raises UserError naming the row that cannot be used."""
-    captions = {}
+def read_metadata(path: Path) -> list[tuple[str, str]]:
+    """(image name, caption) of every row, but for hidden names.
+
+    Raises:
+        UserError: naming the line that cannot be used.
+    """
+    found = []
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            for number, row in enumerate(_rows(path, stream), start=1):
-                name, caption = _name_and_caption(row)
-                problem = relative_path_problem(name)
-                if problem is not None:
-                    raise ValueError(f"row {number}: the {_NAME_FIELD} {name!r} {problem}")
-                captions[name] = caption
-    except (OSError, ValueError, csv.Error) as error:
+        for number, row in _rows(path):
+            name, caption = _name_and_caption(row, number)
+            problem = relative_path_problem(name)
+            if problem is not None:
+                raise ValueError(f"line {number}: the {_NAME_FIELD} {name!r} {problem}")
+            if is_data(name):
+                found.append((name, caption))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be used ({error}); correct it.") from None
-    return captions
+    return found
 
 
-def _rows(path: Path, stream: TextIO) -> Iterator[Mapping[str, object]]:
-    if path.suffix == ".csv":
-        yield from csv.DictReader(stream)
-    else:
-        yield from (json.loads(line) for line in stream if line.strip())
+def _rows(path: Path) -> Numbered:
+    text = decode_text(path.read_bytes())
+    return csv_rows(text, [_NAME_FIELD]) if path.suffix == ".csv" else json_lines(text)
 
 
-def _name_and_caption(row: Mapping[str, object]) -> tuple[str, str]:
+def _name_and_caption(row: object, number: int) -> tuple[str, str]:
     if isinstance(row, Mapping):
         name = row.get(_NAME_FIELD)
         for field in _CAPTION_FIELDS:
             caption = row.get(field)
-            if isinstance(name, str) and isinstance(caption, str):
+            if isinstance(name, str) and isinstance(caption, str) and is_unicode(name + caption):
                 return name, caption
-    raise ValueError(f"every row needs {_NAME_FIELD} and {' or '.join(_CAPTION_FIELDS)}; this one has only {row!r:.80}")
+    fields = f"{_NAME_FIELD} and {' or '.join(_CAPTION_FIELDS)}"
+    raise ValueError(f"line {number}: every row needs {fields}; this one has only {row!r:.80}")

@@ -8,10 +8,10 @@ from pathlib import Path
 from gear.data.captioned_folder import METADATA
 from gear.data.config import Kind
 from gear.data.idx import idx_files
-from gear.data.images import IMAGE_SUFFIXES
 from gear.data.shard_index import load_index
 from gear.data.shards import find_shards
 from harness.contract.errors import UserError
+from harness.contract.walk import files_in, is_image_name, walk
 
 _LOOK_AT = 200
 """Files looked at to tell whether images have captions beside them."""
@@ -26,7 +26,7 @@ def detect_kind(place: str) -> Kind:
     if not root.is_dir():
         return _shard_kind(place)
     candidates: dict[Kind, str] = {}
-    if any(root.glob("*.tar")):
+    if files_in(root, ".tar"):
         candidates[_shard_kind(place)] = "shards (*.tar)"
     if idx_files(root):
         candidates["idx"] = "IDX files (*-ubyte)"
@@ -49,8 +49,8 @@ def detect_kind(place: str) -> Kind:
 
 def _image_kinds(root: Path) -> dict[Kind, str]:
     """Class folders, captions beside images, or both."""
-    files = itertools.islice((path for path in root.rglob("*") if path.is_file()), _LOOK_AT)
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    files = itertools.islice(walk(root), _LOOK_AT)
+    images = [root / name for name in files if is_image_name(name)]
     if not images:
         return {}
     if any(path.with_suffix(".txt").is_file() for path in images):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from gear.data.base import BadSample, Sample
-from gear.data.images import IMAGE_SUFFIXES, open_rgb, training_image
+from gear.data.images import open_rgb, training_image
 from gear.data.strings import StringTable
 from harness.contract.errors import UserError
+from harness.contract.walk import find_images, subfolders
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 8
 
 
 class ImageFolderSource:
@@ -24,12 +29,10 @@ class ImageFolderSource:
             raise UserError(f"{root} is not a folder; data_dir must hold one sub-folder of images per class.")
         self.root, self.image_size, self.train = root, image_size, train
         self.random_hflip = train and random_hflip
-        self.classes = sorted(path.name for path in root.iterdir() if path.is_dir())
-        found = [image_names(root, name) for name in self.classes]
-        self.labels = np.repeat(np.arange(len(found)), [len(names) for names in found])
-        if not len(self.labels):
-            raise UserError(f"{root} holds no image in class folders ({root}/<class>/<image>.jpg); check data_dir.")
-        self._names = StringTable(name for names in found for name in names)
+        by_class = _by_class(root)
+        self.classes = list(by_class)
+        self.labels = np.repeat(np.arange(len(by_class)), [len(names) for names in by_class.values()])
+        self._names = StringTable(name for names in by_class.values() for name in names)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -37,7 +40,7 @@ class ImageFolderSource:
     def item(self, index: int, rng: np.random.Generator) -> Sample:
         path = self.root / self._names[index]
         try:
-            image = open_rgb(path)
+            image = open_rgb(path, drop_alpha=True)
             pixels = training_image(
                 image, self.image_size, rng, crop="random" if self.train else "center", random_hflip=self.random_hflip
             )
@@ -46,10 +49,39 @@ class ImageFolderSource:
         return Sample(pixels, int(self.labels[index]))
 
 
-def image_names(root: Path, folder: str = "") -> list[str]:
-    """Paths below `root/folder`, relative to `root`, of everything named like an image; sorted, links followed."""
-    found: list[str] = []
-    for parent, _, files in os.walk(root / folder, followlinks=True):
-        below = Path(parent).relative_to(root).as_posix()
-        found.extend(f"{below}/{name}" for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(found)
+def image_names(root: Path) -> list[str]:
+    """Paths of the images below `root`, relative to it: what `harness.contract.walk` finds, sorted as text.
+
+    Logs how many images of other kinds there are, which are not read.
+    """
+    found = find_images(root)
+    if found.others:
+        log.warning("%s: holds %s, which cannot be read; convert them to PNG.", root, found.others_in_words())
+    return sorted(found.taken, key=_as_text)
+
+
+def _as_text(name: str) -> str:
+    """What names are sorted by. It decides which sample has which number, so it stays as the first version had it."""
+    return name if "/" in name else f"./{name}"
+
+
+def _by_class(root: Path) -> dict[str, list[str]]:
+    """Class folder -> its images. Raises UserError when one has none, since it would take a number all the same."""
+    found: dict[str, list[str]] = {name: [] for name in subfolders(root)}
+    unplaced: list[str] = []
+    for name in image_names(root):
+        first, slash, _ = name.partition("/")
+        (found[first] if slash else unplaced).append(name)
+    if not any(found.values()):
+        raise UserError(f"{root} holds no image in class folders ({root}/<class>/<image>.jpg); check data_dir.")
+    if empty := [name for name, names in found.items() if not names]:
+        shown = ", ".join(empty[:_SHOWN]) + (f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else "")
+        raise UserError(
+            f"{root} holds class folders without an image: {shown}; put images into them, or remove them, since every "
+            "folder takes a class number."
+        )
+    if unplaced:
+        log.warning(
+            "%s: %d images lie in no class folder and are not read, such as %s.", root, len(unplaced), unplaced[0]
+        )
+    return found

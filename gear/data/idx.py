@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
+import math
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +16,15 @@ from PIL import Image
 from gear.data.base import Sample
 from gear.data.images import training_image
 from harness.contract.errors import UserError
+from harness.contract.walk import files_in
 
 _UNSIGNED_BYTES = 8
-_MAX_BYTES = 4 << 30
+MAX_BYTES = 4 << 30
+"""A larger data set is refused: it is held in memory. Fashion-MNIST has 47 MB."""
+_SMALL_BYTES = 256 << 20
+_MOST_COMPRESSED = 200
+"""A file that unpacks to more than _SMALL_BYTES and to so many times its size is refused."""
+_CHUNK_BYTES = 1 << 20
 
 
 class IdxSource:
@@ -49,32 +58,47 @@ class IdxSource:
 
 def idx_files(root: Path) -> list[Path]:
     """The files of a folder that are named like IDX."""
-    return sorted(path for path in root.glob("*idx[13]-ubyte*") if path.is_file())
+    return _files(root, "*idx[13]-ubyte*")
 
 
 def read_idx(path: Path, *, ndim: int) -> npt.NDArray[np.uint8]:
     """The array of unsigned bytes in an IDX file with `ndim` axes; raises UserError for a damaged or another file."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            content = stream.read(_MAX_BYTES)
+            header = stream.read(4 + 4 * ndim)
+            if header[:4] != bytes([0, 0, _UNSIGNED_BYTES, ndim]) or len(header) < 4 + 4 * ndim:
+                raise UserError(
+                    f"{path} is not an IDX file of unsigned bytes with {ndim} axes; check that it is the right file."
+                )
+            shape = tuple(int(side) for side in np.frombuffer(header[4:], dtype=">u4"))
+            expected = math.prod(shape)
+            if expected > min(MAX_BYTES, max(_SMALL_BYTES, _MOST_COMPRESSED * path.stat().st_size)):
+                raise UserError(f"{path} says that it holds {expected:,} bytes, which cannot be; download it again.")
+            content = _read_up_to(stream, expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}); download it again.") from None
-    header = 4 + 4 * ndim
-    if content[:4] != bytes([0, 0, _UNSIGNED_BYTES, ndim]) or len(content) < header:
-        raise UserError(
-            f"{path} is not an IDX file of unsigned bytes with {ndim} axes; check that it is the right file."
-        )
-    shape = tuple(int(side) for side in np.frombuffer(content[4:header], dtype=">u4"))
-    expected = int(np.prod(shape, dtype=object))
-    if len(content) - header != expected:
-        raise UserError(f"{path} holds {len(content) - header} of {expected} bytes; download it again.")
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+    if len(content) != expected:
+        found = "more than the" if len(content) > expected else f"{len(content)} of"
+        raise UserError(f"{path} holds {found} {expected} bytes; download it again.")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _read_up_to(stream: IO[bytes] | gzip.GzipFile, count: int) -> bytearray:
+    """At most `count` bytes, and no more memory than the file fills, whatever its header asks for."""
+    content = bytearray()
+    while len(content) < count and (chunk := stream.read(min(_CHUNK_BYTES, count - len(content)))):
+        content += chunk
+    return content
+
+
+def _files(root: Path, pattern: str) -> list[Path]:
+    return [path for path in files_in(root, "") if fnmatch.fnmatchcase(path.name, pattern)]
 
 
 def _find(root: Path, prefixes: tuple[str, ...], what: str) -> Path:
     """A split's file: `train-images-idx3-ubyte`, `emnist-balanced-train-images-idx3-ubyte.gz`, ..."""
     named = what.replace("-idx", "[-.]idx")
-    found = sorted({path for prefix in prefixes for path in root.glob(f"*{prefix}-{named}*")})
+    found = sorted({path for prefix in prefixes for path in _files(root, f"*{prefix}-{named}*")})
     if len(found) != 1:
         problem = f"{len(found)} files" if found else "no file"
         raise UserError(f"{root} holds {problem} named {prefixes[0]}-{what}[.gz]; data_dir must hold one data set.")

@@ -14,8 +14,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from gear.data.base import BadSample
 from gear.data.transforms import center_crop, random_crop, short_side_resize, to_array
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
+from harness.contract.images import UnclearImage, to_rgb
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before decoding, as are long, thin ones that resizing would make larger than this."""
@@ -23,10 +22,11 @@ MAX_PIXELS = 100_000_000
 Crop = Literal["random", "center"]
 
 
-def open_rgb(content: Path | bytes, *, accept_truncated: bool = False) -> Image.Image:
-    """Decode an image as RGB.
+def open_rgb(content: Path | bytes, *, accept_truncated: bool = False, drop_alpha: bool = False) -> Image.Image:
+    """Decode an image as RGB, by the rule of `harness.contract.images.to_rgb`.
 
     accept_truncated: use what there is of an image that ends early, as the published text-to-image training does.
+    drop_alpha: take the colours beneath the transparent pixels of RGBA, as the published training does.
     Raises BadSample saying what is wrong with it.
     """
     try:
@@ -36,7 +36,9 @@ def open_rgb(content: Path | bytes, *, accept_truncated: bool = False) -> Image.
         ):
             if opened.width * opened.height > MAX_PIXELS:
                 raise BadSample(f"{opened.width} x {opened.height} pixels are more than the {MAX_PIXELS:,} allowed")
-            return opened.convert("RGB")
+            return to_rgb(opened, drop_alpha=drop_alpha)
+    except UnclearImage as error:
+        raise BadSample(str(error)) from None
     except UnidentifiedImageError:  # its text holds a memory address: the same problem would look new each time
         raise BadSample("it cannot be read as an image (its format is not known)") from None
     except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:

@@ -25,11 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.contract.files import write_atomically
+from harness.contract.tar import tar_members
+from harness.contract.walk import IMAGE_SUFFIXES, is_data
 
 log = logging.getLogger(__name__)
 
-INDEX_VERSION = 1
-IMAGE_MEMBERS = ("jpg", "jpeg", "png")
+INDEX_VERSION = 2
+_PREFERRED = ("jpg", "jpeg", "png")
+IMAGE_MEMBERS = (*_PREFERRED, *sorted({suffix[1:] for suffix in IMAGE_SUFFIXES}.difference(_PREFERRED)))
 """Suffixes of the image, in order of preference."""
 TEXT_MEMBERS = ("json", "txt")
 MAX_MEMBER_BYTES = 256 << 20
@@ -155,23 +158,16 @@ def scan(shard: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def _members(shard: Path) -> Iterator[_Member]:
-    """The members that are parts of samples, in order; folders and other suffixes are skipped."""
+    """The members that are parts of samples, in order; folders, other suffixes and hidden names are skipped."""
     end = 0
     try:
-        with shard.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                # Sizes below zero lead some versions of tarfile back to headers it has read already.
-                if member.size < 0 or member.offset < end:
-                    raise tarfile.ReadError("headers overlap")
+        with shard.open("rb") as stream:
+            for member in tar_members(stream):
                 end = member.offset_data
                 key, suffix = _split(member.name)
-                if not member.isdir() and suffix in (*IMAGE_MEMBERS, *TEXT_MEMBERS):
+                if not member.isdir() and suffix in (*IMAGE_MEMBERS, *TEXT_MEMBERS) and is_data(member.name):
                     yield _Member(key, suffix, member.offset_data, member.size, _problem(member))
-            # tarfile stops silently at a broken header; a complete archive ends with zeros, or right here.
-            stream.seek(tar.offset)
-            if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                raise tarfile.ReadError("a header is broken")
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         log.warning("%s: %s", shard, error)
         yield _Member(f"(byte {end})".encode(), "", 0, -1, Problem.DAMAGED)
 

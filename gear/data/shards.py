@@ -26,6 +26,8 @@ from gear.data.base import BadSample, Sample
 from gear.data.images import open_rgb, training_image
 from gear.data.shard_index import Problem, build_indices, load_index
 from harness.contract.errors import UserError
+from harness.contract.parse import is_unicode
+from harness.contract.walk import files_in, is_data
 
 ShardKind = Literal["gpic", "blip3o"]
 
@@ -62,9 +64,8 @@ class ShardSource:
                 raise BadSample(problem.sentence)
             text = self._files.read(shard, row[f"{self._text_member}_offset"], row[f"{self._text_member}_size"])
             caption = self._caption(text) if text is not None else ""
-            image = open_rgb(
-                self._files.read(shard, row["image_offset"], row["image_size"]) or b"", accept_truncated=True
-            )
+            content = self._files.read(shard, row["image_offset"], row["image_size"]) or b""
+            image = open_rgb(content, accept_truncated=True, drop_alpha=True)
             pixels = training_image(image, self.image_size, rng, crop="center", random_hflip=self.random_hflip)
         except BadSample as error:
             raise BadSample(f"{shard}, sample {os.fsdecode(row['key'])}: {error}") from None
@@ -79,12 +80,17 @@ def gpic_caption(content: bytes) -> str:
         raise BadSample(f"its JSON cannot be read ({error})") from None
     if caption is not None and not isinstance(caption, str):
         raise BadSample(f"its caption is not text but {type(caption).__name__}")
+    if caption is not None and not is_unicode(caption):
+        raise BadSample("its caption holds half of a surrogate pair")
     return caption or ""
 
 
 def blip3o_caption(content: bytes) -> str:
-    """BLIP3o's text member; bytes that are not UTF-8 are left out."""
-    return content.decode("utf-8", errors="ignore")
+    """BLIP3o's text member; a byte-order mark, and bytes that are not UTF-8, are left out."""
+    text = content.decode("utf-8", errors="ignore").removeprefix("\ufeff")
+    if "\0" in text:
+        raise BadSample("its caption holds NUL characters, as UTF-16 does")
+    return text
 
 
 CAPTIONS: Mapping[ShardKind, tuple[str, Callable[[bytes], str]]] = {
@@ -101,12 +107,13 @@ def find_shards(place: str) -> list[Path]:
     """
     path = Path(place)
     if path.is_dir():
-        found = sorted(path.glob("*.tar"))
+        found = files_in(path, ".tar")
     elif path.is_file():
         found = [path]
     else:
         root = Path(path.anchor)
-        found = sorted(file for file in root.glob(str(path.relative_to(root))) if file.suffix == ".tar")
+        matching = root.glob(str(path.relative_to(root)))
+        found = sorted(file for file in matching if file.suffix == ".tar" and file.is_file() and is_data(file.name))
     if not found:
         raise UserError(f"no shards (*.tar) at {place}; give a folder, a .tar, or a quoted pattern.")
     return found

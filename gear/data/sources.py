@@ -12,12 +12,11 @@ from gear.data.detect import detect_kind
 from gear.data.digits import CaptionedDigitsSource, DigitsSource
 from gear.data.folder import ImageFolderSource
 from gear.data.idx import IdxSource
-from gear.data.images import IMAGE_SUFFIXES
 from gear.data.mixture import MixtureSource
 from gear.data.shards import ShardSource, find_shards
 from harness.contract.errors import UserError
 
-__all__ = ["IMAGE_SUFFIXES", "DataConfig", "ImageFolderSource", "ImageSource", "open_source"]
+__all__ = ["DataConfig", "ImageFolderSource", "ImageSource", "open_source"]
 
 
 def open_source(config: DataConfig, *, train: bool = True) -> ImageSource:

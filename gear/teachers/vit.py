@@ -21,6 +21,7 @@ from gear.teachers.family import Family
 from gear.teachers.layers import FINAL_LAYER, patch_features
 from gear.teachers.preprocess import InputRule, preprocess
 from harness.contract.errors import MissingAsset, UserError
+from harness.contract.walk import files_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,7 @@ def read_parts(path: Path) -> Any:
     """The content of a weights file, or of all .safetensors files of a hub folder together."""
     if not path.is_dir():
         return read_weights(path)
-    files = sorted(path.glob("*.safetensors"))
+    files = files_in(path, ".safetensors")
     if not files:
         raise UserError(f"{path} holds no .safetensors file; give the weights file itself, or a hub model's folder.")
     together: StateDict = {}

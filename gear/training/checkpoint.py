@@ -81,6 +81,18 @@ def save_tensors(path: Path, state: dict[str, Any]) -> None:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
+def is_finished(path: Path, steps: int) -> bool:
+    """Whether the model file of a run is there, undamaged and of this step; damage is reported."""
+    if not path.exists():
+        return False
+    try:
+        content = read_weights(path, plain_only=True)
+    except UserError as error:
+        log.warning("%s; it is written again from the checkpoint.", error)
+        return False
+    return isinstance(content, dict) and content.get("steps") == steps
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """Tensors and plain objects of a `.pt` file; nothing in it is executed.
 

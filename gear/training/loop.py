@@ -9,7 +9,7 @@ from pathlib import Path
 from gear.data.base import ImageSource
 from gear.data.loader import Batch, BatchSplit, batches
 from gear.data.order import BatchOrder
-from gear.training.checkpoint import CheckpointStore, load_tensors, save_tensors
+from gear.training.checkpoint import CheckpointStore, is_finished, load_tensors, save_tensors
 from gear.training.identity import claim
 from gear.training.processes.distributed import barrier, decided_by_main, world
 from gear.training.randomness import seed_micro_batch
@@ -48,14 +48,14 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
     store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
     decided_by_main(lambda: claim(out_dir, stage.phase, stage.config, files, len(source)))
     _resume(stage, store)
-    if stage.step >= settings.steps and decided_by_main(model_path.exists):
+    if stage.step >= settings.steps and decided_by_main(lambda: is_finished(model_path, stage.step)):
         log.info("%s is already complete.", model_path)
         return model_path
 
-    metrics = MetricQueue(stage.device)
+    metrics, bad_samples = MetricQueue(stage.device), BadSampleLog(out_dir, stage.config.data.max_bad_samples)
     with noting_signals() as stop_requests, Watch(stage, source, out_dir, stop_requests) as watch:
         watch.run_missed_monitors()
-        for micro_batches in _updates(stage, source, out_dir, watch):
+        for micro_batches in _updates(stage, source, bad_samples, watch):
             _train_one(stage, micro_batches, metrics, watch, stop=bool(stop_requests))
             stopping = _check_and_show(metrics.rows(keep=1), watch, out_dir)
             if stopping or _has_checkpoint(stage, stage.step) or watch.measures():
@@ -67,6 +67,7 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
                 log.warning("stopped at step %d with a checkpoint; run the same command again to resume.", stage.step)
                 raise SystemExit(EXIT_STOPPED)
             watch.run_monitors()
+    bad_samples.report()
     weights = stage.weights()
     if world().is_main:
         save_tensors(model_path, weights)
@@ -123,7 +124,7 @@ def _save(stage: Stage, store: CheckpointStore) -> None:
     barrier()
 
 
-def _updates(stage: Stage, source: ImageSource, out_dir: Path, watch: Watch) -> Iterator[list[Batch]]:
+def _updates(stage: Stage, source: ImageSource, bad_samples: BadSampleLog, watch: Watch) -> Iterator[list[Batch]]:
     """This process's micro-batches of each remaining update."""
     settings, data = stage.settings, stage.config.data
     parts = settings.accumulation
@@ -136,7 +137,6 @@ def _updates(stage: Stage, source: ImageSource, out_dir: Path, watch: Watch) -> 
         num_workers=data.num_workers,
         pin_memory=stage.device.type == "cuda",
     )
-    bad_samples = BadSampleLog(out_dir, data.max_bad_samples)
     for step in range(stage.step, settings.steps):
         with watch.throughput.waiting():
             update = [next(stream) for _ in range(parts)]

@@ -21,10 +21,10 @@ Everything is strict: a key that is missing, left over or of the wrong shape is 
 
 from __future__ import annotations
 
-from gear.weights.compatibility import check_pair
+from gear.weights.compatibility import check_own_codes, check_pair
 from gear.weights.describe import describe
 from gear.weights.layouts import PARTS
 from gear.weights.loading import load_ar, load_tokenizer, open_model
 from gear.weights.model_file import ModelFile
 
-__all__ = ["PARTS", "ModelFile", "check_pair", "describe", "load_ar", "load_tokenizer", "open_model"]
+__all__ = ["PARTS", "ModelFile", "check_own_codes", "check_pair", "describe", "load_ar", "load_tokenizer", "open_model"]

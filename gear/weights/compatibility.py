@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
 from gear.ar.config import TrunkConfig
 from gear.ar.model import Trunk
 from gear.tokenizers import FAMILIES
 from gear.tokenizers.base import Tokenizer, TokenizerConfig
+from gear.weights.model_file import ModelFile
 from harness.contract.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def check_pair(
@@ -54,3 +63,39 @@ def _same_codes(tokenizer: TokenizerConfig, trained_with: TokenizerConfig) -> No
                 f"the AR model was trained with a tokenizer of {what} {known}, but this one has {given}; "
                 "give the tokenizer that the AR model was trained with."
             )
+
+
+def check_own_codes(model: ModelFile, source: ModelFile, *, ema: bool = True) -> None:
+    """Raise UserError unless the tokenizer of `source` gives the codes that the AR model of `model` was trained on.
+
+    A tokenizer of the same shape passes every other check and draws noise. The tokenizer in the model's own file
+    decides, live or averaged, up to the rounding of half precision; where the file has none, a warning says so.
+    """
+    if not model.has("tokenizer"):
+        log.warning(
+            "%s does not hold the tokenizer that it was trained with: whether %s is that one cannot be told.",
+            model.source,
+            source.source,
+        )
+        return
+    theirs = _code_tensors(source.weights("tokenizer", ema=ema))
+    own = (_code_tensors(model.parts[part]) for part in ("vq_ema", "vq") if part in model.parts)
+    if not any(_same_tensors(theirs, tensors) for tensors in own):
+        raise UserError(
+            f"the tokenizer of {source.source} is not the one that {model.source} was trained with, which that file "
+            "holds, so its codes mean something else; leave the tokenizer out. For other codes on purpose, give the AR "
+            f"model alone: gear convert {model.source} --part {'ema' if 'ema' in model.parts else 'ar'} --out DIR"
+        )
+
+
+def _code_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The learned codebook; of families without one (LFQ) the encoder, which alone decides what a code means."""
+    codebook = {key: value for key, value in state.items() if key.startswith("quantize.")}
+    return codebook or {key: value for key, value in state.items() if key.startswith("encoder.")}
+
+
+def _same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        value.shape == other[key].shape and torch.allclose(value.float(), other[key].float(), rtol=2**-7, atol=1e-6)
+        for key, value in one.items()
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from gear.ar.checkpoints import ar_name, is_text_to_image
 from gear.ar.config import TrunkConfig
+from gear.foreign import unusable
 from gear.tokenizers.base import TokenizerConfig
 from gear.tokenizers.recognise import tokenizer_name
 from gear.weights.hub_layout import LazyParts
@@ -17,12 +18,16 @@ from harness.contract.errors import UserError
 
 
 def describe(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
-    """What a file, a folder or a hub id holds: layout, architecture, parts, skipped entries, digest."""
+    """What a file, a folder or a hub id holds: layout, architecture, parts, skipped entries, digest.
+
+    `seal` says which checksum the content was found to match; `unusable` names tensors that are not finite.
+    """
     model = open_model(source, revision=revision)
     return {
         "file": str(model.path),
         "sha256": model.digest,
         "bytes": _bytes(model),
+        "seal": model.seal,
         "layout": model.layout,
         "stage": model.phase,
         "steps": model.steps,
@@ -32,6 +37,7 @@ def describe(source: str | Path, *, revision: str | None = None) -> dict[str, An
         "trained_with": tokenizer_line(model.trained_with) if model.has("ar") and model.trained_with else None,
         "averaged_weights": [name for name in ("vq_ema", "ema") if name in model.parts],
         "parts": {name: _size(model, name) for name in model.parts},
+        "unusable": {name: found for name in model.parts if (found := unusable(model.parts[name]))},
         "left_out": dict(model.dropped),
         "settings": dict(model.settings),
         "config": None if model.config is None else json.loads(json.dumps(model.config.to_dict())),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.contract.errors import MissingAsset, UserError
+from harness.contract.walk import files_in
 
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".bin")
 RUN_FILE = "model.pt"
@@ -38,7 +39,7 @@ class LocalFolder(WeightsFolder):
     folder: Path
 
     def names(self) -> list[str]:
-        return sorted(path.name for path in self.folder.iterdir() if path.is_file())
+        return [path.name for path in files_in(self.folder, "", error=None)]
 
     def path(self, name: str) -> Path:
         return self.folder / name

@@ -16,6 +16,7 @@ from gear.ar.checkpoints import build_ar, recognise_ar, table_length
 from gear.ar.config import TrunkConfig
 from gear.ar.model import ClassConditionalAR
 from gear.ar.t2i import TextCondition, TextToImageAR
+from gear.archive import is_sealed
 from gear.config import RunConfig
 from gear.foreign import StateDict, load_exactly
 from gear.tokenizers import FAMILIES, TOKENIZERS, Tokenizer, TokenizerConfig, build_tokenizer
@@ -85,6 +86,13 @@ class ModelFile:
         if self.card is not None:
             return digest_sequence(entry["sha256"] for entry in self.card.parts.values())
         return sha256_file(self.path)
+
+    @cached_property
+    def seal(self) -> str:
+        """The checksum that the content was compared with when it was read, or that there is none."""
+        if self.card is not None:
+            return "sha256 of every part, in config.json"
+        return "CRC-32 of every record" if is_sealed(self.path) else "none: a damaged tensor would go unnoticed"
 
     def has(self, kind: Kind) -> bool:
         """Whether there are weights of that kind, live or averaged."""

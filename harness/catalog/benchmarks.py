@@ -36,6 +36,8 @@ class FeatureStage:
     samples: bool = False
     """Whether it reads the samples. A stage that does not is shared by all scores with the same assets and options, and
     begins once the stages that do have checked the samples."""
+    first: bool = False
+    """Whether the others wait until it has finished: it checks, in seconds, what the score would refuse in the end."""
     assets: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     """Names of the scorer's options that it depends on."""

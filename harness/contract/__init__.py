@@ -68,6 +68,8 @@ score.json
     unscored            array of: id, reason_class (one word to count by), reason (a sentence)
     options             object: the options in force
     protocol            object: how the samples were drawn, as in requests.json; {} or absent where nothing says it
+    images              object: "samples", "reference" -> "50,000 of 256 x 256 px", where number and size move the
+                        metrics; {} or absent otherwise
     notes               array of sentences a reader of the number must know
     items               object: count and sha256 of items.jsonl
 items.jsonl             one object per image or question; the metrics can be computed again from it alone

@@ -15,8 +15,9 @@ import numpy as np
 from harness.contract.assemble import assemble, claim
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.files import PathLike, as_read_back, relative_path_problem
-from harness.contract.images import IMAGE_SUFFIXES, read_any_image
+from harness.contract.images import read_any_image
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
+from harness.contract.parse import as_unicode
 from harness.contract.progress import Progress
 from harness.contract.requests import NUM_LABELS, RequestSet
 from harness.contract.samples import (
@@ -30,6 +31,7 @@ from harness.contract.samples import (
     check_images_header,
     num_threads,
 )
+from harness.contract.walk import IMAGE_SUFFIXES, find_images
 
 _BATCH = 32
 
@@ -86,10 +88,11 @@ def sample_set_from_folder(
     generator: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> SampleSet:
-    """Adopt a folder of images (PNG, JPEG, WebP; subfolders too) as a sample set in `out_dir`.
+    """Adopt a folder of images (PNG, JPEG, WebP, BMP, TIFF, PPM; subfolders too) as a sample set in `out_dir`.
 
     Args:
-        path: the folder. Without `requests`, all images in it, sorted by path.
+        path: the folder. Without `requests`, all images in it, sorted by path; see `harness.contract.walk` for links,
+            hidden names and images of other kinds.
         out_dir: the folder of the new sample set.
         form: of the new sample set.
         requests: what the images were drawn for; if given, each is looked up at the path of its request.
@@ -149,7 +152,7 @@ def convert(src: PathLike, dst: PathLike, form: Form, progress: Progress | None 
 
 def adopted(path: Path, kind: Kind | None = None) -> dict[str, str]:
     """The recorded generator of samples known only by their file, with `kind` where the user gives it."""
-    generator = {"name": "adopted", "source": path.resolve().name}
+    generator = {"name": "adopted", "source": as_unicode(path.resolve().name)}
     return generator if kind is None else {**generator, "kind": kind}
 
 
@@ -211,10 +214,11 @@ def _file_entry(relative: str, file: Path) -> IndexEntry:
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise BadSamples(f"{folder}: is not a folder; give a folder of images, or an .npz file.")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not files:
+    found = find_images(folder, error=BadSamples)
+    found.refuse_others(folder, BadSamples)
+    if not found.taken:
         raise BadSamples(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}); give the folder that holds them.")
-    return files
+    return [folder / name for name in found.taken]
 
 
 def _requested_files(folder: Path, requests: RequestSet) -> list[Path]:

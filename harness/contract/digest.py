@@ -36,8 +36,8 @@ def canonical_json(value: Any) -> str:
 
 
 def digest_json(value: Any) -> str:
-    """Hash the canonical JSON of `value`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    """Hash the canonical JSON of `value`. Names of files that are not UTF-8 are text with lone surrogates here."""
+    return hashlib.sha256(canonical_json(value).encode(errors="surrogatepass")).hexdigest()
 
 
 def digest_pixels(image_u8: np.ndarray) -> str:

@@ -14,11 +14,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import numpy as np
 
 from harness.contract.errors import EnvironmentFailure, UserError
+from harness.contract.parse import as_unicode, parse_json
 
 PathLike = str | os.PathLike[str]
 
@@ -28,6 +29,7 @@ _STALE_AFTER_S = 3600.0
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _MAX_NAME_BYTES = 255
+_MAX_PATH_CHARACTERS = 1024  # systems take 4,096 bytes in all, with the folder that it lies in
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -179,18 +181,24 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Write `value` as indented strict JSON, atomically. NumPy scalars are fine; NaN is a ValueError."""
+    """Write `value` as indented strict JSON, atomically. NumPy scalars are fine; NaN is a ValueError.
+
+    Halves of surrogate pairs, as in the name of a file that is not UTF-8, become U+FFFD.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=plain)
     with write_atomically(path, "w") as handle:
-        handle.write(text + "\n")
+        handle.write(as_unicode(text) + "\n")
 
 
 def write_json_lines(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write one strict JSON object per line, atomically, and return how many. Rows are consumed one at a time."""
+    """Write one strict JSON object per line, atomically, and return how many. Rows are consumed one at a time.
+
+    As in `write_json`, halves of surrogate pairs become U+FFFD.
+    """
     count = 0
     with write_atomically(path, "w") as handle:
         for row in rows:
-            handle.write(json.dumps(row, ensure_ascii=False, allow_nan=False, default=plain) + "\n")
+            handle.write(as_unicode(json.dumps(row, ensure_ascii=False, allow_nan=False, default=plain)) + "\n")
             count += 1
     return count
 
@@ -199,11 +207,11 @@ def read_json(path: PathLike, *, error: type[UserError] = UserError) -> Any:
     """Read a strict JSON file. A file that is absent, not UTF-8 or not JSON raises `error` naming it."""
     path = Path(path)
     try:
-        return _parse(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except OSError as reason:
         raise error(f"{path}: cannot be read ({_why(reason)}); check the path.") from reason
-    except (ValueError, RecursionError) as reason:
-        raise error(f"{path}: is not valid JSON ({_why(reason)}); write the file again.") from reason
+    except ValueError as reason:
+        raise error(f"{path}: is not valid JSON ({reason}); write the file again.") from reason
 
 
 def read_head(path: PathLike, name: str, version: int, *, error: type[UserError] = UserError) -> dict[str, Any]:
@@ -244,33 +252,16 @@ def read_json_lines(path: PathLike, *, error: type[UserError] = UserError) -> It
 
 def _parse_object(line: bytes, path: Path, number: int, error: type[UserError]) -> dict[str, Any]:
     try:
-        row = _parse(line.decode("utf-8"))
-    except (ValueError, RecursionError) as reason:
-        raise error(f"{path}, line {number}: is not valid JSON ({_why(reason)}); write the file again.") from reason
+        row = parse_json(line)
+    except ValueError as reason:
+        raise error(f"{path}, line {number}: is not valid JSON ({reason}); write the file again.") from reason
     if not isinstance(row, dict):
         raise error(f"{path}, line {number}: holds a {type(row).__name__}, not an object; write the file again.")
     return row
 
 
-def _parse(text: str) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON; use null")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        raise ValueError("a key is repeated in one object")
-    return row
-
-
-def _why(reason: BaseException) -> str:
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror
-    return "nested too deeply" if isinstance(reason, RecursionError) else str(reason)
+def _why(reason: OSError) -> str:
+    return reason.strerror or str(reason)
 
 
 def plain(value: Any) -> Any:
@@ -289,7 +280,7 @@ def as_read_back(value: Any, what: str) -> Any:
         UserError: the value cannot be written as JSON; the message names it `what`.
     """
     try:
-        return json.loads(json.dumps(value, allow_nan=False, default=plain))
+        return json.loads(as_unicode(json.dumps(value, ensure_ascii=False, allow_nan=False, default=plain)))
     except (TypeError, ValueError) as reason:
         raise UserError(f"{what}: cannot be written as JSON ({reason}); use plain, finite values.") from reason
 
@@ -309,13 +300,6 @@ def finite(value: Any) -> Any:
 
 # --- paths -----------------------------------------------------------------------------------------------------------
 
-_LITTER = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", ".ipynb_checkpoints", ".directory"}
-
-
-def is_litter(name: str) -> bool:
-    """Whether a file or folder of this name was left by an operating system or a viewer: it is never data."""
-    return name.lower() in _LITTER or name.startswith(("._", ".nfs"))
-
 
 def relative_path_problem(relative: str) -> str | None:
     """Say why `relative` is not a plain relative POSIX path (no "..", no backslash, no drive); None when it is."""
@@ -332,6 +316,8 @@ def relative_path_problem(relative: str) -> str | None:
         longest = max(len(part.encode()) for part in parts)
     except UnicodeEncodeError:
         return "is not valid Unicode"
+    if len(relative) > _MAX_PATH_CHARACTERS:
+        return f"is longer than {_MAX_PATH_CHARACTERS:,} characters"
     return f"has a part longer than {_MAX_NAME_BYTES} bytes" if longest > _MAX_NAME_BYTES else None
 
 

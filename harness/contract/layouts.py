@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +20,16 @@ import numpy as np
 
 from harness.contract.adopt import adopted, claim_out
 from harness.contract.assemble import assemble
-from harness.contract.errors import BadSamples, UserError
+from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from harness.contract.fields import Text, Within, build
-from harness.contract.files import PathLike, as_read_back, read_json, safe_join, write_atomically
+from harness.contract.files import PathLike, as_read_back, finite, read_json, safe_join, write_atomically
 from harness.contract.grid import cut_grid, make_grid
-from harness.contract.images import IMAGE_SUFFIXES, encode_png, read_any_image
+from harness.contract.images import encode_png, read_any_image
+from harness.contract.parse import decode_utf8, parse_json
 from harness.contract.progress import Progress
 from harness.contract.requests import Request, RequestSet, SamplingProtocol, prompt_item
 from harness.contract.samples import Form, IndexEntry, SampleSet
+from harness.contract.walk import IMAGE_SUFFIXES, ImageFiles, find_images
 
 _BATCH = 32
 _PLACES = {"item": r"(?P<item>[^/]+)", "index": r"(?P<index>\d+)", "repeat": r"(?P<repeat>\d+)"}
@@ -59,12 +62,19 @@ class Layout:
         """Where one image, or the grid of a prompt, is."""
         return self.images.format(item=item, index=index, repeat=repeat)
 
-    @property
+    @cached_property
     def pattern(self) -> re.Pattern[str]:
         """What such a path looks like."""
+        return self._pattern("(?:" + "|".join(map(re.escape, IMAGE_SUFFIXES)) + ")")
+
+    def has_place_for(self, relative: str) -> bool:
+        """Whether a path would be that of an image of a prompt if only its suffix, or the lack of one, were another."""
+        return self._pattern(r"(?:\.[^./]*)?").fullmatch(relative) is not None
+
+    def _pattern(self, suffix: str) -> re.Pattern[str]:
         parts = re.split(r"\{(\w+)[^}]*\}", self.images.removesuffix(".png"))
         text = "".join(_PLACES[part] if place % 2 else re.escape(part) for place, part in enumerate(parts))
-        return re.compile(text + "(?:" + "|".join(map(re.escape, IMAGE_SUFFIXES)) + ")", re.IGNORECASE)
+        return re.compile(text + suffix, re.IGNORECASE)
 
     @classmethod
     def from_mapping(cls, row: Any, where: str) -> Layout:
@@ -165,22 +175,34 @@ def _find_pictures(
     known = _requests_by_item(requests) if requests else {}
     item_at = {_index(item, place): item for place, item in enumerate(known)}
     index_of = {item: index for index, item in item_at.items()}
-    found: list[tuple[tuple[int, str, int], _Picture]] = []
+    found: dict[tuple[int, str, int], _Picture] = {}
     strays = 0
-    for file in sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()):
-        match = layout.pattern.fullmatch(file.relative_to(folder).as_posix())
+    for relative in _images(folder, layout):
+        match = layout.pattern.fullmatch(relative)
         if match is None:
             continue  # not an image of a prompt, such as an overview grid
-        place = {name: text for name, text in match.groupdict().items() if text is not None}
-        index, repeat = int(place.get("index", 0)), int(place.get("repeat", 0))
-        item = place.get("item") or item_at.get(index, f"{index:05d}")
+        named = {name: text for name, text in match.groupdict().items() if text is not None}
+        index, repeat = int(named.get("index", 0)), int(named.get("repeat", 0))
+        item = named.get("item") or item_at.get(index, f"{index:05d}")
         index = index_of.get(item, index)
         asked = _asked(folder, layout, suite, item, index, known)
         if asked is None or (layout.repeats is not None and repeat >= layout.repeats):
             strays += 1
             continue
-        found.append(((index, item, repeat), _picture(file, layout, asked, item, index, repeat)))
-    return [picture for _, picture in sorted(found, key=lambda pair: pair[0])], strays
+        place = (index, item, repeat)
+        picture = _picture(folder / relative, layout, asked, item, index, repeat)
+        other = found.setdefault(place, picture)
+        if other is not picture:
+            raise BadSamples(f"{picture.path}: is for the same image as {other.path}; remove one of the two.")
+    return [found[place] for place in sorted(found)], strays
+
+
+def _images(folder: Path, layout: Layout) -> list[str]:
+    """The images in `folder`; those of kinds that nobody reads are refused where the layout has a place for them."""
+    found = find_images(folder, error=BadSamples)
+    others = [name for name in found.others if layout.has_place_for(name)]
+    ImageFiles(found.taken, others).refuse_others(folder, BadSamples)
+    return found.taken
 
 
 def _asked(
@@ -188,7 +210,7 @@ def _asked(
 ) -> list[Request] | None:
     """The requests of a prompt, by repeat; None when the prompt is unknown."""
     if layout.metadata is not None:
-        file = safe_join(folder, layout.metadata.format(item=item, index=index), error=BadSamples)
+        file = folder / layout.metadata.format(item=item, index=index)
         if file.is_file():
             meta = _read_metadata(file)
             _require_prompt(meta["prompt"], known.get(item), suite, file)
@@ -210,16 +232,18 @@ def _shown(prompt: str | None) -> str:
 
 
 def _read_metadata(file: Path) -> dict[str, Any]:
-    lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
     try:
-        (meta,) = (json.loads(line) for line in lines)
+        lines = [line for line in decode_utf8(file.read_bytes()).split("\n") if line.strip()]
+        (meta,) = (parse_json(line, strict=False) for line in lines)
         if not isinstance(meta["prompt"], str):
             raise TypeError("'prompt' is not text")
+    except OSError as error:
+        raise EnvironmentFailure(f"{file}: cannot be read ({error.strerror}); check its permissions.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadSamples(
             f"{file}: is not one JSON object with a 'prompt' ({error}); copy the prompt's line into it."
         ) from error
-    return dict(meta)
+    return dict(finite(meta))
 
 
 def _picture(file: Path, layout: Layout, asked: Sequence[Request], item: str, index: int, repeat: int) -> _Picture:

@@ -2,7 +2,8 @@
 
 `numpy.savez` and `numpy.load` hold a whole member in memory and trust what its header says. Here the header of a
 member is compared with the size the archive gives it before a byte of data is read, object arrays (pickles) are never
-opened, and a batch is all that is ever held.
+opened, and a batch is all that is ever held. A member of more than 256 MiB that unpacks to
+200 times its size is refused.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import errno
 import io
 import math
 import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import numpy as np
 
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from harness.contract.files import PathLike, write_atomically
+from harness.contract.walk import kind_of_bytes
 
 _MAX_HEADER_BYTES = 1 << 16
 # Version 3 has the layout of version 2; its text is UTF-8 instead of Latin-1, which only field names make use of, and
@@ -34,22 +34,13 @@ _HEADER_READERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
     (3, 0): np.lib.format.read_array_header_2_0,
 }
-# What NumPy raises for an invalid header, depending on what is wrong.
-_WRONG_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 _CHUNK_BYTES = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: equal arrays give equal archives
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-# What `zipfile` raises for a damaged archive, depending on the byte that is wrong.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-)
+_SMALL_BYTES = 256 << 20
+_MOST_COMPRESSED = 200
+"""A member of more than _SMALL_BYTES may unpack to this many times its size in the archive; zeros reach 1,000 times."""
+_MOST_EMPTY_ROWS = 1 << 24
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -199,7 +190,7 @@ class NpzMember:
 def npz_names(path: PathLike, *, error: type[UserError] = BadSamples) -> list[str]:
     """The names of the arrays in an archive, e.g. ["arr_0", "labels"]."""
     path = Path(path)
-    with _explained(path, error), zipfile.ZipFile(path) as archive:
+    with _explained(path, error), _open(path) as archive:
         return [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
 
 
@@ -221,7 +212,7 @@ def open_npz_member(path: PathLike, name: str = "arr_0", *, error: type[UserErro
     path = Path(path)
     with ExitStack() as stack:
         with _explained(path, error):
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            archive = stack.enter_context(_open(path))
             info = _find(archive, name, path, error)
             shape, dtype, header_bytes = _read_header(archive, info, path, error)
             stream = stack.enter_context(archive.open(info))
@@ -250,6 +241,12 @@ def _find(archive: zipfile.ZipFile, name: str, path: Path, error: type[UserError
         raise error(f"{path}: {name!r} is encrypted; write the archive without a password.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise error(f"{path}: {name!r} is compressed in a way NumPy does not write; save it with np.savez.")
+    packed = min(info.compress_size, path.stat().st_size)  # the archive says the first, and may lie
+    if info.file_size > max(_SMALL_BYTES, _MOST_COMPRESSED * packed):
+        raise error(
+            f"{path}: {name!r} would unpack from {packed:,} to {info.file_size:,} bytes, more than {_MOST_COMPRESSED} "
+            "times as many; save it with np.savez, which does not compress."
+        )
     return info
 
 
@@ -273,7 +270,7 @@ def _read_header(
         if version not in _HEADER_READERS:
             raise ValueError(f"version {version} of NumPy's format is not known")
         shape, fortran_order, dtype = _HEADER_READERS[version](head, max_header_size=_MAX_HEADER_BYTES)
-    except _WRONG_HEADER as reason:
+    except Exception as reason:  # NumPy raises what its parser happens to raise
         raise error(f"{where} has an unreadable header ({reason}); save it with np.savez.") from reason
     if dtype.hasobject:
         raise error(f"{where} holds Python objects (a pickle), which are never loaded; save a plain uint8 array.")
@@ -284,6 +281,10 @@ def _read_header(
     if fortran_order and len(shape) > 1:
         raise error(f"{where} is in Fortran order; save np.ascontiguousarray(array).")
     claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - head.tell()
+    # An array without a byte may claim any number of rows, each of any size.
+    room = math.prod(max(size, 1) for size in shape) * dtype.itemsize
+    if claimed == 0 and (dtype.itemsize == 0 or max(shape, default=0) > _MOST_EMPTY_ROWS or room >= 1 << 62):
+        raise error(f"{where} claims {shape} {dtype}, which holds nothing; save it with np.savez.")
     if claimed != held:
         raise error(
             f"{where} claims {shape} {dtype}, which is {claimed} bytes, but holds {held}; "
@@ -309,6 +310,38 @@ def _read_exactly(stream: IO[bytes], count: int) -> bytes:
     return data
 
 
+def _open(path: Path) -> zipfile.ZipFile:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise zipfile.BadZipFile("a pipe, a socket or a device")  # which would not end, or not begin
+    return zipfile.ZipFile(path)
+
+
+def _other_kind(path: Path) -> tuple[str, str]:
+    """What a file is that is no zip archive, and what to do; ("", "") where it is nothing that is known."""
+    if not path.is_file():
+        return "it is a pipe, a socket or a device", "save it in a file first"
+    with path.open("rb") as stream:
+        start = stream.read(512)
+    if not start:
+        return "it is empty", "copy or write it again"
+    if image := kind_of_bytes(start):
+        return f"it is a {image} image", "give the folder of the images, or copy or write it again"
+    if start[257:262] == b"ustar":
+        return "it is a tar archive", "unpack it and give the folder of the images, or save the array with np.savez"
+    return next((what for magic, what in _OTHERS.items() if start.startswith(magic)), ("", ""))
+
+
+_SAVE = "save the array with np.savez"
+_OTHERS = {
+    b"\x93NUMPY": ("it is a single .npy array", "save it as np.savez(path, arr_0=np.load(file))"),
+    **{b"\x80%c" % protocol: ("it is a pickle, which is never loaded", _SAVE) for protocol in (2, 3, 4, 5)},
+    b"\x1f\x8b": ("it is a gzip file", _SAVE),
+    b"\x28\xb5\x2f\xfd": ("it is a zstd file", _SAVE),
+    b"\x89HDF": ("it is an HDF5 file", _SAVE),
+    b"PAR1": ("it is a parquet file", _SAVE),
+}
+
+
 @contextmanager
 def _explained(path: Path, error: type[UserError]) -> Iterator[None]:
     try:
@@ -319,13 +352,13 @@ def _explained(path: Path, error: type[UserError]) -> Iterator[None]:
         raise error(f"{path}: is missing; check the path.") from reason
     except IsADirectoryError as reason:
         raise error(f"{path}: is a folder, not an NPZ archive; give the path of the .npz file.") from reason
-    except (OSError, *_DAMAGE) as reason:
+    except Exception as reason:  # `zipfile` raises whatever the damaged byte happens to cause
         # A damaged offset makes the reader seek to an impossible position, which is EINVAL. Other system errors are
         # not the file's fault: a caller that replaces damaged files must not replace this one.
         if isinstance(reason, OSError) and reason.errno not in (None, errno.EINVAL):
             raise EnvironmentFailure(
                 f"{path}: cannot be read ({reason.strerror}); check its permissions and the disk."
             ) from reason
-        raise error(
-            f"{path}: is not a whole NPZ archive ({reason}); it is damaged or was cut short, copy or write it again."
-        ) from reason
+        what, fix = _other_kind(path) if isinstance(reason, zipfile.BadZipFile) else ("", "")
+        fix = fix or "it is damaged or was cut short, copy or write it again"
+        raise error(f"{path}: is not a whole NPZ archive ({what or reason}); {fix}.") from reason

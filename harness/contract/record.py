@@ -94,6 +94,9 @@ class ScoreRecord:
     """The options the scorer ran with, defaults included."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """How the samples were drawn (cfg_scale, temperature, ...), as their requests say; empty where nothing says it."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Where number and size of the images move the numbers: whose ("samples", "reference") -> "50,000 of 256 x 256 px".
+    Records in which these differ do not compare."""
     notes: Sequence[str] = ()
     """Sentences a reader of the number must know."""
     schema_version: int = SCHEMA_VERSION
@@ -133,6 +136,7 @@ class ScoreRecord:
             "unscored": [vars(item) for item in self.unscored],
             "options": finite(self.options),
             "protocol": finite(self.protocol),
+            "images": dict(self.images),
             "notes": [*self.notes, *(note for note in notes if note not in self.notes)],
             "items": vars(_Items(count=count, sha256=sha256_file(folder / ITEMS_FILE))),
         }

@@ -152,7 +152,13 @@ class RequestSet:
         """SHA-256 over everything that decides what is drawn: benchmark, version, protocol and each request."""
         state = hashlib.sha256(canonical_json([self.benchmark, self.version, asdict(self.protocol)]).encode() + b"\n")
         for request in self.requests:
-            state.update(canonical_json(request.to_row()).encode() + b"\n")
+            try:
+                state.update(canonical_json(request.to_row()).encode() + b"\n")
+            except (ValueError, TypeError, RecursionError) as reason:  # half of a surrogate pair, NaN, another type
+                raise UserError(
+                    f"request set {self.benchmark!r}: {request.id!r} cannot be written as JSON in UTF-8 ({reason}); "
+                    "correct its prompt or meta."
+                ) from reason
         return state.hexdigest()
 
     def limit(self, count: int) -> RequestSet:
@@ -168,15 +174,19 @@ class RequestSet:
         return RequestSet(benchmark=self.benchmark, version=self.version, protocol=protocol, requests=self.requests)
 
     def write(self, folder: PathLike) -> None:
-        """Write both files into `folder`; the head is written last, so a head implies a complete list."""
-        folder = Path(folder)
+        """Write both files into `folder`; the head is written last, so a head implies a complete list.
+
+        Raises:
+            UserError: a prompt or meta cannot be written: half of a surrogate pair, NaN, a value that is not JSON.
+        """
+        folder, digest = Path(folder), self.digest
         write_json_lines(folder / LINES_FILE, (request.to_row() for request in self.requests))
         head = _Head(
             benchmark=self.benchmark,
             version=self.version,
             protocol=self.protocol,
             count=len(self),
-            digest=self.digest,
+            digest=digest,
         )
         write_json(folder / HEAD_FILE, {"format": FORMAT, "schema_version": SCHEMA_VERSION, **asdict(head)})
 

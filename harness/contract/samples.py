@@ -19,11 +19,12 @@ import numpy as np
 from harness.contract.digest import digest_pixels, digest_sequence, sha256_file
 from harness.contract.errors import BadSamples
 from harness.contract.fields import Digest, Text, Within, build
-from harness.contract.files import PathLike, is_litter, read_head, read_json_lines, relative_path_problem, safe_join
+from harness.contract.files import PathLike, read_head, read_json_lines, relative_path_problem, safe_join
 from harness.contract.images import read_png
 from harness.contract.npz import npz_names, open_npz_member, read_npz_array
 from harness.contract.progress import Progress
-from harness.contract.requests import MAX_IMAGE_SIZE, NUM_LABELS, RequestSet
+from harness.contract.requests import HEAD_FILE, MAX_IMAGE_SIZE, NUM_LABELS, RequestSet
+from harness.contract.walk import walk
 
 FORMAT = "sample-set"
 SCHEMA_VERSION = 1
@@ -158,7 +159,7 @@ class SampleSet:
             return None
         requests = RequestSet.read(self.folder, error=BadSamples)
         if requests.digest != self.request_digest or [request.id for request in requests] != self.ids:
-            raise BadSamples(f"{self.folder}: requests.json is not the request set of the samples; {_AGAIN}.")
+            raise BadSamples(f"{self.folder / HEAD_FILE}: is not the request set of the samples; {_AGAIN}.")
         return requests
 
     @property
@@ -274,8 +275,8 @@ class SampleSet:
             return
         if requests.protocol.image_size != self.image_size:
             raise BadSamples(
-                f"{self.folder}: the images are {self.image_size} px where {requests.protocol.image_size} px "
-                "were asked for; draw them at that size."
+                f"{self.folder / MANIFEST_FILE}: the images are {self.image_size} px where "
+                f"{requests.protocol.image_size} px were asked for; draw them at that size."
             )
         for request, entry in zip(requests, self.entries, strict=True):
             if (request.path, request.label) != (entry.path, entry.label):
@@ -300,14 +301,9 @@ class SampleSet:
             return
         images = self.folder / IMAGES_DIR
         known = {entry.path for entry in self.entries}
-        for folder, folders, names in os.walk(images):
-            folders[:] = [name for name in folders if not is_litter(name)]
-            for name in names:
-                if is_litter(name):
-                    continue
-                path = (Path(folder) / name).relative_to(images).as_posix()
-                if path not in known:
-                    raise BadSamples(f"{images / path}: is not in {INDEX_FILE}; remove it, or {_AGAIN}.")
+        for path in walk(images, error=BadSamples):
+            if path not in known:
+                raise BadSamples(f"{images / path}: is not in {INDEX_FILE}; remove it, or {_AGAIN}.")
 
 
 def num_threads() -> int:
@@ -318,10 +314,9 @@ def num_threads() -> int:
 def check_images_header(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
     """Check that an array is (N, H, W, 3) uint8 with H = W, with an error that says how to make it so."""
     if dtype != np.uint8:
-        raise BadSamples(
-            f"{path}: arr_0 is {dtype}, not uint8; save np.clip(127.5 * x + 128, 0, 255).astype(np.uint8) "
-            "for x within -1..1."
-        )
+        of_floats = "127.5 * x + 128 for x within -1..1, 255 * x + 0.5 within 0..1, x + 0.5 within 0..255"
+        x = f"y, 0, 255).astype(np.uint8) with y = {of_floats}" if dtype.kind == "f" else "x, 0, 255).astype(np.uint8)"
+        raise BadSamples(f"{path}: arr_0 is {dtype}, not uint8; save np.clip({x}.")
     if len(shape) == 4 and shape[3] != 3 and shape[1] == 3:
         raise BadSamples(f"{path}: arr_0 is {shape}, channels first; save images.transpose(0, 2, 3, 1).")
     if len(shape) != 4 or shape[3] != 3:
@@ -380,9 +375,10 @@ def _read_entry(row: Mapping[str, Any], where: str) -> IndexEntry:
 def check_distinct(entries: Sequence[IndexEntry], where: Path) -> None:
     """Refuse repeated ids or paths."""
     for name in ("id", "path"):
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         for entry in entries:
             value = getattr(entry, name)
             if value in seen:
-                raise BadSamples(f"{where}: the {name} {value!r} occurs twice; make them unique.")
-            seen.add(value)
+                both = f", for {seen[value]!r} and {entry.id!r}" if name == "path" else ""
+                raise BadSamples(f"{where}: the {name} {value!r} occurs twice{both}; make them unique.")
+            seen[value] = entry.id

@@ -21,6 +21,7 @@ from harness.catalog.project import Project
 from harness.contract.digest import sha256_file
 from harness.contract.errors import UserError
 from harness.contract.layouts import Layout
+from harness.contract.walk import walk
 from harness.planning.steps import CALLER, HOST, Document, FileInput, Generator, OutputOf, Resources, Source, Step
 
 
@@ -123,8 +124,8 @@ class CommandGenerator:
             if path.is_file():
                 files[word] = path
             elif path.is_dir() and not self.cwd.resolve().is_relative_to(path.resolve()):
-                inside = (file for file in path.rglob("*") if file.suffix in _WEIGHTS and file.is_file())
-                files |= {f"{word}/{file.relative_to(path).as_posix()}": file for file in inside}
+                inside = (name for name in walk(path, error=None) if Path(name).suffix in _WEIGHTS)
+                files |= {f"{word}/{name}": path / name for name in inside}
         return {name: self.digest(path) for name, path in sorted(files.items())}
 
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -226,12 +227,24 @@ def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, An
     Work on the reference takes minutes and needs no samples, so it could begin at once. It still comes after the stages
     that read the samples, since those check them first: bad samples are refused before that work, not after it.
     """
-    steps = {stage.name: _stage_step(benchmark, stage, samples, options) for stage in benchmark.scorer.stages}
-    reading = {name: step for name, step in steps.items() if "samples" in step.inputs}
-    after = tuple(step.name for step in reading.values())
-    return reading | {
-        name: dataclasses.replace(step, after=after) for name, step in steps.items() if name not in reading
-    }
+    found: dict[str, Step] = {}
+    after: tuple[str, ...] = ()
+    for group in _in_order(benchmark.scorer.stages):
+        steps = {stage.name: _stage_step(benchmark, stage, samples, options) for stage in group}
+        found |= {name: dataclasses.replace(step, after=after) for name, step in steps.items()}
+        after = tuple(step.name for step in steps.values()) or after
+    return found
+
+
+def _in_order(stages: Iterable[FeatureStage]) -> Iterator[list[FeatureStage]]:
+    """Those that come first, those that read the samples, the rest."""
+    ranked = sorted(stages, key=_rank)
+    for _, group in itertools.groupby(ranked, key=_rank):
+        yield list(group)
+
+
+def _rank(stage: FeatureStage) -> int:
+    return 0 if stage.first else 1 if stage.samples else 2
 
 
 def _stage_step(benchmark: Benchmark, stage: FeatureStage, samples: Source, options: Mapping[str, Any]) -> Step:

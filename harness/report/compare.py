@@ -91,7 +91,8 @@ def metric_rows(records: Sequence[ScoreRecord]) -> list[MetricRow]:
     """Line up the metrics of several records, in the order in which the records first state them."""
     tables = [{(m.name, m.category): m for m in record.metrics} for record in records]
     keys = list(dict.fromkeys(key for table in tables for key in table))
-    obstacle, note = _versions_obstacle(records) or _settings_obstacle(records), protocol_note(records)
+    obstacle = _versions_obstacle(records) or _settings_obstacle(records) or _images_obstacle(records)
+    note = protocol_note(records)
     rows = []
     for name, category in keys:
         cells = tuple(table.get((name, category)) for table in tables)
@@ -181,6 +182,13 @@ def _settings_obstacle(records: Sequence[ScoreRecord]) -> str:
     shared = set(options[0]).intersection(*options) - NOT_MEASURING if options else set()
     differing = [*names, *_differing(options, shared)]
     return f"measured with different {in_words(differing)}" if differing else ""
+
+
+def _images_obstacle(records: Sequence[ScoreRecord]) -> str:
+    """Images of other number or size, where all records say which."""
+    images = [record.images for record in records]
+    differing = list(_differing(images, set(images[0]).intersection(*images))) if images else []
+    return f"measured on other images: {in_words(differing)}" if differing else ""
 
 
 def _differing(rows: Sequence[Mapping[str, Any]], names: Set[str]) -> Iterator[str]:

@@ -263,7 +263,8 @@ class _Run:
                 elif not log.closed:
                     log.write(line + "\n")
 
-            return runtime.run(step, places, on_line, lambda: self._stop.is_set() or work.lease.lost.is_set())
+            said = lambda line: on_line(places.with_given_paths(line))  # noqa: E731
+            return runtime.run(step, places, said, lambda: self._stop.is_set() or work.lease.lost.is_set())
 
     def _refuse_failure(self, step: Step, work: Work, outcome: Outcome) -> None:
         partly = step.kind == "score" and outcome.exit_code == EXIT_PARTLY_SCORED

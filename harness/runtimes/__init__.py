@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +34,16 @@ class Places:
     def scratch(self) -> Path:
         """Deleted when the step ends."""
         return self.work / "scratch"
+
+    def with_given_paths(self, text: str) -> str:
+        """`text` with every path below `{in}`, here or in a container, as the file that the user gave."""
+        return self._in_paths.sub(lambda found: str(self.inputs[found[1]]), text) if self.inputs else text
+
+    @cached_property
+    def _in_paths(self) -> re.Pattern[str]:
+        roots = "|".join(re.escape(str(root / "in")) for root in {self.work, self.work.resolve()})
+        names = "|".join(map(re.escape, sorted(self.inputs, key=len, reverse=True)))
+        return re.compile(rf"(?:{roots}|(?<![\w./-])/in)/({names})(?![\w.-]*\w)")
 
 
 @dataclass(frozen=True, kw_only=True)

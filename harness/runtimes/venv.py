@@ -21,6 +21,7 @@ from harness.catalog.project import PACKAGE_DIR, Project, importable_from
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure
 from harness.contract.files import is_writable, open_log, write_json
+from harness.contract.walk import walk
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.process import run_process
@@ -257,8 +258,9 @@ def _link_tree(source: Path, target: Path) -> None:
     """Put a file or folder at `target` without symbolic links, which `harness.contract` refuses in asset folders."""
     if source.is_dir():
         target.mkdir()
-        for inner in source.iterdir():
-            _link_tree(inner.resolve(), target / inner.name)
+        for name in walk(source):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            _link_tree((source / name).resolve(), target / name)
         return
     try:
         os.link(source, target)

@@ -7,17 +7,20 @@ are permuted with NumPy's legacy generator and cut: `selection`. Images are read
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset
-from harness.contract.images import to_square
+from harness.contract.images import UnclearImage, to_rgb, to_square
+from harness.contract.texts import one_text
+from harness.contract.walk import files_in
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +41,7 @@ class CocoParquet:
             MissingAsset: there are none, or they lack one of the two columns.
             EnvironmentFailure: pyarrow is not installed.
         """
-        self.files = sorted(folder.glob("*.parquet"))
+        self.files = files_in(folder, ".parquet", error=MissingAsset) if folder.is_dir() else []
         if not self.files:
             raise MissingAsset(f"{folder}: holds no *.parquet files; name their folder: {setting}")
         self._tables = [_opened(path) for path in self.files]
@@ -52,11 +55,15 @@ class CocoParquet:
         return digest_json([sha256_file(path) for path in self.files])
 
     def captions(self) -> list[str]:
-        """The caption of every row, in the order of files and rows; the first one where a row has several."""
-        found = []
-        for table in self._tables:
-            for value in table.read(columns=["caption"]).column("caption").to_pylist():
-                found.append(str(value[0] if isinstance(value, list) else value))
+        """The caption of every row, in the order of files and rows; the first one where a row has several.
+
+        Raises:
+            MissingAsset: naming the row that has none.
+        """
+        found: list[str] = []
+        for path, table in zip(self.files, self._tables, strict=True):
+            for value in _explained(path, partial(_captions_of, table)):
+                found.append(_caption(value, path, len(found)))
         return found
 
     def images(self, wanted: set[int]) -> Iterator[tuple[int, Image.Image]]:
@@ -105,14 +112,35 @@ def _opened(path: Path) -> Any:
             "COCO's parquet files are read with pyarrow, which is not installed; install it with: "
             "pip install 'gear-harness[coco]'"
         ) from error
-    try:
-        table = pyarrow.parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise MissingAsset(f"{path}: cannot be read as parquet ({error}); fetch it again.") from error
+    table = _explained(path, partial(pyarrow.parquet.ParquetFile, path))
     missing = set(COLUMNS) - set(table.schema_arrow.names)
     if missing:
         raise MissingAsset(f"{path}: has no column '{min(missing)}'; it needs {' and '.join(COLUMNS)}.")
     return table
+
+
+def _explained(path: Path, read: Callable[[], Any]) -> Any:
+    """What `read` gives; MissingAsset where the file is damaged."""
+    import pyarrow
+
+    try:
+        return read()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise MissingAsset(f"{path}: cannot be read as parquet ({error}); fetch it again.") from error
+
+
+def _captions_of(table: Any) -> list[Any]:
+    values: list[Any] = table.read(columns=["caption"]).column("caption").to_pylist()
+    return values
+
+
+def _caption(value: Any, path: Path, row: int) -> str:
+    """The caption of a cell: a text, or the first of several."""
+    text = next(iter(value), None) if isinstance(value, list) else value
+    try:
+        return one_text(text, f"row {row}")
+    except ValueError as error:
+        raise MissingAsset(f"{path}: {error}; leave the row out, or give it a caption.") from None
 
 
 def _image(cell: Any, path: Path, row: int) -> Image.Image:
@@ -122,8 +150,12 @@ def _image(cell: Any, path: Path, row: int) -> Image.Image:
         data = _bytes_of(path.parent / cell["path"], path, row)
     try:
         with Image.open(io.BytesIO(data or b"")) as image:
-            return image.convert("RGB")
-    except (OSError, TypeError, ValueError) as error:
+            return to_rgb(image)
+    except UnclearImage as error:
+        raise MissingAsset(f"{path}: row {row} holds an image that cannot be used: {error}.") from None
+    except UnidentifiedImageError as error:  # its text holds the address of an object
+        raise MissingAsset(f"{path}: row {row} holds no readable image; fetch the file again.") from error
+    except (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MissingAsset(f"{path}: row {row} holds no readable image ({error}); fetch the file again.") from error
 
 

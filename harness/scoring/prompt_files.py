@@ -11,13 +11,14 @@ They belong to other projects, so they are assets. `requests: {kind: prompts}` i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.contract.errors import MissingAsset
+from harness.contract.errors import MissingAsset, UserError
+from harness.contract.parse import parse_json
 from harness.contract.requests import Prompt
+from harness.contract.texts import decode_text, json_lines
 from harness.scoring.scorer import Assets
 
 FORMS = ("lines", "list", "map")
@@ -50,7 +51,7 @@ def read_prompts(
         for number, row in enumerate(_records(file, form)):
             try:
                 text = row["prompt" if form == "map" else prompt]
-                if not isinstance(text, str):
+                if not isinstance(text, str) or not text.strip():
                     raise TypeError("text for its prompt")
                 label = f"{len(prompts):05d}" if form == "lines" and item is None else str(row[item or "item"])
             except (KeyError, TypeError) as error:
@@ -63,16 +64,17 @@ def read_prompts(
 
 def _records(file: Path, form: str) -> Iterator[dict[str, Any]]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = decode_text(file.read_bytes())
         if form == "lines":
-            yield from (json.loads(line) for line in text.split("\n") if line.strip())
+            yield from (row for _, row in json_lines(text))
         elif form == "list":
-            yield from json.loads(text)
+            yield from parse_json(text, strict=False)
         elif form == "map":
-            yield from ({"item": Path(key).stem, "prompt": prompt} for key, prompt in json.loads(text).items())
+            prompts = parse_json(text, strict=False)
+            yield from ({"item": Path(key).stem, "prompt": prompt} for key, prompt in prompts.items())
         else:
-            raise TypeError(f"requests.form is {form!r}; write one of {', '.join(FORMS)}")
-    except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"requests.form is {form!r}; write one of {', '.join(FORMS)}")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise MissingAsset(f"{file}: cannot be read as prompts ({error}); {_again(file.parent.name)}") from error
 
 

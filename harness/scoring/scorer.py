@@ -45,6 +45,7 @@ from harness.contract.progress import Progress
 from harness.contract.record import SCORE_FILE, ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
+from harness.contract.walk import files_in
 
 STAGE_FILE = "features.json"
 """The file that a stage writes last when it is run alone."""
@@ -86,7 +87,7 @@ class Assets:
             if not path.is_file():
                 raise MissingAsset(f"{path}: is missing from the asset {name!r}. Fetch it: harness assets pull {name}")
             return path
-        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        files = files_in(folder, "", error=MissingAsset)
         if len(files) != 1:
             raise MissingAsset(
                 f"{folder}: the asset {name!r} has {len(files)} files where one is expected. "

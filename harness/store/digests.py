@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.contract.digest import digest_json, is_digest, sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_json
-from harness.store.folders import walk_files, walk_names
+from harness.contract.walk import walk
 
 _SETTLED_S = 2.0
 """A file changed this recently may change again within the resolution of its time stamp: its digest is not kept."""
@@ -30,13 +30,15 @@ class DigestMemo:
     def of(self, path: Path) -> str:
         """Digest of a file, or of a folder as its sorted names and their digests.
 
+        Of a folder, what its readers see: links followed, hidden names and litter left out (`harness.contract.walk`).
+
         Raises:
-            UserError: there is nothing at `path`.
+            UserError: there is nothing at `path`, or a link in it leads to nothing.
         """
         try:
             if not path.is_dir():
                 return self.file(path)
-            rows = [[inner.relative_to(path).as_posix(), self.file(inner)] for inner in walk_files(path)]
+            rows = [[name, self.file(path / name)] for name in walk(path)]
         except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"{path}: cannot be read ({reason}); check the path.") from error
@@ -76,7 +78,7 @@ class DigestMemo:
         place = self.folder / f"{hashlib.sha256(os.fsencode(real) + b'/').hexdigest()[:32]}.json"
         known = _recall(place).get("files")
         known = known if isinstance(known, dict) else {}
-        rows = {name: _row(f"{folder}/{name}", known.get(name)) for name in walk_names(folder)}
+        rows = {name: _row(f"{folder}/{name}", known.get(name)) for name in walk(folder, error=None)}
         settled = {name: list(row) for name, row in rows.items() if time.time() - row[0][-1] / 1e9 > _SETTLED_S}
         if settled != known:
             _remember(place, {"path": str(real), "files": settled})

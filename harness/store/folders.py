@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness.contract.files import is_litter, partial_path
+from harness.contract.files import partial_path
+from harness.contract.walk import walk
 
 
 def publish_folder(target: Path, fill: Callable[[Path], None]) -> bool:
@@ -45,26 +46,13 @@ def discard(path: Path) -> None:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Every file under `folder` in sorted order, without litter; links are followed, but not back to a folder above."""
-    return (folder / name for name in walk_names(folder))
-
-
-def walk_names(folder: Path | str, _prefix: str = "", _above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """The same as relative POSIX paths; plain strings, since a folder may hold 50,000 images."""
-    here = os.stat(folder)  # noqa: PTH116
-    above = (*_above, (here.st_dev, here.st_ino))
-    with os.scandir(folder) as found:
-        entries = sorted((entry for entry in found if not is_litter(entry.name)), key=lambda entry: entry.name)
-    for entry in entries:
-        if not entry.is_dir():
-            yield _prefix + entry.name
-        elif (entry.stat().st_dev, entry.stat().st_ino) not in above:
-            yield from walk_names(entry.path, f"{_prefix}{entry.name}/", above)
+    """Every file under `folder` as `harness.contract.walk` has it; what cannot be read is left out."""
+    return (folder / name for name in walk(folder, error=None))
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
     """Relative POSIX path -> bytes, for every file under `folder`."""
-    return {name: os.stat(f"{folder}/{name}").st_size for name in walk_names(folder)}  # noqa: PTH116
+    return {name: os.stat(f"{folder}/{name}").st_size for name in walk(folder, error=None)}  # noqa: PTH116
 
 
 def sync_tree(folder: Path) -> None:

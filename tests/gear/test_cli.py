@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from PIL import Image
@@ -20,6 +22,7 @@ from gear.cli import main
 from harness.contract.digest import sha256_file
 from harness.contract.samples import SampleSet
 from tests.gear import tiny
+from tests.gear.small_models import TOKENIZERS, weights
 
 
 def gear(*arguments: object) -> tuple[int, str, str]:
@@ -72,6 +75,70 @@ def test_the_three_stages_and_sampling_follow_each_other(project: Path, tmp_path
     assert metrics["images"] == 8
     assert 0 < metrics["psnr"] < 60
     assert len(list((tmp_path / "r" / "reconstructions").glob("*.png"))) == 8
+
+
+def altered(run: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of a run's model file with another content."""
+    content = torch.load(run / "model.pt", weights_only=True)
+    change(content)
+    torch.save(content, to)
+    return to
+
+
+def test_weights_that_cannot_be_the_right_ones_are_refused_in_every_command(project: Path, tmp_path: Path) -> None:
+    """One NaN makes every code 0, and another tokenizer's codes mean something else: no loss and no shape shows it."""
+    images = project / "images"
+    assert gear(*train("tokenizer", project, tmp_path / "tok"))[0] == 0
+    assert gear(*train("ar", project, tmp_path / "ar", "--tokenizer", tmp_path / "tok"))[0] == 0
+
+    def poison(content: dict[str, Any]) -> None:
+        for part in ("vq", "vq_ema"):
+            if part in content:
+                content[part]["encoder.conv_in.weight"][0, 0, 0, 0] = float("nan")
+
+    def shuffle(content: dict[str, Any]) -> None:
+        for part in ("vq", "vq_ema"):
+            content[part]["quantize.embedding.weight"] = content[part]["quantize.embedding.weight"].flip(0)
+
+    nan = altered(tmp_path / "tok", tmp_path / "nan.pt", poison)
+    drawn = ("--per-class", 1, "--out", tmp_path / "s")
+    for command in (
+        train("tokenizer", project, tmp_path / "x", "--init", nan),
+        train("e2e", project, tmp_path / "x", "--init", nan),
+        train("ar", project, tmp_path / "x", "--tokenizer", nan),
+        ("reconstruct", images, "--tokenizer", nan, "--out", tmp_path / "x"),
+        ("pairs", images, "--tokenizer", nan, "--out", tmp_path / "x"),
+        ("sample", "--ckpt", altered(tmp_path / "ar", tmp_path / "nan-ar.pt", poison), *drawn),
+        ("sample", "--ckpt", tmp_path / "ar", "--vq-ckpt", nan, *drawn),
+    ):
+        code, _, error = gear(*command)
+        assert (code, "Traceback" in error) == (2, False), error
+        assert (
+            "nan" in error and ".pt holds values that are not finite" in error and "(encoder.conv_in.weight)" in error
+        )
+        assert not (tmp_path / "x").exists()
+    assert "unusable:" in gear("info", nan)[1] and "encoder.conv_in.weight" in gear("info", nan)[1]
+    assert "not usable: vq_ema holds NaN" in gear("convert", nan, "--out", tmp_path / "converted")[2]
+
+    other = altered(tmp_path / "tok", tmp_path / "other.pt", shuffle)
+    for command in (
+        ("sample", "--ckpt", tmp_path / "ar", "--vq-ckpt", other, *drawn),
+        train("ar", project, tmp_path / "x", "--init", tmp_path / "ar", "--tokenizer", other),
+    ):
+        code, _, error = gear(*command)
+        assert code == 2, error
+        assert "other.pt is not the one that" in error
+    assert gear("sample", "--ckpt", tmp_path / "ar", "--vq-ckpt", tmp_path / "tok", *drawn)[0] == 0
+
+
+def test_info_says_whether_a_file_can_show_damage(tmp_path: Path) -> None:
+    content = {"model": weights(TOKENIZERS["vq"], 1)}
+    torch.save(content, tmp_path / "new.pt")
+    torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert gear("convert", tmp_path / "new.pt", "--out", tmp_path / "hub")[0] == 0
+    assert "seal: CRC-32 of every record" in gear("info", tmp_path / "new.pt")[1]
+    assert "seal: 'none: a damaged tensor would go unnoticed'" in gear("info", tmp_path / "old.pt")[1]
+    assert "seal: sha256 of every part, in config.json" in gear("info", tmp_path / "hub")[1]
 
 
 def test_a_later_stage_takes_its_configuration_from_the_checkpoint(project: Path, tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import copy
 import io
+import math
 import os
 import pickle
+import random
 import struct
 import subprocess
 import sys
@@ -19,7 +22,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from gear.foreign import load_exactly, read_weights
+from gear.archive import is_sealed
+from gear.foreign import load_exactly, read_weights, unusable
 from harness.contract.errors import UserError
 
 
@@ -233,6 +237,172 @@ def test_a_file_with_flipped_bytes_is_read_or_named(tmp_path):
         read_or_refused(path)
 
 
+def state() -> dict[str, Any]:
+    """Small, with a tensor of each kind that a file may hold."""
+    rng = torch.Generator().manual_seed(0)
+    return {
+        "vq": {"a": torch.randn(40, 3, generator=rng), "b": torch.randn(5, generator=rng).bfloat16()},
+        "ar": {"table": torch.randn(16, 8, generator=rng), "counts": torch.arange(9)},
+        "steps": 1234,
+        "config": {"seed": 7, "name": "tiny", "rate": 1e-4},
+    }
+
+
+def written(kind: str, path: Path) -> bytes:
+    """The bytes of a small file: as `torch.save` writes it now, as it did before 1.6, or safetensors."""
+    if kind == "safetensors":
+        safetensors.torch.save_file(state()["vq"], path)
+    else:
+        torch.save(state(), path, _use_new_zipfile_serialization=kind == "zip")
+    return path.read_bytes()
+
+
+def damaged(whole: bytes, rng: random.Random) -> bytes:
+    """A copy with one bit turned round, one byte overwritten, a piece cut out or an end cut off."""
+    place, copy = rng.randrange(len(whole)), bytearray(whole)
+    match rng.choice(("bit", "bit", "byte", "cut", "end")):
+        case "bit":
+            copy[place] ^= 1 << rng.randrange(8)
+        case "byte":
+            copy[place] = rng.randrange(256)
+        case "cut":
+            del copy[place : place + rng.randrange(1, 200)]
+        case "end":
+            del copy[place:]
+    return bytes(copy)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    return bool(one == other)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_a_damaged_file_is_refused_or_the_same(kind, tmp_path):
+    """The zip format has checksums: nothing that is read from it differs. The others have none, and may differ."""
+    path, rng = tmp_path / "model.pt", random.Random(0)
+    whole = written(kind, path)
+    good = read_weights(path, mapped=False)
+    sentences: list[str] = []
+    for _ in range(400):
+        path.write_bytes(damaged(whole, rng))
+        for mapped in (True, False):
+            try:
+                found = read_weights(path, mapped=mapped)
+            except UserError as error:
+                sentences.append(str(error))
+            else:
+                assert kind != "zip" or same(found, good)
+    assert len(sentences) > 100
+    for sentence in sentences:
+        assert str(path) in sentence and sentence.isprintable() and " at 0x" not in sentence
+
+
+def test_every_bit_of_a_tensor_counts(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"a": torch.full((50,), 1.5)}, path)
+    whole = path.read_bytes()
+    first = whole.index(struct.pack("<f", 1.5) * 50)
+    for bit in range(0, 50 * 32, 7):
+        broken = bytearray(whole)
+        broken[first + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(broken))
+        with pytest.raises(UserError, match=r"model.pt cannot be read as weights \(its record 'model/data/0' does not"):
+            read_weights(path)
+
+
+def test_files_without_a_seal_are_read(tmp_path):
+    torch.save(state(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    computes = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state(), tmp_path / "fast.pt")
+    finally:
+        torch.serialization.set_crc32_options(computes)
+    torch.save(state(), tmp_path / "sealed.pt")
+    assert [is_sealed(tmp_path / f"{name}.pt") for name in ("old", "fast", "sealed")] == [False, False, True]
+    for name in ("old", "fast", "sealed"):
+        assert same(read_weights(tmp_path / f"{name}.pt"), state())
+
+
+# -- files that ask for more than a model needs: refused before anything is read into memory --
+
+
+def repacked(path: Path, change: dict[str, bytes], compression: int) -> None:
+    """Replace records of an archive by name, or add some."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    folder = next(iter(content)).partition("/")[0]
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in {**content, **{f"{folder}/{name}": data for name, data in change.items()}}.items():
+            archive.writestr(name, data)
+
+
+def a_compressed_pickle(path: Path) -> None:
+    torch.save(state(), path)
+    repacked(path, {"data.pkl": b"\x80\x02]" + b"N" * 200_000_000}, zipfile.ZIP_DEFLATED)
+
+
+def a_long_pickle(path: Path) -> None:
+    torch.save(state(), path)
+    repacked(path, {"data.pkl": b"\x80\x02](" + b"N" * 2_000_000 + b"e."}, zipfile.ZIP_STORED)
+
+
+def a_long_legacy_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b"\x80\x02](" + b"N" * 2_000_000 + b"e.")
+
+
+def many_records(path: Path) -> None:
+    torch.save(state(), path)
+    repacked(path, {f"data/{number}": b"" for number in range(30_000)}, zipfile.ZIP_STORED)
+
+
+def overlapping_records(path: Path) -> None:
+    """Every entry of the directory leads to the same bytes."""
+    torch.save({"a": torch.zeros(100_000)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        record = archive.getinfo("model/data/0")
+        for number in range(1, 500):
+            twin = copy.copy(record)
+            twin.filename = f"model/data/{number}"
+            archive.filelist.append(twin)
+        archive.comment = b"written again"
+
+
+def many_tensors(path: Path) -> None:
+    entry = '"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(entry % number for number in range(30_000)) + "}").encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+def a_large_header(path: Path) -> None:
+    header = b'{"__metadata__":{"a":"' + b" " * 20_000_000 + b'"}}'
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (a_compressed_pickle, "record 'model/data.pkl' is compressed"),
+        (a_long_pickle, "more than 1,000,000 instructions"),
+        (a_long_legacy_pickle, "more than 1,000,000 instructions"),
+        (many_records, r"30,\d+ records, and at most 20,000"),
+        (overlapping_records, "claim to be larger than the file"),
+        (many_tensors, "30,000 tensors, and at most 20,000"),
+        (a_large_header, r"header has 20,000,\d+ bytes"),
+    ],
+)
+def test_a_file_beyond_a_bound_is_refused(write, reason, tmp_path):
+    path = tmp_path / "model.pt"
+    write(path)
+    with pytest.raises(UserError, match=rf"model.pt cannot be read as weights: .*{reason}.*save its state dict alone"):
+        read_weights(path)
+
+
 def test_the_content_decides_not_the_name(tmp_path):
     safetensors.torch.save_file({"a": torch.ones(2)}, tmp_path / "model.bin")
     torch.save({"a": torch.ones(2)}, tmp_path / "model.safetensors")
@@ -246,6 +416,35 @@ def test_a_refused_load_changes_nothing():
     with pytest.raises(UserError, match=r"the file does not fit the Linear: 1 missing \(bias\)"):
         load_exactly(layer, {"weight": torch.zeros(2, 2)}, source="the file")
     assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2])
+def test_a_weight_that_is_not_finite_is_refused_by_name(value, dtype):
+    wrong = torch.zeros(2, 2)
+    wrong[1, 0] = value
+    layer = nn.Linear(2, 2)
+    with pytest.raises(UserError, match=r"the file holds values that are not finite .* in 1 of its tensors \(weight\)"):
+        load_exactly(layer, {"weight": wrong.to(dtype), "bias": torch.zeros(2)}, source="the file")
+
+
+def test_large_and_empty_tensors_are_finite():
+    fine = {"large": torch.full((3,), 65504.0).half(), "empty": torch.zeros(0, 3), "ids": torch.arange(3)}
+    assert unusable(fine) == []
+
+
+def test_a_tensor_without_values_is_refused():
+    assert unusable({"sparse": torch.eye(2).to_sparse(), "meta": torch.zeros(2, device="meta")}) == ["sparse", "meta"]
+    weights = {"weight": torch.eye(2).to_sparse(), "bias": torch.zeros(2)}
+    with pytest.raises(UserError, match=r"or none at all, in 1 of its tensors \(weight\)"):
+        load_exactly(nn.Linear(2, 2), weights, source="the file")
+
+
+def test_a_value_that_a_tensor_repeats_is_looked_at_once():
+    """Else a file of a few bytes keeps the machine busy for hours."""
+    many = torch.tensor([1.0, 2.0])[:, None].expand(2, 10**12)
+    assert unusable({"fine": many}) == []
+    assert unusable({"wrong": torch.tensor([1.0, math.nan])[:, None].expand(2, 10**12)}) == ["wrong"]
 
 
 def test_a_loaded_model_does_not_need_its_file(tmp_path):

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gear.cli import main
-from gear.reconstruct import reconstruct
+from gear.reconstruct import open_images, reconstruct
 from gear.tokenizers import build_tokenizer
 from harness.contract.errors import UserError
 from harness.metrics.image import psnr
@@ -76,3 +76,18 @@ def test_a_file_that_is_no_image_is_named(photos, tmp_path):
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no images"):
         reconstruct(build_tokenizer(TOKENIZERS["vq"]), str(tmp_path), tmp_path / "out", 16)
+
+
+def test_links_are_followed_and_hidden_names_left_out(photos, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "elsewhere" / "c.bmp")
+    (photos / "linked").symlink_to(tmp_path / "elsewhere")
+    (photos / "below" / "again").symlink_to("..")
+    (photos / "._a.png").write_bytes(b"resource fork")
+    assert open_images(str(photos), 16, 0).names == ["a.jpg", "a.png", "below__b", "linked__c"]
+
+
+def test_an_image_of_another_kind_is_refused_by_name_and_number(photos):
+    Image.new("RGB", (16, 16)).save(photos / "moving.gif")
+    with pytest.raises(UserError, match=r"holds 1 image of another kind \(the first is moving\.gif\)"):
+        open_images(str(photos), 16, 0)

@@ -29,7 +29,7 @@ from gear.training.stages.losses import build_loss_head
 from gear.training.stages.stage import Stage
 from gear.training.stages.t2i import TextToImageStage, warm_start
 from gear.training.stages.tokenizer import TokenizerStage
-from gear.weights import ModelFile
+from gear.weights import ModelFile, check_own_codes
 from harness.contract.errors import UserError
 
 A = TypeVar("A", bound=Trunk)
@@ -78,6 +78,8 @@ def _ar_stage(config: RunConfig, device: torch.device, init: ModelFile | None, t
     ar, projectors, targets = _ar_parts(config, device, lambda: ClassConditionalAR(config.class_ar))
     if init is not None:
         load_exactly(ar, initial_ar("ar", init), source=init.source)
+        if tokenizer is not None:
+            check_own_codes(init, tokenizer)
         init_projectors(projectors, init)
     return ARStage(config, device, tokenizer=frozen, ar=ar, projectors=projectors, targets=targets)
 
@@ -89,6 +91,8 @@ def _t2i_stage(config: RunConfig, device: torch.device, init: ModelFile | None, 
     ar, projectors, targets = _ar_parts(config, device, lambda: TextToImageAR(text_ar))
     if init is not None:
         warm_start(ar, initial_ar("t2i", init), copy_image_stream=config.text.copy_image_stream)
+        if tokenizer is not None:
+            check_own_codes(init, tokenizer)
         init_projectors(projectors, init)
     encoder: TextEncoder = build_text_encoder(config.text, device, precision=config.precision)
     return TextToImageStage(

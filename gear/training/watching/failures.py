@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from gear.training.processes.distributed import gather_objects, world
 from gear.training.watching.metric_queue import UpdateMetrics
 from harness.contract.errors import BadSamples, EnvironmentFailure
 from harness.contract.files import write_json
+
+log = logging.getLogger(__name__)
 
 NONFINITE_FILE = "nonfinite.json"
 
@@ -65,3 +68,8 @@ class BadSampleLog:
                 f"{len(self._known)} samples cannot be used, more than data.max_bad_samples = {self.limit}; "
                 f"{self.path} lists them. Repair the data set or raise the limit."
             )
+
+    def report(self) -> None:
+        """Say how many there were since the run began; called by all processes."""
+        if total := sum(gather_objects(len(self._known))):
+            log.warning("%d samples could not be used, and others took their place: %s lists them.", total, self.path)

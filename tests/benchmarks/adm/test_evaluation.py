@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,9 +31,10 @@ def normal(count: int, width: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
 
 
-def features(**changes: np.ndarray) -> Features:
+def features(**changes: Any) -> Features:
     reference = normal(120, 12, 0)
-    arrays = {
+    arrays: dict[str, Any] = {
+        "reference_spatial_statistics": evaluator_statistics(normal(120, 9, 4)),
         "sample_pool": normal(100, 12, 1),
         "sample_spatial": normal(100, 9, 2),
         "reference_pool": reference,
@@ -41,7 +43,6 @@ def features(**changes: np.ndarray) -> Features:
     }
     return Features(
         reference_pool_statistics=evaluator_statistics(reference),
-        reference_spatial_statistics=evaluator_statistics(normal(120, 9, 4)),
         **arrays,
     )
 
@@ -95,6 +96,30 @@ def test_the_features_survive_the_disk(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(again, field.name), getattr(before, field.name))
 
 
+@pytest.mark.parametrize(
+    ("lacking", "names"),
+    [
+        (("reference_pool", "reference_spatial_statistics"), ["gfid"]),
+        (("reference_pool",), ["gfid", "sfid"]),
+        (("reference_spatial_statistics",), ["gfid", "inception_score", "precision", "recall"]),
+    ],
+)
+def test_a_reference_gives_what_it_holds_and_the_same_numbers(
+    lacking: tuple[str, ...], names: list[str], tmp_path: Path
+) -> None:
+    given = features(**dict.fromkeys(lacking))
+    found, whole = evaluate(given, Options()), evaluate(features(), Options())
+    rows = metrics(found, Options(), 100)
+    assert [row.name for row in rows] == names
+    assert all(row.value == getattr(whole, row.name) and row.n == 100 for row in rows)
+    write_statistics(tmp_path, given.reference_pool_statistics, given.reference_spatial_statistics)
+    np.save(tmp_path / "classifier.npy", given.classifier)
+    np.save(tmp_path / "spatial.npy", given.sample_spatial)
+    np.save(tmp_path / "pool.npy", given.sample_pool if given.reference_pool is None else given.reference_pool)
+    again = Features.read(tmp_path, tmp_path)
+    assert (again.reference_spatial_statistics is None) == (given.reference_spatial_statistics is None)
+
+
 def test_three_images_have_no_third_neighbour() -> None:
     with pytest.raises(BadSamples, match="at least 4 images, but the sample set has 3"):
         evaluate(features(sample_pool=normal(3, 12, 1), sample_spatial=normal(3, 9, 2)), Options())
@@ -119,7 +144,9 @@ def test_a_wrong_option_is_refused_by_name(given: dict, sentence: str) -> None:
 
 def test_every_metric_is_declared_and_every_number_has_its_name() -> None:
     result = evaluate(features(), Options(exact=True))
-    drawn, reconstructed = ([row.name for row in metrics(result, Options(measure=what))] for what in ("gfid", "rfid"))
+    drawn, reconstructed = (
+        [row.name for row in metrics(result, Options(measure=what), 100)] for what in ("gfid", "rfid")
+    )
     computed = [field.name for field in dataclasses.fields(Evaluation)][:-1]
     assert drawn == computed and reconstructed == ["rfid", *computed[1:]]
     assert [spec.name for spec in METRICS] == [*computed, "rfid"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.adm.evaluation import Evaluation
 from benchmarks.adm.interface import Measure, Options, SamplesAre
 from benchmarks.adm.references import (
     Reference,
@@ -16,10 +17,12 @@ from benchmarks.adm.references import (
     refuse_mixed_up,
     refuse_other_kind,
 )
+from benchmarks.adm.scorer import IMAGE_SIZE, REFERENCE, check_reference, notes, size_notes, stored_statistics
 from harness.contract.adopt import adopted, sample_set_from_npz
-from harness.contract.errors import BadSamples, UserError
+from harness.contract.errors import BadSamples, MissingAsset, UserError
 from harness.contract.requests import RequestSet, SamplingProtocol, class_requests
 from harness.contract.samples import Kind, SampleSet
+from harness.scoring.scorer import Assets
 
 DECLARED = yaml.safe_load((Path(__file__).parents[3] / "benchmarks" / "adm" / "benchmark.yaml").read_text())
 REQUESTS = class_requests("adm", 2, SamplingProtocol(image_size=8), count=3, num_classes=4)
@@ -76,6 +79,74 @@ def test_an_archive_that_nobody_knows_is_noted() -> None:
     known = reference(2_000, has_statistics=False, known={"0" * 64: "other"})
     said = reference(2_000, has_statistics=False, said="other")
     assert [TRAIN.notes, known.notes, said.notes] == [[], [], []]
+
+
+def archive(folder: Path, **arrays: np.ndarray) -> Assets:
+    (folder / REFERENCE).mkdir(parents=True, exist_ok=True)
+    np.savez(folder / REFERENCE / "reference.npz", **arrays)
+    return Assets(folder)
+
+
+IMAGES = np.zeros((6, 8, 8, 3), np.uint8)
+STATISTICS = {"mu": np.zeros(4), "sigma": np.eye(4)}
+SPATIAL = {"mu_s": np.zeros(3), "sigma_s": np.eye(3)}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "count", "note"),
+    [
+        ({"arr_0": IMAGES}, 6, None),
+        ({"arr_0": IMAGES, **STATISTICS, **SPATIAL}, 6, None),
+        ({"arr_0": IMAGES, **STATISTICS}, 6, "there is no sFID"),
+        (STATISTICS, 0, "gFID is all that is computed"),
+        ({**STATISTICS, **SPATIAL}, 0, "both distances are all that is computed"),
+    ],
+)
+def test_a_reference_may_hold_images_statistics_or_both(tmp_path: Path, arrays: dict, count: int, note: str) -> None:
+    found = check_reference(archive(tmp_path, **arrays), Options(reference_split="other"))
+    assert (found.count, found.image_size) == (count, (8, 8) if count else None)
+    assert [note in line for line in found.notes] == [True] if note else found.notes == []
+    assert [part is not None for part in stored_statistics(Assets(tmp_path))] == ["mu" in arrays, "mu_s" in arrays]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"other": IMAGES}, "has no array 'arr_0'"),
+        ({"mu": np.zeros(4)}, r"reference\.npz: holds 'mu' without 'sigma'"),
+        ({"arr_0": IMAGES, "sigma": np.eye(4)}, "holds 'sigma' without 'mu'"),
+        ({**STATISTICS, "mu_s": np.zeros(4)}, "holds 'mu_s' without 'sigma_s'"),
+    ],
+)
+def test_half_a_reference_is_refused(tmp_path: Path, arrays: dict, sentence: str) -> None:
+    with pytest.raises(MissingAsset, match=sentence):
+        check_reference(archive(tmp_path, **arrays), Options())
+
+
+@pytest.mark.parametrize("mean", [np.zeros((2, 2)), np.full(4, np.nan), np.zeros(3), np.zeros(4, bool)])
+def test_statistics_that_are_none_are_refused(tmp_path: Path, mean: np.ndarray) -> None:
+    with pytest.raises(MissingAsset, match=r"reference\.npz: mu, sigma: "):
+        stored_statistics(archive(tmp_path, **{**STATISTICS, "mu": mean}))
+
+
+def test_sizes_that_move_the_distances_are_noted() -> None:
+    sized = reference(6, has_statistics=False, image_size=(8, 8))
+    assert size_notes(256, reference(0, has_statistics=True)) == []
+    assert [note[:24] for note in size_notes(8, sized)] == ["The samples are 8 px; pu"]
+    (note,) = size_notes(256, sized)
+    assert "256 x 256 px and the reference's images 8 x 8 px" in note
+    assert size_notes(256, reference(6, has_statistics=False, image_size=(256, 256))) == []
+
+
+@pytest.mark.parametrize("count", [49_999, 50_176])
+def test_another_count_than_the_protocols_is_noted(count: int) -> None:
+    evaluation = Evaluation(gfid=1.0, sfid=None)
+    assert f"{count:,} images; published numbers use 50,000" in notes(count, evaluation)[0]
+    assert notes(50_000, evaluation) == []
+
+
+def test_the_size_of_published_numbers_is_the_protocols() -> None:
+    assert DECLARED["protocol"]["image_size"] == IMAGE_SIZE
 
 
 def drawn(folder: Path, generator: dict | None = None, requests: RequestSet | None = None) -> SampleSet:

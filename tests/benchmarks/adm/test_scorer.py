@@ -130,8 +130,46 @@ def test_a_file_that_is_not_the_graph_is_named(score: Score, tmp_path: Path) -> 
     assert "is not the Inception graph" in printed
 
 
-def test_a_reference_without_images_is_named(score: Score, tmp_path: Path) -> None:
-    np.savez(tmp_path / "reference.npz", mu=np.zeros(3), sigma=np.eye(3))
+def test_a_reference_of_statistics_gives_gfid_alone_and_says_so(score: Score, scored: Path, tmp_path: Path) -> None:
+    kept = features_of(scored).reference_pool_statistics
+    np.savez(tmp_path / "adm_in256_stats.npz", mu=kept.mean, sigma=kept.covariance)
+    status, printed, output = score(reference=tmp_path / "adm_in256_stats.npz")
+    assert status == 0, printed
+    record = ScoreRecord.read(output)
+    assert [metric.name for metric in record.metrics] == ["gfid"]
+    assert record.metric("gfid").value == pytest.approx(ScoreRecord.read(scored).metric("gfid").value, rel=1e-9)
+    assert any("gFID is all that is computed" in note for note in record.notes)
+    assert "gFID is all that is computed" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("name", ["mu", "mu_s"])
+def test_statistics_of_another_width_are_refused_before_the_first_feature(
+    score: Score, scored: Path, tmp_path: Path, name: str
+) -> None:
+    kept = features_of(scored)
+    pool, spatial = kept.reference_pool_statistics, kept.reference_spatial_statistics
+    arrays = {"mu": pool.mean, "sigma": pool.covariance, "mu_s": spatial.mean, "sigma_s": spatial.covariance}
+    arrays |= {name: np.zeros(64), name.replace("mu", "sigma"): np.eye(64)}
+    np.savez(tmp_path / "reference.npz", **arrays)
+    status, printed, output = score(reference=tmp_path / "reference.npz")
+    assert status == 4
+    assert f"{name} has 64 values where the features of adm-inception-graph have" in printed
+    assert not list(output.parents[1].glob("*-features-adm-samples/log.txt"))
+
+
+def test_images_of_another_size_and_repeated_ones_are_noted(score: Score, scored: Path, tmp_path: Path) -> None:
+    record = ScoreRecord.read(scored)
+    assert record.images == {"samples": "130 of 20 x 20 px", "reference": "150 of 16 x 16 px"}
+    assert any("20 x 20 px and the reference's images 16 x 16 px" in note for note in record.notes)
+    with np.load(REFERENCE) as archive:
+        np.savez(tmp_path / "reference.npz", arr_0=np.concatenate([archive["arr_0"], archive["arr_0"][:3]]))
+    status, printed, output = score(reference=tmp_path / "reference.npz")
+    assert status == 0, printed
+    assert any(note.startswith("3 of 153 images of the reference repeat") for note in ScoreRecord.read(output).notes)
+
+
+def test_a_reference_without_images_and_statistics_is_named(score: Score, tmp_path: Path) -> None:
+    np.savez(tmp_path / "reference.npz", labels=np.zeros(3))
     status, printed, _ = score(reference=tmp_path / "reference.npz")
     assert status == 4
     assert "has no array 'arr_0'" in printed

@@ -113,3 +113,12 @@ def test_a_truncated_archive_and_an_empty_folder_are_refused(tmp_path: Path) -> 
 def test_other_bytes_are_another_digest(tmp_path: Path) -> None:
     first = PairSet.open(saved(tmp_path, images(), recon())).digest
     assert PairSet.open(saved(tmp_path, images(), recon() / 2)).digest != first
+
+
+@pytest.mark.parametrize("text", ["[1]", "null", "1e999", "{", '"\\ud800"'])
+def test_a_manifest_that_is_no_object_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    images_u8 = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "pairs.npz", originals=images_u8, reconstructions=images_u8)
+    (tmp_path / "pairs.json").write_text(text)
+    with pytest.raises(BadSamples, match=r"pairs\.json: (holds a|is not valid JSON)"):
+        PairSet.open(tmp_path)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-from email.message import Message
-from http.client import IncompleteRead
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,7 @@ from harness.scoring.scorer import run_scorer
 ROOT = Path(__file__).parents[3]
 MODEL = "Qwen3.5-35B-A3B"
 PNG = b"not looked at"
+HEAD = b"HTTP/1.1 200 OK\r\n"
 ONE_PER_CATEGORY = (1, 401, 521, 641, 761, 881)
 
 
@@ -72,7 +72,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def ask(script: replay.Script, case: str, **connection: float) -> str:
     with serve(script, MODEL) as url:
         settings = {"retries": 1, "backoff_s": 0.001, "timeout_s": 5.0, **connection}
-        return Judge(Connection(url=url, **settings), Options()).ask(PNG, "system", f"case {case}")
+        return Judge(Connection(url=url, **settings), Options()).ask(PNG, "system", f"case {case}").text
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,17 @@ def ask(script: replay.Script, case: str, **connection: float) -> str:
         (Line(break_off=True), "connection"),
         (Line(status=500, break_off=True), "server-error"),
         (Line(status=400, break_off=True), "refused"),
+        (Line(body='{"choices": [3]}'), "malformed"),
+        (Line(raw=HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 400 + b"\r\n"), "connection"),
+        (Line(raw=HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n"), "connection"),
+        (Line(raw=HEAD + b"Content-Length: -1\r\n\r\n{}"), "connection"),
+        (Line(raw=HEAD + b"Content-Encoding: gzip\r\n\r\nnot gzip"), "connection"),
+        (Line(raw=b"no HTTP\r\n\r\n"), "connection"),
+        (Line(raw=HEAD, then=b"X-More: " + b"x" * 1000 + b"\r\n"), "connection"),
+        (Line(raw=HEAD + b"\r\n", then=b" " * 65536), "malformed"),
+        (Line(raw=b"HTTP/1.1 400 Bad\r\n\r\n", then=b"no " * 1000), "refused"),
+        (Line(raw=b"HTTP/1.1 429 Later\r\nRetry-After: \xc2\xb2\r\nContent-Length: 0\r\n\r\n"), "server-error"),
+        (Line(raw=b"HTTP/1.1 429 Later\r\nRetry-After: -1e999\r\nContent-Length: 0\r\n\r\n"), "server-error"),
     ],
 )
 def test_a_server_that_keeps_failing_costs_one_image_its_answer(line: Line, reason_class: str) -> None:
@@ -104,19 +115,44 @@ def test_a_server_that_takes_too_long_is_not_asked_again_at_once() -> None:
     assert caught.value.reason_class == "timeout" and time.monotonic() - started < 3
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        Line(raw=HEAD + b"\r\n", then=b" ", every_s=0.02),
+        Line(raw=HEAD, then=b"X-More: x\r\n", every_s=0.02),
+        Line(raw=b"", then=b"H", every_s=0.02),
+        Line(raw=HEAD + b"Transfer-Encoding: chunked\r\n\r\n", then=b"1\r\n \r\n", every_s=0.02),
+        Line(raw=b"", then=b"HTTP/1.1 102 Wait\r\n\r\n", every_s=0.02),
+    ],
+)
+def test_a_server_that_drips_has_one_deadline_for_the_whole_answer(line: Line) -> None:
+    with pytest.raises(NoAnswer, match=r"no whole answer within 0\.3 s"):
+        ask({"drip": [line]}, "drip", timeout_s=0.3)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_answer_is_an_answer_or_no_answer(seed: int) -> None:
+    chance = random.Random(seed)
+    body = b'{"choices": [{"message": {"content": "Score: 1"}, "finish_reason": "stop"}]}'
+    data = bytearray(HEAD + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    for _ in range(chance.randint(1, 6)):
+        data[chance.randrange(len(data))] = chance.randrange(256)
+    with suppress(NoAnswer, EnvironmentFailure):
+        assert isinstance(ask({"damaged": [Line(raw=bytes(data))]}, "damaged", retries=0), str)
+
+
+def test_a_redirect_is_named_and_not_followed() -> None:
+    with serve({"target": [Line(text="Score: 1")]}, MODEL) as elsewhere:
+        head = f"HTTP/1.1 307 There\r\nLocation: {elsewhere}/chat/completions\r\nContent-Length: 0\r\n\r\n"
+        with pytest.raises(EnvironmentFailure, match=f"sends on to {elsewhere}.*HARNESS_JUDGE_URL"):
+            ask({"moved": [Line(raw=head.encode())]}, "moved")
+    with pytest.raises(EnvironmentFailure, match=r"sends on to ftp://host/file"):
+        ask({"moved": [Line(raw=b"HTTP/1.1 302 There\r\nLocation: ftp://host/file\r\n\r\n")]}, "moved")
+
+
 @pytest.mark.parametrize("line", [Line(status=503), Line(status=429), Line(hang_up=True)])
 def test_a_hitch_is_tried_again(line: Line) -> None:
     assert ask({"hitch": [line, Line(text="Score: 1")]}, "hitch") == "Score: 1"
-
-
-@pytest.mark.parametrize("broken", [ConnectionResetError(), TimeoutError("timed out"), IncompleteRead(b"")])
-def test_a_refusal_whose_body_breaks_off_is_a_refusal(broken: Exception) -> None:
-    class Body(io.BytesIO):
-        def read(self, *given: int | None) -> bytes:
-            raise broken
-
-    refusal = urllib.error.HTTPError("http://judge", 503, "busy", Message(), Body())
-    assert Judge(Connection(url="http://judge"), Options())._refusal(refusal).reason_class == "server-error"
 
 
 def test_half_a_character_of_a_reply_can_be_written_down() -> None:
@@ -219,11 +255,24 @@ def test_a_category_without_a_score_leaves_no_overall_score(patient, tmp_path: P
     assert any("no overall score" in note for note in record.notes)
 
 
-def test_when_no_reply_can_be_read_it_is_the_environments_fault_and_no_zero(patient, tmp_path: Path) -> None:
-    with serve({"never": [Line(text="?")]}, MODEL) as url:
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (Line(text="?"), r"1 unreadable-reply.*in the reply '\?'"),
+        (Line(text="**Score:** 1"), r"the reply says '\*\*Score:\*\* 1'.*has to write 'Score: 1'.*wise\.user_prompt"),
+        (Line(text="Score：1"), "the reply says 'Score：1'"),
+        (Line(text='{"score": 1}'), r"""the reply says '{"score": 1}'"""),
+        (Line(text="Score: 0.5"), r"the reply says 'Score: 0\.5'"),
+        (Line(text="<think>Score: 0 if it is", finish_reason="length"), r"ends inside its thinking.*wise\.max_tokens"),
+        (Line(text="", finish_reason="length"), r"cut off before its answer.*wise\.max_tokens"),
+    ],
+)
+def test_when_no_reply_can_be_read_there_is_no_zero_but_what_was_seen(patient, tmp_path, capsys, line, said) -> None:
+    with serve({"never": [line]}, MODEL) as url:
         patient.setenv("HARNESS_JUDGE_URL", url)
-        assert run(samples_of(tmp_path / "samples", {1: "never"}), tmp_path / "out") == 6
+        assert run(samples_of(tmp_path / "samples", {1: "never"}), tmp_path / "out") == 2
     assert not (tmp_path / "out" / "score.json").exists()
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_rounds_differ_and_the_spread_is_reported(patient, tmp_path: Path) -> None:
@@ -246,15 +295,66 @@ def test_the_older_protocol_reads_three_scores(patient, tmp_path: Path) -> None:
     assert ScoreRecord.read(tmp_path / "out").metric("wiscore").value == pytest.approx((0.7 * 2 + 0.2) / 2)
 
 
-def test_the_record_says_who_judged_and_never_the_key(patient, tmp_path: Path) -> None:
-    patient.setenv("HARNESS_JUDGE_API_KEY", "sk-secret")
-    with serve({"good": [Line(text="1")]}, MODEL) as url:
+def test_the_record_says_who_judged_and_never_the_key(patient, tmp_path: Path, capsys) -> None:
+    key = "sk-secret/1"
+    patient.setenv("HARNESS_JUDGE_API_KEY", key)
+    cases = dict(zip(ONE_PER_CATEGORY, ["good", "echo", "unreadable", "refused", "malformed", "slashed"], strict=True))
+    slashed = key.replace("/", "\\/")
+    script = {
+        "good": [Line(text="1")],
+        "echo": [Line(text=f"Score: 1 for Bearer {key}")],
+        "unreadable": [Line(text=f"I was given {key}")],
+        "refused": [Line(status=400, body=f"{'x' * 295}{key}")],
+        "malformed": [Line(body=f"no JSON {key}")],
+        "slashed": [Line(body=f'{{"choices": [{{"message": {{"content": "Score: 0 {slashed}"}}}}]}}')],
+    }
+    with serve(script, MODEL, owner=f"the owner of {key}") as url:
         patient.setenv("HARNESS_JUDGE_URL", url)
-        run(samples_of(tmp_path / "samples", {1: "good"}), tmp_path / "out", judge_revision="abc123")
+        assert run(samples_of(tmp_path / "samples", cases), tmp_path / "out", judge_revision="abc123") == 5
     record = ScoreRecord.read(tmp_path / "out")
     assert record.environment["judge"]["id"] == MODEL and record.environment["judge"]["revision"] == "abc123"
+    assert record.environment["judge"]["owned_by"] == "the owner of [the key]"
     assert record.options["temperature"] == 0.0 and "judge_wording" in record.digests
     assert all("sk-secret" not in path.read_text() for path in (tmp_path / "out").iterdir())
+    assert "sk-secret" not in repr(Connection.from_environment(os.environ))
+
+
+def test_a_key_that_a_judge_repeats_is_not_printed(patient, tmp_path: Path, capsys) -> None:
+    patient.setenv("HARNESS_JUDGE_API_KEY", "sk-secret")
+    for body in ("wrong key: sk-secret", "x" * 295 + "sk-secret"):
+        with serve({"key": [Line(status=401, body=body)]}, MODEL) as url:
+            patient.setenv("HARNESS_JUDGE_URL", url)
+            assert run(samples_of(tmp_path / "samples", {1: "key"}), tmp_path / "out") == 6
+    with serve({}, "sk-secret") as url:
+        patient.setenv("HARNESS_JUDGE_URL", url)
+        assert run(samples_of(tmp_path / "samples", {1: "key"}), tmp_path / "out") == 6
+    said = capsys.readouterr().err
+    assert "serves [the key]" in said and "sk-s" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("URL", "ftp://host/v1"),
+        ("URL", "http://[::1"),
+        ("URL", "http://host:port/v1"),
+        ("URL", "http://name:secret-word@host/v1"),
+        ("API_KEY", "two words"),
+        ("API_KEY", "sk-²"),
+        ("TIMEOUT_S", "nan"),
+        ("TIMEOUT_S", "0"),
+        ("BACKOFF_S", "-1"),
+        ("RETRIES", "²"),
+        ("RETRIES", "1.5"),
+        ("CONCURRENCY", "0"),
+        ("CONCURRENCY", "1" * 400),
+    ],
+)
+def test_a_connection_that_cannot_be_meant_is_refused_by_name(name: str, value: str) -> None:
+    variables = {"HARNESS_JUDGE_URL": "http://host/v1", f"HARNESS_JUDGE_{name}": value}
+    with pytest.raises(UserError, match=f"HARNESS_JUDGE_({name}|\\*: {name.lower()})") as caught:
+        Connection.from_environment(variables)
+    assert "secret-word" not in str(caught.value) and "two words" not in str(caught.value)
 
 
 SERVER = """

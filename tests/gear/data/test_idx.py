@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +67,40 @@ def test_labels_that_do_not_match_are_refused(folder: Path) -> None:
     (folder / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(5, np.uint8)))
     with pytest.raises(UserError, match="5 labels for 6 images"):
         IdxSource(folder, 28)
+
+
+@pytest.mark.parametrize("sides", [(0xFFFFFFFF, 1, 1), (1 << 30, 2, 2), (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF)])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_few_bytes_that_ask_for_gigabytes_get_none(tmp_path: Path, sides: tuple[int, ...], suffix: str) -> None:
+    content = bytes([0, 0, 8, 3]) + b"".join(side.to_bytes(4, "big") for side in sides)
+    path = tmp_path / f"train-images-idx3-ubyte{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"idx3-ubyte(\.gz)? says that it holds .* bytes, which cannot be"):
+        read_idx(path, ndim=3)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_change_of_a_file_is_an_array_or_a_sentence(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    whole = idx(np.arange(60, dtype=np.uint8).reshape(5, 4, 3))
+    for suffix in ("", ".gz"):
+        for _ in range(40):
+            content = bytearray(gzip.compress(whole) if suffix else whole)
+            for _ in range(rng.randrange(1, 3)):
+                place = rng.randrange(len(content))
+                content[place : place + rng.randrange(2)] = rng.randbytes(rng.randrange(3))
+            path = tmp_path / f"x{suffix}"
+            path.write_bytes(bytes(content))
+            try:
+                assert read_idx(path, ndim=3).ndim == 3
+            except UserError:
+                continue
+
+
+def test_more_than_the_header_says_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(idx(np.zeros(5, np.uint8)) + b"!")
+    with pytest.raises(UserError, match="holds more than the 5 bytes"):
+        read_idx(tmp_path / "x", ndim=1)

@@ -216,3 +216,41 @@ def test_a_place_without_shards_is_refused(tmp_path: Path) -> None:
             find_shards(place)
     make.gpic_shard(tmp_path / "a.tar", 1)
     assert find_shards(str(tmp_path / "?.tar")) == find_shards(str(tmp_path / "a.tar")) == [tmp_path / "a.tar"]
+
+
+def test_hidden_members_and_litter_are_no_samples(tmp_path: Path) -> None:
+    members = {}
+    for name in ("000000", "000001"):
+        for suffix, content in (("jpg", make.jpeg()), ("json", b'{"caption": "x"}')):
+            members |= {
+                f"./{name}.{suffix}": content,
+                f"./._{name}.{suffix}": b"resource fork",
+                f"__MACOSX/._{name}.{suffix}": b"resource fork",
+                f".ipynb_checkpoints/{name}-checkpoint.{suffix}": content,
+            }
+    shard = make.tar(tmp_path / "s.tar", members)
+    assert [bytes(key) for key in load_index(shard)["key"]] == [b"./000000", b"./000001"]
+    assert [source(shard).item(i, rng()).caption for i in range(2)] == ["x", "x"]
+
+
+def test_hidden_files_and_folders_are_no_shards_and_links_are(tmp_path: Path) -> None:
+    shard = make.gpic_shard(tmp_path / "data.tar", 1)
+    for name in ("._a.tar", ".b.tar"):
+        (tmp_path / name).write_bytes(b"resource fork")
+    (tmp_path / "c.tar").mkdir()
+    (tmp_path / "d.tar").symlink_to(shard)
+    assert {path.name for path in find_shards(str(tmp_path))} == {"data.tar", "d.tar"}
+    assert {path.name for path in find_shards(str(tmp_path / "*.tar"))} == {"data.tar", "d.tar"}
+    (tmp_path / "e.tar").symlink_to("gone.tar")
+    with pytest.raises(UserError, match=r"e\.tar: is a link to something that is not there"):
+        find_shards(str(tmp_path))
+
+
+def test_a_shard_may_hold_any_kind_of_image_that_is_read(tmp_path: Path) -> None:
+    members = {
+        "0.webp": make.encoded(0, (16, 16), "webp"),
+        "0.txt": b"a cat",
+        "1.bmp": make.encoded(0, (16, 16), "bmp"),
+    }
+    samples = source(make.tar(tmp_path / "s.tar", members), kind="blip3o")
+    assert [samples.item(i, rng()).caption for i in range(2)] == ["a cat", ""]

@@ -65,3 +65,61 @@ def test_more_classes_than_configured_are_refused(folder: Path) -> None:
 def test_a_missing_data_dir_names_the_flag() -> None:
     with pytest.raises(UserError, match="--data-dir DIR"):
         open_source(DataConfig())
+
+
+LITTER = [".ipynb_checkpoints", "__MACOSX", ".git", "@eaDir", "lost+found"]
+
+
+@pytest.mark.parametrize("name", LITTER)
+def test_hidden_folders_and_litter_are_no_classes_and_shift_no_label(folder: Path, name: str) -> None:
+    (folder / name).mkdir()
+    make_image = (folder / "ant" / "0.png").read_bytes()
+    for place in (folder / name, folder / "ant" / name):
+        place.mkdir(exist_ok=True)
+        (place / "0-checkpoint.png").write_bytes(make_image)
+    (folder / "ant" / "._0.png").write_bytes(b"no image")
+    source = ImageFolderSource(folder, 16)
+    assert source.classes == ["ant", "cat"] and source.labels.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_an_empty_class_folder_is_refused_by_name(folder: Path) -> None:
+    for name in ("bee", "dog"):
+        (folder / name).mkdir()
+    (folder / "dog" / "notes.txt").touch()
+    with pytest.raises(UserError, match="class folders without an image: bee, dog; put images into them, or remove"):
+        ImageFolderSource(folder, 16)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../cat", "../.."])
+def test_a_link_in_a_circle_multiplies_nothing(folder: Path, target: str) -> None:
+    root = folder / "data"
+    for name in ("ant", "cat"):
+        (folder / name).rename((root / name) if root.is_dir() else root.mkdir() or root / name)
+    (root / "cat" / "latest").symlink_to(target)
+    assert len(ImageFolderSource(root, 16)) <= 2 * 5
+
+
+def test_linked_classes_and_images_are_read_and_links_to_nothing_named(folder: Path, tmp_path_factory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "cat"
+    (folder / "cat").rename(elsewhere)
+    (folder / "cat").symlink_to(elsewhere)
+    assert ImageFolderSource(folder, 16).labels.tolist() == [0, 0, 0, 1, 1]
+    (folder / "ant" / "9.png").symlink_to("gone.png")
+    with pytest.raises(UserError, match=r"ant/9\.png: is a link to something that is not there"):
+        ImageFolderSource(folder, 16)
+
+
+def test_images_that_are_not_read_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "ant" / "x.gif")
+    Image.new("RGB", (8, 8)).save(folder / "overview.png")
+    assert len(ImageFolderSource(folder, 16)) == 5
+    assert "holds 1 image of another kind (the first is ant/x.gif)" in caplog.text
+    assert "1 images lie in no class folder and are not read, such as overview.png" in caplog.text
+
+
+def test_the_order_of_the_samples_is_that_of_the_names_as_text(tmp_path: Path) -> None:
+    for name in ("cat/a/1.png", "cat/a-b/1.png", "cat/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    source = ImageFolderSource(tmp_path, 16)
+    assert [source._names[i] for i in range(3)] == ["cat/a-b/1.png", "cat/a/1.png", "cat/x.png"]

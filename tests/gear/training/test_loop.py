@@ -83,6 +83,25 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("damage", ["bit", "cut", "empty", "older"])
+def test_a_damaged_model_file_is_written_again_from_the_checkpoint(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {})
+    whole = path.read_bytes()
+    if damage == "older":  # a run that was made longer and killed between its last checkpoint and its model file
+        torch.save({**model(path), "steps": 3}, path)
+    else:
+        broken = bytearray(whole)
+        broken[len(whole) // 2] ^= 1
+        path.write_bytes({"bit": bytes(broken), "cut": whole[:-100], "empty": b""}[damage])
+    stage = tiny.stage("tokenizer")
+    stage.micro_step = None  # type: ignore[method-assign,assignment]
+    assert fit(stage, tiny.Noise(), tmp_path, {}) == path
+    assert path.read_bytes() == whole
+    assert (damage == "older") != ("it is written again from the checkpoint" in caplog.text)
+
+
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path / "grown", {})
     longer = tiny.config(steps=8)
@@ -163,8 +182,12 @@ class HalfBroken(tiny.Noise):
         return super().item(index, rng)
 
 
-def test_bad_samples_are_named_once_and_end_the_run_beyond_the_limit(tmp_path: Path) -> None:
+def test_bad_samples_are_named_once_and_end_the_run_beyond_the_limit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fit(tiny.stage("tokenizer"), HalfBroken(), tmp_path / "patient", {})
+    assert "5 samples could not be used, and others took their place" in caplog.text
+    assert str(tmp_path / "patient/bad_samples.jsonl") in caplog.text
     lines = (tmp_path / "patient/bad_samples.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["problem"] for line in lines) == [f"sample {n} is torn" for n in (1, 3, 5, 7, 9)]
 

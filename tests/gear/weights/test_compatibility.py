@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from gear.ar import ar_config
 from gear.ar.checkpoints import build_ar
 from gear.tokenizers import TOKENIZERS, build_tokenizer
-from gear.weights import check_pair
+from gear.weights import check_own_codes, check_pair, open_model
 from harness.contract.errors import UserError
-from tests.gear.small_models import ARS
+from tests.gear.small_models import ARS, weights
 from tests.gear.small_models import TOKENIZERS as SMALL
 
 VQ, AR = TOKENIZERS["VQ-16"], ar_config("LlamaGen-B")
@@ -49,3 +50,24 @@ def test_a_tokenizer_of_several_codes_per_token_is_refused():
     ar = ar_config("LlamaGen-B", vocab_size=256)
     with pytest.raises(UserError, match="4 codes per token, which no AR model here supports; give one"):
         check_pair(TOKENIZERS["GLFQ-16"], ar)
+
+
+def saved(path, **parts):
+    torch.save(parts, path)
+    return open_model(path)
+
+
+@pytest.mark.parametrize("family", ["vq", "lfq", "ibq"])
+def test_the_tokenizer_of_the_models_own_file_decides(family, tmp_path, caplog):
+    live, averaged, other = (weights(SMALL[family], seed) for seed in (1, 2, 3))
+    model = saved(tmp_path / "ar.pt", vq=live, vq_ema=averaged, ar=weights(ARS["c2i"], 4))
+    half = {key: value.bfloat16() for key, value in averaged.items()}
+    finetuned = {key: value + key.startswith("decoder.") for key, value in live.items()}
+    for name, fine in {"live": live, "averaged": averaged, "half": half, "finetuned": finetuned}.items():
+        check_own_codes(model, saved(tmp_path / f"{name}.pt", vq=fine))
+    assert not caplog.text
+    stranger = saved(tmp_path / "other.pt", vq=other)
+    with pytest.raises(UserError, match=r"the tokenizer of .*other\.pt is not the one that .*ar\.pt was trained with"):
+        check_own_codes(model, stranger)
+    check_own_codes(saved(tmp_path / "alone.pt", ar=weights(ARS["c2i"], 4)), stranger)
+    assert "alone.pt does not hold the tokenizer that it was trained with" in caplog.text

@@ -204,3 +204,9 @@ def test_a_folder_with_another_projects_config_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(UserError, match="is not the model card of a GEAR model"):
         describe(tmp_path)
+
+
+def test_what_operating_systems_leave_beside_weights_is_no_weights(tmp_path):
+    (tmp_path / "vq.pt").write_bytes(b"x")
+    (tmp_path / "._vq.pt").write_bytes(b"resource fork")
+    assert locate(tmp_path) == tmp_path / "vq.pt"

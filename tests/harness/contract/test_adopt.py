@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -260,3 +262,28 @@ def test_a_folder_without_images_and_a_file_are_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BadSamples, match=r"is not a folder; give a folder of images, or an \.npz file"):
         sample_set_from_folder(tmp_path / "file", tmp_path / "out")
+
+
+def test_a_name_that_is_not_unicode_is_refused_with_its_file(tmp_path):
+    save_all(tmp_path / "theirs", ["a.png", "caf\udce9.png"], noise(2))
+    with pytest.raises(BadSamples, match="the path is not valid Unicode; rename the file"):
+        sample_set_from_folder(tmp_path / "theirs", tmp_path / "out")
+
+
+def test_two_images_that_want_one_path_are_both_named(tmp_path):
+    save_all(tmp_path / "theirs", ["b/a.jpg", "b/a.jpg.png"], noise(2))
+    with pytest.raises(BadSamples, match=r"occurs twice, for 'b/a\.jpg' and 'b/a\.jpg\.png'"):
+        sample_set_from_folder(tmp_path / "theirs", tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_advice_for_floats_saturates_in_no_range(tmp_path, dtype):
+    np.savez(tmp_path / "theirs.npz", noise().astype(dtype))
+    with pytest.raises(BadSamples, match=r"within -1\.\.1, .*within 0\.\.1, .*within 0\.\.255") as caught:
+        sample_set_from_npz(tmp_path / "theirs.npz", tmp_path / "out")
+    ways = re.findall(r"([\dx][^,;]*?)(?: for x)? within (-?\d)\.\.(\d+)", str(caught.value).partition("with y = ")[2])
+    expected = noise().astype(np.float64)
+    for (formula, low, high), x in zip(ways, (expected / 127.5 - 1, expected / 255, expected), strict=True):
+        assert float(low) <= x.min() and x.max() <= float(high)
+        y = np.clip(eval(formula, {"x": x}), 0, 255).astype(np.uint8)
+        assert np.abs(y - expected).max() <= 1

@@ -1,4 +1,6 @@
 import io
+import random
+import re
 import struct
 import zlib
 
@@ -78,6 +80,25 @@ def test_sixteen_bits_are_refused_rather_than_rounded(tmp_path):
         read_png(tmp_path / "a.png", 8)
     with pytest.raises(BadSamples, match="16 bits per channel; save it with 8"):
         read_any_image(tmp_path / "a.png")
+
+
+def test_the_advice_gives_the_picture_that_the_file_shows(tmp_path):
+    """convert('RGB') whitens 16-bit gray and shows what transparency hides: the printed advice is followed here."""
+    gray = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
+    red = np.full((8, 8, 4), (255, 0, 0, 0), np.uint8)
+    for name, image, expected in (
+        ("gray", Image.fromarray(gray), np.dstack([(gray // 257).astype(np.uint8)] * 3)),
+        ("clear", Image.fromarray(red), np.full((8, 8, 3), 255, np.uint8)),
+        ("plain", Image.fromarray(noise()[..., 0]), np.dstack([noise()[..., 0]] * 3)),
+    ):
+        path = save(tmp_path / f"{name}.png", image)
+        with pytest.raises(BadSamples, match=rf"{name}\.png: .*not 8-bit RGB") as refusal:
+            read_png(path, 8)
+        names = {"Image": Image, "np": np, "f": path}
+        *statements, last = str(refusal.value).partition("RGB; ")[2].partition(": ")[2].removesuffix(".").split("; ")
+        for statement in statements:
+            exec(statement, names)
+        np.testing.assert_array_equal(np.asarray(eval(last, names)), expected)
 
 
 def bomb():
@@ -168,6 +189,13 @@ def test_other_colour_spaces_are_refused_or_have_one_meaning(tmp_path, mode):
         assert read_any_image(path).shape == (8, 8, 3)
 
 
+def test_orientation_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.png", Image.fromarray(noise()), exif=exif)
+    np.testing.assert_array_equal(read_any_image(path), noise())
+
+
 def test_an_animation_is_refused(tmp_path):
     frames = [Image.fromarray(noise() ^ frame) for frame in (0, 255)]
     path = save(tmp_path / "a.png", frames[0], save_all=True, append_images=frames[1:])
@@ -176,7 +204,7 @@ def test_an_animation_is_refused(tmp_path):
 
 
 def test_another_format_is_refused(tmp_path):
-    path = save(tmp_path / "a.bmp", Image.fromarray(noise()))
+    path = save(tmp_path / "a.gif", Image.fromarray(noise()))
     with pytest.raises(BadSamples, match="cannot be decoded"):
         read_any_image(path)
 
@@ -199,3 +227,23 @@ def test_the_long_side_is_rounded() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     wide = Image.fromarray(pixels).resize((8, 5), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(to_square(Image.fromarray(pixels), 5), np.asarray(wide)[:, 1:6])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow about tags of TIFF
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM"])
+def test_any_change_of_an_image_is_an_image_or_a_sentence(tmp_path, form):
+    rng = random.Random(form)
+    whole = save(tmp_path / "whole", Image.fromarray(noise()), format=form).read_bytes()
+    for _ in range(120):
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            place = rng.randrange(rng.choice([len(data), min(64, len(data))]))
+            data[place : place + rng.randrange(3)] = rng.choice(
+                [b"", b"\0", b"\xff\xff", b"\xff" * 4, rng.randbytes(2)]
+            )
+        (tmp_path / "a.png").write_bytes(bytes(data))
+        found = image_or_sentence(lambda: read_any_image(tmp_path / "a.png"))
+        if isinstance(found, str):
+            assert re.fullmatch(r"[^\n]*a\.png: [^\n]+", found) and " at 0x" not in found
+        else:
+            assert found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3

@@ -208,3 +208,93 @@ def test_an_empty_prompt_is_a_prompt(tmp_path: Path) -> None:
     (folder / "00000" / "metadata.jsonl").write_text('{"prompt": ""}\n')
     samples = sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
     assert samples.requests is not None and samples.requests[0].prompt == ""
+
+
+def test_a_linked_prompt_folder_is_a_prompt_like_any_other(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    original = sample_set_from_layout(folder, tmp_path / "first", GENEVAL, suite=SUITE)
+    (folder / "00003").rename(tmp_path / "elsewhere")
+    (folder / "00003").symlink_to(tmp_path / "elsewhere")
+    samples = sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+    assert samples.digest == original.digest and samples.request_digest == original.request_digest
+
+
+def test_a_prompt_folder_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    (folder / "00012").symlink_to(tmp_path / "gone")
+    with pytest.raises(BadSamples, match="00012: is a link to something that is not there"):
+        sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+
+
+def test_hidden_names_are_no_images_of_a_prompt(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    for name in (
+        "00000/samples/._0000.png",
+        "00000/samples/.ipynb_checkpoints/0000-checkpoint.png",
+        "__MACOSX/00000/x",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"no image")
+    assert len(sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)) == 4
+    items = tmp_path / "items"
+    picture(items / "226.png", 1)
+    picture(items / "._226.png", 2)
+    suite = Suite(benchmark="dpg", version=1, protocol=SamplingProtocol(image_size=512))
+    samples = sample_set_from_layout(items, tmp_path / "single", SINGLE, suite=suite, requests=dpg_requests())
+    assert samples.ids == ["dpg/226/0"] and samples.generator["strays"] == 0
+
+
+@pytest.mark.parametrize("other", ["0000.jpg", "00000.png", "0.webp"])
+def test_two_pictures_for_one_place_are_both_named(tmp_path: Path, other: str) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    picture(folder / "00000" / "samples" / other, 7)
+    with pytest.raises(BadSamples, match=r"is for the same image as .*; remove one of the two") as caught:
+        sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+    assert f"samples/{other}" in str(caught.value) and "samples/0000.png" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["00003/samples/0002.gif", "00003/samples/0002"])
+def test_an_image_of_another_kind_in_the_place_of_a_prompts_image_is_refused(tmp_path: Path, name: str) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    Image.new("RGB", (8, 8)).save(folder / name, format="GIF")
+    Image.new("RGB", (8, 8)).save(folder / "00003" / "animation.gif")  # no image of a prompt
+    with pytest.raises(BadSamples, match=rf"holds 1 image of another kind \(the first is {name}\)"):
+        sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+
+
+WRONG_METADATA = {
+    "latin-1": '{"prompt": "Füchse"}'.encode("latin-1"),
+    "UTF-16": '{"prompt": "cow"}'.encode("utf-16"),
+    "half of a surrogate pair": rb'{"prompt": "\ud800"}',
+    "a number beyond float": b'{"prompt": "cow", "count": 1e999}',
+    "deep": b'{"prompt": "cow", "include": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "two objects": b'{"prompt": "cow"}\n{"prompt": "cow"}',
+    "nothing": b"",
+    "a number": b"1",
+    "bytes": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("content", WRONG_METADATA.values(), ids=WRONG_METADATA.keys())
+def test_metadata_that_cannot_be_read_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    (folder / "00000" / "metadata.jsonl").write_bytes(content)
+    with pytest.raises(BadSamples, match=r"00000/metadata\.jsonl: is not one JSON object with a 'prompt'"):
+        sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+
+
+def test_metadata_as_other_programs_write_it_is_read(tmp_path: Path) -> None:
+    folder = original_geneval_folder(tmp_path / "theirs")
+    (folder / "00000" / "metadata.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "cow", "weight": NaN}\r\n')
+    samples = sample_set_from_layout(folder, tmp_path / "out", GENEVAL, suite=SUITE)
+    assert samples.requests is not None and samples.requests[0].meta == {"prompt": "cow", "weight": None}
+
+
+def test_names_that_are_not_unicode_are_strays_and_their_folder_may_have_one(tmp_path: Path) -> None:
+    folder = tmp_path / "th\udce9irs"
+    picture(folder / "226.png", 1)
+    picture(folder / "caf\udce9.png", 2)
+    suite = Suite(benchmark="dpg", version=1, protocol=SamplingProtocol(image_size=512))
+    samples = sample_set_from_layout(folder, tmp_path / "out", SINGLE, suite=suite, requests=dpg_requests())
+    assert samples.ids == ["dpg/226/0"] and samples.generator["strays"] == 1
+    assert SampleSet.open(samples.folder).generator["source"] == "th\ufffdirs"

@@ -1,8 +1,14 @@
+import contextlib
+import gzip
 import io
+import os
+import pickle
+import random
 import signal
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import numpy as np
@@ -10,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
+from harness.contract import sample_set_from_npz
 from harness.contract.errors import BadSamples, EnvironmentFailure, MissingAsset
 from harness.contract.npz import NpzStreamWriter, npz_names, open_npz_member, read_npz_array
 
@@ -266,8 +274,93 @@ def test_a_bare_npy_file_is_refused(tmp_path):
     buffer = io.BytesIO()
     np.save(buffer, np.zeros(3))
     (tmp_path / "a.npz").write_bytes(buffer.getvalue())
-    with pytest.raises(BadSamples, match="not a whole NPZ archive"):
+    with pytest.raises(BadSamples, match=r"it is a single \.npy array\); save it as np\.savez\(path, arr_0=np\.load"):
         read(tmp_path / "a.npz")
+
+
+def other_file(path, kind):
+    if kind == "tar":
+        with tarfile.open(path, "w") as archive:
+            archive.addfile(tarfile.TarInfo("a.png"), io.BytesIO())
+    elif kind == "gzip":
+        path.write_bytes(gzip.compress(b"x"))
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"arr_0": [1, 2]}))
+    else:
+        Image.new("RGB", (4, 4)).save(path, format=kind)
+
+
+@pytest.mark.parametrize("kind", ["tar", "gzip", "pickle", "PNG", "JPEG", "WEBP"])
+def test_a_healthy_file_of_another_kind_is_told_from_a_damaged_one(tmp_path, kind):
+    other_file(tmp_path / "a.npz", kind)
+    with pytest.raises(BadSamples, match=rf"(?i)not a whole NPZ archive \(it is a {kind}.*\); ") as caught:
+        read(tmp_path / "a.npz")
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(1 << 62, 0), (0, 1 << 62), (1 << 40, 1 << 40, 0), (1 << 63, 0), (0, 1 << 70)])
+def test_an_array_of_nothing_with_a_huge_shape_is_refused(tmp_path, shape):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as out:
+        out.writestr("arr_0.npy", npy(data=bytes(12), shape="(1, 2, 2, 3)"))
+        out.writestr("labels.npy", npy(data=b"", shape=repr(shape), descr="'<i8'"))
+    for load in (lambda: read_npz_array(tmp_path / "a.npz", "labels"), lambda: read(tmp_path / "a.npz", name="labels")):
+        with pytest.raises(BadSamples, match=r"labels\.npy (claims .* which holds nothing|has an unreadable header)"):
+            load()
+    with pytest.raises(BadSamples, match=r"labels\.npy"):
+        sample_set_from_npz(tmp_path / "a.npz", tmp_path / "out")
+
+
+def test_a_megabyte_that_unpacks_to_a_gigabyte_is_refused_before_it_does(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out, out.open("arr_0.npy", "w") as member:
+        member.write(npy(data=b"", shape="(1024, 1024, 1024)"))
+        for _ in range(64):
+            member.write(bytes(1 << 24))
+    assert path.stat().st_size < 2 << 20
+    with pytest.raises(BadSamples, match=r"would unpack from 1,\d+,\d+ to 1,073,\d+,\d+ bytes, more than 200 times"):
+        read_npz_array(path, "arr_0")
+
+
+def test_a_zip_of_several_disks_and_a_pipe_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", np.zeros(3))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + struct.pack("<LQL", 3, 0, 7)
+    for disks in (data[: end + 4] + b"\1\0\1\0" + data[end + 8 :], data[:end] + locator + data[end:]):
+        (tmp_path / "b.npz").write_bytes(disks)
+        with contextlib.suppress(BadSamples):
+            np.testing.assert_array_equal(read(tmp_path / "b.npz"), np.zeros(3))
+        with contextlib.suppress(BadSamples):
+            assert npz_names(tmp_path / "b.npz") == ["arr_0"]
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(BadSamples, match=r"pipe\.npz: is not a whole NPZ archive \(it is a pipe"):
+        read(tmp_path / "pipe.npz")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_change_of_an_archive_is_noticed_or_harmless(tmp_path, seed):
+    """Several bytes at once, the fields of the directory above all; and pieces put in and left out."""
+    rng = random.Random(seed)
+    array = np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3)
+    path = tmp_path / "a.npz"
+    for save in (np.savez, np.savez_compressed):
+        save(path, arr_0=array, labels=np.arange(2))
+        whole = path.read_bytes()
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for _ in range(rng.randrange(1, 4)):
+                place = rng.choice(
+                    [rng.randrange(len(damaged)), rng.randrange(max(0, len(damaged) - 200), len(damaged))]
+                )
+                piece = rng.choice([b"", b"\0", b"\xff" * 2, b"\xff" * 4, b"\xff" * 8, rng.randbytes(4)])
+                damaged[place : place + rng.choice([len(piece), 1])] = piece
+            path.write_bytes(bytes(damaged))
+            try:
+                found, names = read(path), npz_names(path)
+            except (BadSamples, EnvironmentFailure):
+                continue
+            np.testing.assert_array_equal(found, array)
+            assert names
 
 
 def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):

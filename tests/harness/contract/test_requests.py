@@ -358,3 +358,14 @@ def test_a_protocol_is_the_same_however_its_numbers_are_written():
         SamplingProtocol(image_size=8.0, cfg_scale="2e0", top_k=5.0),
     )
     assert digest_json(vars(one)) == digest_json(vars(other))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "meta"), [("\ud800", {}), ("cow", {"a": "\udcff"}), ("cow", {"a": float("nan")}), ("cow", {"a": {1, 2}})]
+)
+def test_a_prompt_or_meta_that_no_file_can_hold_is_refused_before_anything_is_written(tmp_path, prompt, meta):
+    request = Request(id="x/0/0", seed=1, path="a.png", prompt=prompt, meta=meta)
+    requests = RequestSet(benchmark="x", version=1, protocol=SamplingProtocol(image_size=8), requests=[request])
+    with pytest.raises(UserError, match=r"'x/0/0' cannot be written as JSON in UTF-8 .*correct its prompt or meta"):
+        requests.write(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,5 @@
 import json
+import random
 import shutil
 import zipfile
 
@@ -315,3 +316,33 @@ def test_a_png_that_is_a_link_to_elsewhere_is_refused(make_samples, prompt_set, 
     path.symlink_to(tmp_path / "elsewhere.png")
     with pytest.raises(BadSamples, match="symbolic link leads out"):
         SampleSet.open(folder).validate()
+
+
+def test_what_operating_systems_leave_behind_is_no_stray(make_samples, prompt_set):
+    samples = make_samples(prompt_set, "png")
+    folder = (samples.folder / "images" / prompt_set[0].path).parent
+    for name in (".DS_Store", "._x.png", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"litter")
+    SampleSet.open(samples.folder).validate()
+
+
+@pytest.mark.parametrize("form", ["npz", "png"])
+def test_any_change_of_a_text_of_a_set_is_noticed_or_harmless(make_samples, prompt_set, form):
+    """samples.json, index.jsonl and the requests, bytes changed by chance, pieces put in and left out."""
+    rng = random.Random(form)
+    samples = make_samples(prompt_set, form)
+    pieces = [b"", b"1e999", b"NaN", b"null", rb'"\ud800"', b"\xff", b"[" * 300, b"-1", b"9" * 5000, b"{}", b",", b"\0"]
+    for name in ("samples.json", "index.jsonl", "requests.json", "requests.jsonl"):
+        whole = (samples.folder / name).read_bytes()
+        for _ in range(40):
+            text = bytearray(whole)
+            place = rng.randrange(len(text))
+            text[place : place + rng.randrange(8)] = rng.choice([*pieces, rng.randbytes(1)])
+            (samples.folder / name).write_bytes(bytes(text))
+            try:
+                found = SampleSet.open(samples.folder)
+                found.validate()
+            except BadSamples:
+                continue
+            assert found.digest == samples.digest and found.ids == samples.ids, bytes(text)
+        (samples.folder / name).write_bytes(whole)

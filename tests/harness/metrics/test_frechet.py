@@ -39,6 +39,24 @@ def test_identical_sets_of_fewer_images_than_dimensions_are_at_distance_zero() -
     assert frechet_distance(statistics(x), statistics(x)).value == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.parametrize(("count", "width"), [(300, 12), (60, 200)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shift", [0.0, 30.0])
+def test_the_same_images_in_another_order_are_at_distance_zero_and_not_at_a_rounding_error(
+    count: int, width: int, dtype: type, shift: float
+) -> None:
+    x = features(count, width, 0, shift=shift)
+    one, other = (statistics(rows, mean_dtype=dtype) for rows in (x, x[::-1]))
+    distance = frechet_distance(one, other)
+    assert (distance.value, distance.mean_term, distance.covariance_term) == (0.0, 0.0, 0.0)
+
+
+def test_a_small_distance_is_no_zero() -> None:
+    x = features(300, 12, 0).astype(np.float64)
+    distance = frechet_distance(statistics(x), statistics(x + 1e-4))
+    assert distance.mean_term == pytest.approx(12e-8, rel=1e-6)
+
+
 def test_a_shift_costs_its_squared_length_and_nothing_else() -> None:
     x = features(300, 8, 1).astype(np.float64)
     shift = np.arange(8.0)

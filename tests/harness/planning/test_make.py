@@ -174,6 +174,17 @@ def test_work_on_the_reference_comes_after_the_stage_that_checks_the_samples_and
     assert reference.key(digests, "environment") == alone.key(digests, "environment")
 
 
+def test_a_stage_that_checks_comes_before_all_others(toy):
+    more = FeatureStage(name="samples", samples=True), FeatureStage(name="check", first=True)
+    plan = make_plan(RunSpec(benchmarks=("toy",), generator=toy.command()), staged(toy, *more))
+    order = {row.name: row.after for row in plan.steps[2:-1]}
+    assert order == {
+        "features-toy-check": (),
+        "features-toy-samples": ("features-toy-check",),
+        "features-toy-reference": ("features-toy-samples",),
+    }
+
+
 def test_a_step_that_comes_after_a_later_one_is_refused():
     with pytest.raises(UserError, match="'one' waits for 'two', which is not an earlier step"):
         Plan(name="p", steps=(step(after=("two",)), step(name="two")))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -76,6 +77,15 @@ def test_very_different_counts_are_not_compared(metric: MakeMetric) -> None:
 
 def test_a_few_unscored_items_do_not_prevent_a_comparison(metric: MakeMetric) -> None:
     assert judge([metric("acc", 0.9, True, n=2000), metric("acc", 0.8, True, n=1990)]).winner == 0
+
+
+@pytest.mark.parametrize("other", ["50,000 of 512 x 512 px", "50,176 of 256 x 256 px"])
+def test_images_of_other_number_or_size_are_not_compared(make_record: MakeRecord, other: str) -> None:
+    record, usual = make_record(("gfid", 3.0, False)), "50,000 of 256 x 256 px"
+    one, two, same = (dataclasses.replace(record, images={"samples": text}) for text in (usual, other, usual))
+    assert metric_rows([one, two])[0].verdict.reason == f"measured on other images: samples ({usual} and {other})"
+    assert metric_rows([one, same])[0].verdict.result is ComparisonResult.TIE
+    assert metric_rows([one, record])[0].verdict.result is ComparisonResult.TIE  # an older record does not say
 
 
 def test_versions_of_a_benchmark_are_not_compared(make_record: MakeRecord) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.text import shell_line
@@ -457,3 +458,42 @@ def test_a_plan_with_a_step_before_what_it_needs_is_refused():
     step = Step(name="a", kind="x", argv=(sys.executable,), inputs={"b": OutputOf("b")})
     with pytest.raises(UserError, match="not an earlier step"):
         Plan(name="p", steps=(step,))
+
+
+@pytest.mark.parametrize("name", ["theirs.npz", "folder/1.png"])
+def test_a_refusal_names_the_file_that_the_user_gave(toy, name: str):
+    path = toy.root / "given" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    given = path if path.suffix == ".npz" else path.parent
+    record = toy.run(generator=existing_samples(given))
+    error = record.step("samples").error
+    assert record.status == "failed" and str(path) in error
+    assert "/in/" not in error.partition("Whole log")[0] and ".store" not in error.partition("Whole log")[0]
+
+
+def test_samples_in_a_folder_whose_name_is_not_unicode_are_scored(toy, score_of):
+    folder = toy.root / "caf\udce9"
+    folder.mkdir()
+    for number in range(12):
+        Image.new("RGB", (8, 8), (number, number, number)).save(folder / f"{number:02d}.png")
+    record = toy.run(generator=existing_samples(folder))
+    assert record.status == "finished" and RunRecord.read(toy.runs_dir / record.run).status == "finished"
+    assert score_of(toy.runs_dir, record) == pytest.approx(5.5)
+    assert counts(toy.run(generator=existing_samples(folder))) == (0, 2)
+
+
+def test_linked_and_copied_samples_are_the_same_input_with_the_same_score(toy, score_of):
+    for number in range(12):
+        path = toy.root / "elsewhere" / f"{number % 2}" / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, number, number)).save(path)
+    linked = toy.root / "linked" / "set"
+    linked.mkdir(parents=True)
+    for name in "01":
+        (linked / name).symlink_to(toy.root / "elsewhere" / name)
+    shutil.copytree(linked, toy.root / "copied" / "set")
+    first = toy.run(generator=existing_samples(linked))
+    second = toy.run(generator=existing_samples(toy.root / "copied" / "set"))
+    assert counts(second) == (0, 2)
+    assert score_of(toy.runs_dir, first) == score_of(toy.runs_dir, second) == pytest.approx(5.5)

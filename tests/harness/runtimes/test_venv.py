@@ -147,3 +147,18 @@ def test_the_command_line_is_a_clean_environment_and_host_paths(locked, monkeypa
     assert line[-3:] == ["/w/in/x", "/w/output", "{y}"]
     assert "OMP_NUM_THREADS=3" in line and "HOME=/w/scratch" in line and not any("hush" in word for word in line)
     assert not any(word.startswith("CUDA_VISIBLE_DEVICES") for word in line)  # it did not ask for a GPU
+
+
+def test_a_folder_given_as_an_asset_is_laid_out_without_links_loops_and_litter(toy):
+    source = toy.root / "asset"
+    (source / "part").mkdir(parents=True)
+    for name in ("a.parquet", "part/b.parquet", "._a.parquet"):
+        (source / name).write_text(name)
+    (source / "latest").symlink_to(".")
+    (source / "c.parquet").symlink_to("part/b.parquet")
+    places = Places(inputs={"assets/coco": source, "samples": source}, work=toy.root / "work")
+    VenvRuntime(toy.project, toy.home)._lay_out_inputs(places)
+    laid_out = toy.root / "work" / "in" / "assets" / "coco"
+    names = sorted(path.relative_to(laid_out).as_posix() for path in laid_out.rglob("*") if path.is_file())
+    assert names == ["a.parquet", "c.parquet", "part/b.parquet"]
+    assert not any(path.is_symlink() for path in laid_out.rglob("*"))

@@ -85,6 +85,32 @@ def test_the_first_caption_counts_where_a_row_has_several(tmp_path: Path) -> Non
     assert CocoParquet(tmp_path).captions() == ["first"]
 
 
+@pytest.mark.parametrize(
+    ("captions", "sentence"),
+    [
+        (["x", None], "row 1: holds null"),
+        ([["x"], []], "row 1: holds null"),
+        ([[None, "x"]], "row 0: holds null"),
+        (["x", "x", " "], "row 2: is blank"),
+        ([7], "row 0: holds int"),
+    ],
+)
+def test_a_row_without_a_caption_is_named(tmp_path: Path, captions: list, sentence: str) -> None:
+    pq.write_table(pa.table({"image": [png(0)] * len(captions), "caption": captions}), tmp_path / "a.parquet")
+    with pytest.raises(MissingAsset, match=rf"a\.parquet: {sentence}"):
+        CocoParquet(tmp_path).captions()
+
+
+def test_captions_that_are_damaged_are_named(tmp_path: Path) -> None:
+    table = pa.table({"image": [png(0)] * 40, "caption": [f"caption {row}" for row in range(40)]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="none")
+    data = (tmp_path / "a.parquet").read_bytes()
+    for old, new in ((b"caption 7", b"caption\xff7"), (b"caption 7", b"\xff" * 9)):
+        (tmp_path / "a.parquet").write_bytes(data.replace(old, new))
+        with pytest.raises(MissingAsset, match=r"a\.parquet: cannot be read as parquet"):
+            CocoParquet(tmp_path).captions()
+
+
 def test_a_folder_without_parquet_or_columns_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingAsset, match=r"holds no \*\.parquet files; name their folder: --asset coco-val2017=DIR"):
         CocoParquet(tmp_path)
@@ -113,4 +139,15 @@ def test_a_cell_or_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_without_pyarrow_one_sentence_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(EnvironmentFailure, match=r"pip install 'gear-harness\[coco\]'"):
+        CocoParquet(folder)
+
+
+def test_hidden_names_are_no_data_and_links_are(folder: Path) -> None:
+    before = CocoParquet(folder).digest
+    (folder / "._val-0.parquet").write_bytes(b"resource fork")
+    (folder / "val-1.parquet").rename(folder.parent / "elsewhere")
+    (folder / "val-1.parquet").symlink_to(folder.parent / "elsewhere")
+    assert CocoParquet(folder).digest == before
+    (folder / "val-3.parquet").symlink_to("gone.parquet")
+    with pytest.raises(MissingAsset, match=r"val-3\.parquet: is a link to something that is not there"):
         CocoParquet(folder)

@@ -45,12 +45,21 @@ def test_lists_follow_each_other_and_a_map_takes_the_file_name_for_a_key(tmp_pat
     assert (mapped.item, mapped.text) == ("226", "x")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "file").write_bytes('{"prompt": "naïve"}\r\n'.encode(encoding))
+    (prompt,) = read_prompts(Assets(tmp_path), form="lines", count=1, assets=["prompts"])
+    assert prompt.text == "naïve"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("{", "cannot be read"),
         ("[1]", "prompt 0"),
         ('[{"prompt": null, "item": 1}]', "no text"),
+        ('[{"prompt": " ", "item": 1}]', "no text"),
         ("[]", "0 prompts were read where there are 1"),
     ],
 )

@@ -80,5 +80,5 @@ def test_what_cannot_be_read_to_its_end_is_refused_and_links_in_a_circle_are_fol
         memo.of(folder)
     (folder / "pipe").unlink()
     (folder / "itself").symlink_to("itself")
-    with pytest.raises(UserError, match="data: cannot be read"):
+    with pytest.raises(UserError, match="itself: is a link to something that is not there"):
         memo.of(folder)
