@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 SECRET = "[secret]"
 """Stands where a secret was."""
@@ -59,6 +58,8 @@ def _secrets_of(name: str, value: str) -> Iterator[str]:
     shortest = _SHORTEST_GIVEN if name.startswith("HARNESS_") else _SHORTEST
     if is_secret_name(name) and len(value) >= shortest and not Path(value[:255]).exists():  # not the path of a key
         yield value
+    from urllib.parse import unquote, urlsplit  # only here: `--help` answers at once
+
     try:
         password = urlsplit(value).password or "" if "@" in value else ""
     except ValueError:

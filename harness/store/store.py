@@ -87,12 +87,13 @@ class Store:
         try:
             row = read_json(path / "entry.json")
             entry = Entry(path=path, key=row["key"], digest=row["digest"], meta=row["meta"])
-            intact = entry.key == key and file_sizes(entry.output) == row["files"]
-            recorded = row.get("sha256")  # entries of the first version have none
-            intact = intact and (recorded is None or self._memo.files(entry.output) == recorded)
+            if "sha256" in row:
+                intact = self._memo.files(entry.output) == row["sha256"]
+            else:  # an entry of the first version
+                intact = file_sizes(entry.output) == row["files"]
         except (UserError, OSError, KeyError, TypeError):
             return None
-        return entry if intact else None
+        return entry if intact and entry.key == key else None
 
     def has_unfinished(self, kind: str, key: str) -> bool:
         """Whether an interrupted attempt left something to continue."""
@@ -121,7 +122,7 @@ class Store:
         sync_tree(work.output)
         path = self._entry_path(kind, key)
         sha256 = self._memo.files(work.output, known_as=path / "output")
-        row = {"kind": kind, "key": key, "digest": digest, "files": file_sizes(work.output), "sha256": sha256}
+        row = {"kind": kind, "key": key, "digest": digest, "sha256": sha256}
         write_json(work.path / "entry.json", {**row, "meta": meta})
         path.parent.mkdir(parents=True, exist_ok=True)
         discard(path)

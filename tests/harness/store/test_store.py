@@ -121,16 +121,19 @@ def test_what_was_read_once_is_not_read_again(tmp_path, monkeypatch):
     entry_path = fill(store)
     monkeypatch.setattr("harness.store.digests.sha256_file", lambda path: read.append(path) or sha256_file(path))
     assert store.find("train", KEY) and read == []
+    (note,) = (tmp_path / "digests").iterdir()
+    before = note.stat().st_mtime_ns, note.stat().st_ino
+    assert store.find("train", KEY) and (note.stat().st_mtime_ns, note.stat().st_ino) == before
     (entry_path / "output" / "model.txt").touch()
     assert store.find("train", KEY) and store.find("train", KEY)
-    assert read == [entry_path / "output" / "model.txt"]
+    assert read == [str(entry_path / "output" / "model.txt")]
 
 
 def test_an_entry_of_the_first_version_is_still_found(tmp_path):
     store = Store(tmp_path)
     path = fill(store) / "entry.json"
     row = json.loads(path.read_text())
-    del row["sha256"]
+    row["files"] = dict.fromkeys(row.pop("sha256"), 1)
     path.write_text(json.dumps(row))
     assert store.find("train", KEY)
 
