@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from gear.data import workers
 from gear.data.base import ImageSource
 from gear.data.loader import Batch, BatchSplit, batches
 from gear.data.order import BatchOrder
@@ -40,7 +41,8 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
         The path of the finished weights.
     Raises:
         UserError: `out_dir` holds another run.
-        EnvironmentFailure: a figure is not finite; step, terms and samples are in nonfinite.json.
+        EnvironmentFailure: a figure is not finite (step, terms and samples are in nonfinite.json), or a process that
+            decodes images died.
         BadSamples: too many samples cannot be used.
         SystemExit: EXIT_STOPPED, after a signal and a checkpoint.
     """
@@ -53,7 +55,11 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
         return model_path
 
     metrics = MetricQueue(stage.device)
-    with noting_signals() as stop_requests, Watch(stage, source, out_dir, stop_requests) as watch:
+    with (
+        workers.explained(),
+        noting_signals() as stop_requests,
+        Watch(stage, source, out_dir, stop_requests) as watch,
+    ):
         watch.run_missed_monitors()
         for micro_batches in _updates(stage, source, out_dir, watch):
             _train_one(stage, micro_batches, metrics, watch, stop=bool(stop_requests))

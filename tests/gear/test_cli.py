@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import yaml
@@ -17,6 +20,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gear.cli import main
+from gear.cli.base import Command
 from harness.contract.digest import sha256_file
 from harness.contract.samples import SampleSet
 from tests.gear import tiny
@@ -171,3 +175,13 @@ def test_waiting_threads_sleep() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "PASSIVE"
+
+
+def test_a_helper_process_that_is_killed_is_one_sentence() -> None:
+    @click.command(cls=Command)
+    def command() -> None:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(os._exit, 9).result()
+
+    result = CliRunner().invoke(command)
+    assert result.exit_code == 6 and "a helper process was killed" in result.stderr
