@@ -36,13 +36,13 @@ _CHANGEABLE = (
 
 
 def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], samples: int) -> None:
-    """Write `config.json`, the identity of this run. Raises UserError where the folder holds another run.
+    """Write `config.json`, the identity of this run. Raises UserError where another run has begun in the folder.
 
     files: digests of the weights that it starts from and is measured with. samples: how many the training data has.
     """
     identity = {"phase": phase, "config": _identity(phase, config), "files": files, "samples": samples}
     path = out_dir / "config.json"
-    if path.exists():
+    if path.exists() and has_begun(out_dir):
         differences = dict(_differences({**read_json(path), "name": None}, identity))
         changeable = () if (out_dir / RUN_FILE).exists() else _CHANGEABLE
         for where, change in differences.items():
@@ -57,6 +57,12 @@ def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], s
             log.warning("continuing with a changed %s: %s.", where.removeprefix("config."), change)
     out_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, {"name": config.name, **identity})
+
+
+def has_begun(out_dir: Path) -> bool:
+    """Whether a run folder holds anything that was trained: one whose command failed before that is not yet taken."""
+    log_file, weights = out_dir / "log.jsonl", (out_dir / RUN_FILE, *out_dir.glob("checkpoints/*.pt"))
+    return any(path.exists() for path in weights) or (log_file.exists() and log_file.stat().st_size > 0)
 
 
 def _identity(phase: str, config: RunConfig) -> dict[str, Any]:
