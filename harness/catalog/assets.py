@@ -18,12 +18,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
 from harness.contract.fields import Digest, Text, Within, build
 from harness.contract.files import explain_disk_errors, read_json, safe_join, write_json
+from harness.contract.yaml import read_yaml
 from harness.store.digests import DigestMemo
 
 Progress = Callable[[int, int | None], None]
@@ -271,12 +270,7 @@ def _identity(asset: Asset) -> tuple[str | None, ...]:
 
 
 def _rows(path: Path) -> list[Any]:
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path}: cannot be read as YAML ({' '.join(str(error).split())}); correct the file."
-        ) from error
+    rows = read_yaml(path)
     rows = rows.get("assets") if isinstance(rows, dict) else rows
     if rows is not None and not isinstance(rows, list):
         raise UserError(f"{path}: is not a list of assets; write one '- name: ...' per asset.")
