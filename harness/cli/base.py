@@ -62,7 +62,8 @@ def yaml_value(option: str, text: str) -> Any:
     try:
         value = parse_yaml(text)
     except YamlError as error:
-        raise UserError(f"{option}={text:.80}: cannot be read as YAML ({error}); put text in quotes.") from error
+        problem = f"the value cannot be read as YAML ({error}); put text in quotes."
+        raise UserError(f"{option}={text:.80}: {problem}") from error
     return text if isinstance(value, str) and text[0] not in "'\"" else value
 
 
