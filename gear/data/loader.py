@@ -26,6 +26,7 @@ _MOST_IN_A_ROW = 100
 class Batch:
     """images_u8 (B, 3, H, W) uint8; labels (B,) int64; ids (B,) int64, the samples' indices in the data set.
 
+    labels: 0 where the data set has none.
     captions: one text per image, None where the data set has none.
     null_draws: (B,) float32 uniform in [0, 1), one per sample: a condition is dropped (for classifier-free guidance)
         where the draw is below the dropout probability. None in a batch made by hand: the model then draws itself.
@@ -102,7 +103,7 @@ class _OrderedBatches(Dataset[Batch | UserError]):
         draws = [self.order.null_draw(batch, index) for index, _ in found]
         return Batch(
             torch.from_numpy(np.stack([sample.image_u8 for _, sample in found])),
-            torch.tensor([sample.label for _, sample in found], dtype=torch.int64),
+            torch.tensor([sample.label or 0 for _, sample in found], dtype=torch.int64),
             torch.tensor([index for index, _ in found], dtype=torch.int64),
             tuple(sample.caption for _, sample in found),
             torch.tensor(draws, dtype=torch.float32),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,21 @@ _CHANGEABLE = (
 """Settings that are changed after a loss diverged: an unfinished run may continue with other values, with a warning."""
 
 
-def claim(out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], samples: int) -> None:
+def claim(
+    out_dir: Path, phase: str, config: RunConfig, files: dict[str, str], samples: int, classes: Sequence[str] = ()
+) -> None:
     """Write `config.json`, the identity of this run. Raises UserError where another run has begun in the folder.
 
     files: digests of the weights that it starts from and is measured with. samples: how many the training data has.
+    classes: the names of its classes, since a folder more or less gives all later ones other labels.
     """
     identity = {"phase": phase, "config": _identity(phase, config), "files": files, "samples": samples}
+    if classes:
+        identity["classes"] = list(classes)
     path = out_dir / "config.json"
     if path.exists() and has_begun(out_dir):
-        differences = dict(_differences({**read_json(path), "name": None}, identity))
+        before = {"classes": identity.get("classes"), **read_json(path), "name": None}  # older files have no classes
+        differences = dict(_differences(before, identity))
         changeable = () if (out_dir / RUN_FILE).exists() else _CHANGEABLE
         for where, change in differences.items():
             if where.removeprefix("config.stage.") not in changeable:
@@ -92,4 +98,9 @@ def _differences(old: object, new: object, where: str = "") -> Iterator[tuple[st
             yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
         return
     if old != (list(new) if isinstance(new, tuple) else new):
-        yield where, f"{old} there, {new} now"
+        yield where, f"{_short(old)} there, {_short(new)} now"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gear.data import workers
 from gear.data.base import ImageSource
+from gear.data.conditioning import class_names
 from gear.data.loader import Batch, BatchSplit, batches
 from gear.data.order import BatchOrder
 from gear.training.checkpoint import CheckpointStore, load_tensors, save_tensors
@@ -48,7 +49,7 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
     """
     model_path, settings = out_dir / MODEL_FILE, stage.settings
     store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
-    decided_by_main(lambda: claim(out_dir, stage.phase, stage.config, files, len(source)))
+    decided_by_main(lambda: claim(out_dir, stage.phase, stage.config, files, len(source), class_names(source)))
     _resume(stage, store)
     if stage.step >= settings.steps and decided_by_main(model_path.exists):
         log.info("%s is already complete.", model_path)

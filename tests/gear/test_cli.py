@@ -34,10 +34,10 @@ def gear(*arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A preset file and a folder of images; two classes of noise."""
+    """A preset file and a folder of images; three classes of noise."""
     folder = tmp_path_factory.mktemp("project")
     rng = np.random.default_rng(0)
-    for name in ("a", "b"):
+    for name in ("a", "b", "c"):
         (folder / "images" / name).mkdir(parents=True)
         for index in range(4):
             pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -73,9 +73,9 @@ def test_the_three_stages_and_sampling_follow_each_other(project: Path, tmp_path
     code, out, _ = gear("reconstruct", project / "images", "--tokenizer", tmp_path / "e2e", "--out", tmp_path / "r")
     assert code == 0
     metrics = json.loads(out)
-    assert metrics["images"] == 8
+    assert metrics["images"] == 12
     assert 0 < metrics["psnr"] < 60
-    assert len(list((tmp_path / "r" / "reconstructions").glob("*.png"))) == 8
+    assert len(list((tmp_path / "r" / "reconstructions").glob("*.png"))) == 12
 
 
 def test_a_later_stage_takes_its_configuration_from_the_checkpoint(project: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_run_resumes_with_its_images_in_another_folder_but_not_with_other_imag
     (tmp_path / "scratch" / "images" / "a" / "0.png").unlink()
     code, _, error = gear(*train("tokenizer", tmp_path / "scratch", out, "--set", "stages.tokenizer.steps=6"))
     assert code == 2
-    assert "holds another run (it differs in samples: 8 there, 7 now)" in error
+    assert "holds another run (it differs in samples: 12 there, 11 now)" in error
 
 
 @pytest.mark.parametrize(
