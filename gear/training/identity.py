@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import socket
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gear.config import RunConfig
+from gear.training.processes.distributed import decided_by_main
 from gear.weights.locate import RUN_FILE
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_json
 
 log = logging.getLogger(__name__)
+
+_LOCK_FILE = ".lock"
+"""Locked while a run trains, with a line that says who does."""
 
 _UNUSED = {
     "tokenizer": ("ar", "gear", "teacher", "text"),
@@ -63,6 +71,45 @@ def claim(
             log.warning("continuing with a changed %s: %s.", where.removeprefix("config."), change)
     out_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, {"name": config.name, **identity})
+
+
+@contextmanager
+def held(out_dir: Path) -> Iterator[None]:
+    """The run folder belongs to this run while it trains. Raises UserError in all processes where another one has it.
+
+    The kernel drops the lock with the process that holds it, however that ends, so a run can be continued at once. File
+    systems without locks, and folders that cannot be written, are left to themselves.
+    """
+    held_open: list[IO[str]] = []
+    decided_by_main(lambda: _lock(out_dir / _LOCK_FILE, held_open))
+    try:
+        yield
+    finally:
+        for stream in held_open:
+            stream.close()
+
+
+def _lock(path: Path, held_open: list[IO[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        stream = path.open("a+", encoding="utf-8")
+    except OSError:
+        return
+    held_open.append(stream)
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: data-loading workers would inherit that one
+    except BlockingIOError:
+        stream.seek(0)
+        owner = stream.read().strip() or "another process"
+        stream.close()
+        raise UserError(
+            f"{path.parent} is being trained by {owner}; wait until that ends, or give another --out."
+        ) from None
+    except OSError:
+        return
+    stream.truncate(0)
+    stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    stream.flush()
 
 
 def has_begun(out_dir: Path) -> bool:

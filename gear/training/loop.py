@@ -12,7 +12,7 @@ from gear.data.conditioning import class_names
 from gear.data.loader import Batch, BatchSplit, batches
 from gear.data.order import BatchOrder
 from gear.training.checkpoint import CheckpointStore, load_tensors, save_tensors
-from gear.training.identity import claim
+from gear.training.identity import claim, held
 from gear.training.processes.distributed import barrier, decided_by_main, world
 from gear.training.randomness import seed_micro_batch
 from gear.training.stages.stage import Stage
@@ -41,12 +41,17 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
     Returns:
         The path of the finished weights.
     Raises:
-        UserError: `out_dir` holds another run.
+        UserError: `out_dir` holds another run, or is being trained by another process.
         EnvironmentFailure: a figure is not finite (step, terms and samples are in nonfinite.json), or a process that
             decodes images died.
         BadSamples: too many samples cannot be used.
         SystemExit: EXIT_STOPPED, after a signal and a checkpoint.
     """
+    with held(out_dir):
+        return _fit(stage, source, out_dir, files)
+
+
+def _fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str]) -> Path:
     model_path, settings = out_dir / MODEL_FILE, stage.settings
     store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
     decided_by_main(lambda: claim(out_dir, stage.phase, stage.config, files, len(source), class_names(source)))

@@ -132,3 +132,23 @@ def test_a_run_whose_worker_is_killed_ends_with_one_sentence(tmp_path: Path) -> 
     source = Noise(lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(EnvironmentFailure, match=r"killed by signal: Killed.*resumes from the last checkpoint"):
         fit(tiny.stage("tokenizer", tiny.RunConfig.from_dict(values)), source, tmp_path, {})
+
+
+def test_a_second_training_in_one_folder_is_refused_and_a_killed_one_continues_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = subprocess.Popen([sys.executable, "-c", RUN, str(out)], stderr=subprocess.PIPE)
+    log = out / "log.jsonl"
+    while not (log.exists() and log.stat().st_size):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+    second = subprocess.run([sys.executable, "-c", RUN, str(out)], capture_output=True, text=True, check=False)
+    assert f"out is being trained by process {run.pid} on " in second.stderr
+    run.kill()
+    run.communicate()
+    third = subprocess.Popen([sys.executable, "-c", RUN, str(out)], stderr=subprocess.PIPE)
+    steps = len(log.read_text().splitlines())
+    while len(log.read_text().splitlines()) == steps:
+        assert third.poll() is None, third.communicate()
+        time.sleep(0.05)
+    third.kill()
+    third.communicate()
