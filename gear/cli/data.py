@@ -53,7 +53,7 @@ def index(place: str, workers: int | None) -> None:
 @data.command()
 @click.argument("place")
 @click.option("--kind", default="auto", show_default=True, help="As data.kind; auto detects it.")
-@click.option("--count", default=3, show_default=True, help="Samples to show.")
+@click.option("--count", type=click.IntRange(min=0), default=3, show_default=True, help="Samples to show.")
 def look(place: str, kind: str, count: int) -> None:
     """Show the kind and size of training data, and some samples.
 

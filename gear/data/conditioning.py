@@ -42,8 +42,12 @@ def parts(source: ImageSource) -> list[ImageSource]:
 
 
 def class_names(source: ImageSource) -> list[str]:
-    """The names of the classes in the order of their labels, of each data set; empty where they have none."""
-    return [str(name) for part in parts(source) for name in getattr(part, "classes", ())]
+    """The names of the classes in the order of their labels, of each data set; empty where they have none.
+
+    A folder may have any name: what cannot be printed is written as Python does.
+    """
+    names = [str(name) for part in parts(source) for name in getattr(part, "classes", ())]
+    return [name if name.isprintable() else ascii(name) for name in names]
 
 
 def splits_note(names: Sequence[str]) -> str:
@@ -127,8 +131,8 @@ def _require_labels(source: ImageSource, num_classes: int) -> None:
             f"{_place(source)} holds no class labels, which the stages e2e and ar need; give class folders or IDX "
             "files, or train on its captions with `gear train t2i`."
         )
-    names = getattr(source, "classes", None)
-    if names is not None and len(names) != num_classes:
+    names = class_names(source)
+    if names and len(names) != num_classes:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise UserError(
             f"{_place(source)} holds {len(names)} classes ({shown}) but "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,15 @@ def test_a_model_of_other_classes_is_refused_by_name(tmp_path: Path) -> None:
         require_condition("ar", source, 10)
     require_condition("ar", source, 3)
     require_condition("tokenizer", source, 10)
+
+
+def test_names_of_classes_can_be_printed_and_written_whatever_they_are(tmp_path: Path) -> None:
+    for name in (b"cat", b"\x1b[2J", b"\xff"):
+        (tmp_path / "data" / os.fsdecode(name)).mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "cat" / "0.png")
+    for name in (b"\x1b[2J", b"\xff"):
+        (tmp_path / "data" / os.fsdecode(name) / "0.png").write_bytes((tmp_path / "data/cat/0.png").read_bytes())
+    assert class_names(opened(tmp_path / "data", "image-folder")) == ["'\\x1b[2J'", "cat", "'\\udcff'"]
 
 
 def test_splits_that_were_taken_for_classes_are_named(tmp_path: Path) -> None:
