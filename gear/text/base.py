@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from gear.ar.t2i import TextCondition
 from gear.ranges import Count, Fraction
@@ -40,10 +40,6 @@ class TextConfig:
     """Share of training captions that are replaced by the empty string, for guidance."""
     copy_image_stream: bool = True
     """Start the text stream from the image stream where --init is a class-conditional model."""
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(EncoderName):
-            raise ValueError(f"name is {self.name!r}; choose one of {', '.join(get_args(EncoderName))}")
 
     @property
     def feature_dim(self) -> int:
