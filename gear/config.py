@@ -154,11 +154,6 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.gear.tap_layer > self.ar.n_layer:
             raise ValueError(f"gear.tap_layer is {self.gear.tap_layer} but the AR model has {self.ar.n_layer} blocks")
-        if self.data.image_size >> self.discriminator.n_layers < 3:
-            raise UserError(
-                f"discriminator.n_layers is {self.discriminator.n_layers}: too many for images of "
-                f"{self.data.image_size} px, which must be at least 3 pixels after as many halvings."
-            )
         for name in self.teacher.names:
             check_image_size(name, self.data.image_size)
 

@@ -133,6 +133,22 @@ def test_a_number_at_the_edge_is_refused_or_trains(
     assert all(tensor.isfinite().all() for name in ("vq", "ar", "vq_ema", "ema") for tensor in weights[name].values())
 
 
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("discriminator.n_layers=4", "too many for images of 32 px"),
+        ("loss.perceptual_weight=1", "perceptual.name is none; also set loss.perceptual_weight=0"),
+    ],
+)
+def test_numbers_that_do_not_fit_each_other_are_refused_before_anything_is_written(
+    setting: str, problem: str, tmp_path: Any
+) -> None:
+    out = tmp_path / "out"
+    code, _, error = gear("train", "tokenizer", "--preset", "demo", "--out", out, "--set", setting)
+    assert (code, out.exists()) == (2, False), error
+    assert problem in error
+
+
 @pytest.mark.parametrize("value", ["-1", ".nan", "abc", "-.inf"])
 def test_a_refused_number_leaves_no_folder_and_no_traceback(value: str, tmp_path: Any) -> None:
     for field in ("stages.tokenizer.max_grad_norm", "data.num_workers", "seed", "discriminator.ndf"):
