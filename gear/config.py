@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gear.ar.config import ARConfig, TextARConfig, TrunkConfig, ar_config, text_ar_config
+from gear.ar.config import ARConfig, TextARConfig, ar_size
 from gear.data.sources import DataConfig
 from gear.losses.head import LossConfig
 from gear.presets import apply_override, read_preset
+from gear.ranges import Bound, Count, Fraction, Natural, Positive, Seed, Weight
 from gear.teachers import TeacherConfig, check_image_size
 from gear.text.base import TextConfig
 from gear.tokenizers.base import TokenizerConfig
@@ -30,9 +31,9 @@ PHASES = ("tokenizer", "e2e", "ar")
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    ndf: int = 64
+    ndf: Count = 64
     """Filters of the first layer; doubled per layer up to eight times."""
-    n_layers: int = 3
+    n_layers: Count = 3
     """Layers of stride 2 between the first and the last."""
     norm: Literal["batch", "group"] = "batch"
     """Normalisation inside the discriminator."""
@@ -52,40 +53,34 @@ class PerceptualConfig:
 class GearConfig:
     """The method itself (paper: the two read-outs and their one coefficient)."""
 
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """tau of the soft read-out softmax(-d / tau)."""
-    tap_layer: int = 8
+    tap_layer: Count = 8
     """AR block after which features are aligned with the teacher, counted from 1."""
-    projector_dim: int = 2048
+    projector_dim: Count = 2048
     """Hidden width of the projector from AR features to teacher features."""
-    align_coeff: float = 0.5
+    align_coeff: Weight = 0.5
     """lambda_AR: weight of the alignment loss beside next-token prediction (hard codes)."""
-    tokenizer_align_coeff: float = 0.5
+    tokenizer_align_coeff: Weight = 0.5
     """lambda_tok: weight of the alignment loss that reaches the tokenizer through the frozen AR (soft codes)."""
     straight_through: bool = False
     """Ablation: feed one-hot values with the gradient of the soft codes."""
 
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if self.tap_layer < 1:
-            raise ValueError(f"tap_layer counts AR blocks from 1, got {self.tap_layer}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    lr: float = 1e-4
+    lr: Weight = 1e-4
     """Learning rate after the warm-up."""
     schedule: Literal["constant", "cosine"] = "constant"
     """From there on: the same rate, or half a cosine down to `lr_min` at the stage's last update."""
-    lr_min: float = 0.0
+    lr_min: Weight = 0.0
     """Where the cosine ends."""
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    eps: Positive = 1e-8
+    weight_decay: Weight = 0.0
     """Decoupled (AdamW), on all parameters."""
-    warmup_steps: int = 1
+    warmup_steps: Natural = 1
     """Update u (from 0) runs at lr * u / warmup_steps until then; 1 makes the first update a no-op, as published."""
 
 
@@ -93,45 +88,40 @@ class OptimizerConfig:
 class StageConfig:
     """What one stage does. Fields that a stage has no use for (an AR stage's tokenizer optimizer) are ignored."""
 
-    steps: int = 400_000
+    steps: Count = 400_000
     """Optimizer updates, at most."""
-    epochs: int = 1
+    epochs: Count = 1
     """Where `samples_per_epoch` is given: passes over the data."""
-    samples_per_epoch: int = 0
+    samples_per_epoch: Natural = 0
     """What counts as a pass; with `epochs` and the batch size it bounds `steps`. 0 = no such bound."""
     init: str | None = None
     """What the stage starts from where `--init` does not say: a file, a run folder, or hf://owner/name/file."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Images of one update, over all processes and micro-batches."""
-    accumulation: int = 1
+    accumulation: Count = 1
     """Micro-batches per update."""
     tokenizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     discriminator: OptimizerConfig = field(default_factory=OptimizerConfig)
     ar: OptimizerConfig = field(default_factory=OptimizerConfig)
-    max_grad_norm: float = 1.0
-    """Gradients of each optimizer are clipped to this global L2 norm."""
-    ema_decay: float = 0.9999
+    max_grad_norm: Bound = 1.0
+    """Gradients of each optimizer are clipped to this global L2 norm; 0 and .inf: they are not."""
+    ema_decay: Fraction = 0.9999
     """Decay of the averaged weights, per update."""
-    checkpoint_every: int = 25_000
+    checkpoint_every: Count = 25_000
     """Updates between checkpoints; the last update, and those at which a monitor measures, always have one."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """Newest checkpoints kept; older ones are deleted."""
-    keep_every: int = 0
+    keep_every: Natural = 0
     """Checkpoints at multiples of this many updates are never deleted; 0 = no such exception."""
-    log_every: int = 1
+    log_every: Count = 1
     """Updates between lines of the log."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "keep_checkpoints", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if math.isinf(self.max_grad_norm):
+            object.__setattr__(self, "max_grad_norm", 0.0)  # JSON has no infinity
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be split into {self.accumulation} equal micro-batches"
-            )
-        if self.epochs < 1 or self.samples_per_epoch < 0:
-            raise ValueError(
-                f"epochs is {self.epochs} and samples_per_epoch {self.samples_per_epoch}; at least 1, and not negative"
             )
         if self.samples_per_epoch:
             bound = self.epochs * math.ceil(self.samples_per_epoch / self.batch_size)
@@ -143,7 +133,7 @@ class RunConfig:
     """Everything that determines a training run, apart from the files it starts from."""
 
     name: str = "run"
-    seed: int = 0
+    seed: Seed = 0
     precision: Literal["fp32", "bf16"] = "bf16"
     """Autocast type of the forward passes; parameters stay float32. The CPU always runs fp32."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -162,7 +152,7 @@ class RunConfig:
     watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.gear.tap_layer <= self.ar.n_layer:
+        if self.gear.tap_layer > self.ar.n_layer:
             raise ValueError(f"gear.tap_layer is {self.gear.tap_layer} but the AR model has {self.ar.n_layer} blocks")
         for name in self.teacher.names:
             check_image_size(name, self.data.image_size)
@@ -215,7 +205,6 @@ def derived(values: Mapping[str, Any]) -> dict[str, Any]:
     prefix the captions of the text encoder).
     `ar.size: LlamaGen-B` stands for the published dimensions.
     """
-    values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     for section in ("tokenizer", "ar"):
         if section not in values:
             raise UserError(f"the configuration has no section {section!r}.")
@@ -225,24 +214,30 @@ def derived(values: Mapping[str, Any]) -> dict[str, Any]:
         follows = {"vocab_size": tokenizer.num_codes, "block_size": tokenizer.tokens(data.image_size)}
     except ValueError as error:
         raise UserError(f"tokenizer: {error}.") from None
-    registered: Callable[..., TrunkConfig]
     if values.get("text") is None:
-        registered = ar_config
         follows["num_classes"] = data.num_classes
     else:
-        registered, text = text_ar_config, build(TextConfig, values["text"], "the configuration", path="text")
+        text = build(TextConfig, values["text"], "the configuration", path="text")
         follows |= {"cls_token_num": text.max_length, "caption_dim": text.feature_dim}
-    ar = dict(values["ar"])
+    ar = with_size(values["ar"], text=values.get("text") is not None)
     for name, value in follows.items():
         if ar.setdefault(name, value) != value:
-            raise UserError(f"ar.{name} is {ar[name]} but the other sections make it {value}; leave it out.")
-    size = ar.pop("size", None)
-    if size is not None:
-        try:
-            ar = dataclasses.asdict(registered(size, **ar))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"ar: {error}.") from None
+            raise UserError(f"ar.{name} is {ar[name]!r:.80} but the other sections make it {value}; leave it out.")
     return {**values, "ar": ar}
+
+
+def with_size(ar: Any, *, text: bool) -> dict[str, Any]:
+    """The section `ar` with the dimensions of its `size` instead of that name."""
+    if not isinstance(ar, Mapping):
+        raise UserError(f"the section `ar` of the configuration must hold fields, not {ar!r:.80}.")
+    given = dict(ar)
+    size = given.pop("size", None)
+    if size is None:
+        return given
+    try:
+        return {**ar_size(str(size), text=text), **given}
+    except ValueError as error:
+        raise UserError(f"ar: {error}.") from None
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

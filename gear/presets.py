@@ -15,30 +15,18 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness.contract.errors import UserError
+from harness.contract.fields import build
+from harness.contract.yaml import YamlError, parse_yaml, read_yaml
 
 CONFIGS_DIR = Path(__file__).parent / "configs"
 
 Values = dict[str, Any]
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML reads YAML 1.1, in which 1e-4 is a string; here it is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+\Z"),
-    list("-+.0123456789"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +38,12 @@ class Axis:
     """The fields that a choice changes; `about` describes it to the user."""
     default: str | None = None
     """The choice if the name has none; None: the name must have one."""
+
+    def __post_init__(self) -> None:
+        if any(not isinstance(choice, str) for choice in self.values):
+            raise ValueError("values must have text as names; put them in quotes")
+        if self.default is not None and self.default not in self.values:
+            raise ValueError(f"the default {self.default!r} is none of {', '.join(self.values)}")
 
     @property
     def placeholder(self) -> str:
@@ -121,22 +115,29 @@ class Family:
         return UserError(f"no preset named {name!r}: names are {self.pattern}, and {problem}")
 
 
-def read_preset(source: str | Path) -> Values:
+def read_preset(source: str | Path, extended: tuple[Path, ...] = ()) -> Values:
     """The values of a preset's name or a YAML file, with everything it extends merged, innermost base first.
 
+    extended: the files that lead here by what they extend.
     Raises UserError: unknown name (with the nearest one), unreadable file, or one without sections.
     """
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
-        path = CONFIGS_DIR / f"{source}.yaml"
-        if not path.exists():
+        shipped = {path.stem: path for path in _shipped()}
+        if str(source) not in shipped:
             return _family_of(str(source)).read(str(source))
+        path = shipped[str(source)]
     values = _read_yaml(path)
     values.pop("about", None)
     if "axes" in values:
         return _family(path).read(path.stem)
     base = values.pop("extends", None)
-    return merge(read_preset(base), values) if base else values
+    if base is None:
+        return values
+    if not isinstance(base, str) or path.resolve() in extended:
+        problem = "it extends itself" if isinstance(base, str) else f"{base!r:.80} is no name of a preset or file"
+        raise UserError(f"{path}: extends cannot be followed ({problem}); name another preset.")
+    return merge(read_preset(base, (*extended, path.resolve())), values)
 
 
 def families() -> list[Family]:
@@ -161,10 +162,10 @@ def apply_override(values: Values, override: str) -> None:
     if not equals or not name:
         raise UserError(f"--set {override!r} is not of the form section.field=value, e.g. --set stages.e2e.steps=300.")
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except YamlError as error:
         raise UserError(
-            f"--set {override!r}: the value cannot be read; quote strings with special characters."
+            f"--set {override!r:.80}: the value cannot be read ({error}); quote text with special characters."
         ) from None
     *sections, last = name.split(".")
     target = values
@@ -173,6 +174,14 @@ def apply_override(values: Values, override: str) -> None:
         if not isinstance(target, dict):
             raise UserError(f"--set {override!r}: {section!r} is a single value, not a section.")
     target[last] = value
+
+
+def section(values: Values, name: str) -> Values:
+    """One section of a configuration; empty where it has none. UserError where it is a single value."""
+    found = values.get(name, {})
+    if not isinstance(found, dict):
+        raise UserError(f"the section {name!r} of the configuration must hold fields, not {found!r:.80}.")
+    return found
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
@@ -194,9 +203,11 @@ def _shipped() -> Sequence[Path]:
 def _family(path: Path) -> Family:
     values = _read_yaml(path)
     about, axes = str(values.pop("about", "")), values.pop("axes")
-    return Family(
-        stem=path.stem, about=about, base=values, axes=tuple(Axis(name=name, **axis) for name, axis in axes.items())
-    )
+    if not isinstance(axes, dict):
+        raise UserError(f"{path}: axes must be a section with one entry per choice, not {axes!r:.80}.")
+    named = {str(name): {"name": str(name), **axis} if isinstance(axis, dict) else axis for name, axis in axes.items()}
+    built = tuple(build(Axis, axis, str(path), path=f"axes.{name}") for name, axis in named.items())
+    return Family(stem=path.stem, about=about, base=values, axes=built)
 
 
 def _family_of(name: str) -> Family:
@@ -209,10 +220,7 @@ def _family_of(name: str) -> Family:
 
 
 def _read_yaml(path: Path) -> Values:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML ({error}); check the file.") from None
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(
             f"{path} must hold a mapping of sections (data, tokenizer, ar, ...), not {type(values).__name__}."

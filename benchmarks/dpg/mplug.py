@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from harness.contract.errors import MissingAsset
+from harness.contract.yaml import parse_yaml
 
 Array = npt.NDArray[Any]
 
@@ -117,10 +118,10 @@ def model_folder(files: Mapping[str, Path], scratch: Path) -> Path:
         shutil.copyfile(files[asset], scratch / name)
     path = files["mplug-vqa-config"]
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = parse_yaml(path.read_text(encoding="utf-8"))
         # The averaged copy of every network is only for training, and would double the memory.
         (scratch / "config.yaml").write_text(yaml.safe_dump({**config, "distill": False}), encoding="utf-8")
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+    except (TypeError, ValueError) as error:
         raise MissingAsset(f"{path}: cannot be read as YAML ({error}); fetch it again: harness assets pull") from error
     return scratch
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from gear.ranges import Count, Positive
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkConfig:
@@ -19,15 +21,15 @@ class TrunkConfig:
     """Number of transformer blocks."""
     n_head: int
     """Query heads H."""
-    n_kv_head: int | None = None
+    n_kv_head: Count | None = None
     """Key/value heads; None = as many as query heads (every released model)."""
-    multiple_of: int = 256
+    multiple_of: Count = 256
     """The hidden width of the feed-forward is rounded up to a multiple of this."""
-    ffn_dim_multiplier: float | None = None
+    ffn_dim_multiplier: Positive | None = None
     """Extra factor on the hidden width of the feed-forward, before rounding up."""
-    norm_eps: float = 1e-5
+    norm_eps: Positive = 1e-5
     """Added to the mean square inside RMSNorm."""
-    rope_base: float = 10_000.0
+    rope_base: Positive = 10_000.0
     """Base of the rotary frequencies."""
     vocab_size: int = 16_384
     """Codebook size K."""
@@ -45,7 +47,7 @@ class TrunkConfig:
     """Dropout after the feed-forward."""
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block; grows linearly from 0 at the first."""
-    init_std: float = 0.02
+    init_std: Positive = 0.02
     """Standard deviation of the initial Linear and Embedding weights."""
 
     def __post_init__(self) -> None:
@@ -168,12 +170,19 @@ TEXT_AR_SIZES: Mapping[str, Mapping[str, int]] = {
 """Text-to-image sizes by name."""
 
 
+def ar_size(name: str, *, text: bool) -> dict[str, int]:
+    """The fields that a registered size sets. Raises ValueError, naming near misses, for an unknown name."""
+    if text:
+        return dict(_size(name, TEXT_AR_SIZES, "text-to-image"))
+    return dict(_size(name, AR_SIZES, "class-conditional"))
+
+
 def ar_config(name: str, **overrides: Any) -> ARConfig:
     """The class-conditional configuration of a registered size; keyword arguments replace single fields.
 
     Raises ValueError, naming near misses, for an unknown name.
     """
-    return ARConfig(**{**_size(name, AR_SIZES, "class-conditional"), **overrides})
+    return ARConfig(**{**ar_size(name, text=False), **overrides})
 
 
 def text_ar_config(name: str, **overrides: Any) -> TextARConfig:
@@ -181,7 +190,7 @@ def text_ar_config(name: str, **overrides: Any) -> TextARConfig:
 
     Raises ValueError, naming near misses, for an unknown name.
     """
-    return TextARConfig(**{**_size(name, TEXT_AR_SIZES, "text-to-image"), **overrides})
+    return TextARConfig(**{**ar_size(name, text=True), **overrides})
 
 
 def _size(name: str, sizes: Mapping[str, Mapping[str, int]], kind: str) -> Mapping[str, int]:

@@ -20,6 +20,7 @@ from gear.cli.presets import presets
 from gear.cli.sample import sample
 from gear.cli.train import train
 from harness.contract.errors import EXIT_OK, EXIT_STOPPED, EXPLAINED_STATUSES, describe_statuses
+from harness.contract.text import print_in_any_encoding
 
 # Read by OpenMP when torch is imported. Waiting threads sleep instead of spinning: on a CPU that is shared with other
 # work, this makes a step several times as fast.
@@ -42,6 +43,7 @@ def main(quiet: bool, threads: int | None) -> None:
 
     To resume an interrupted command, run it again.
     """
+    print_in_any_encoding()
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported, which is later
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)

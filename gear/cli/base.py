@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ class Command(click.Command):
             if error.name not in ("torch", "torchvision", "safetensors"):
                 raise
             problem = f"gear needs {error.name}; install it: pip install 'gear-harness[gear]'"
+        except BrokenExecutor:
+            problem = "a helper process was killed, usually since memory ran out; allow more, or use fewer (--workers)."
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # of torch
                 raise

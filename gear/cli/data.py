@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gear.cli.base import FOLDER, Group
+from harness.contract.errors import UserError
 
 
 @click.group(cls=Group)
@@ -52,17 +53,19 @@ def index(place: str, workers: int | None) -> None:
 @data.command()
 @click.argument("place")
 @click.option("--kind", default="auto", show_default=True, help="As data.kind; auto detects it.")
-@click.option("--count", default=3, show_default=True, help="Samples to show.")
+@click.option("--count", type=click.IntRange(min=0), default=3, show_default=True, help="Samples to show.")
 def look(place: str, kind: str, count: int) -> None:
     """Show the kind and size of training data, and some samples.
 
-    PLACE is anything that --data-dir takes. Samples are shown by their labels and captions.
+    PLACE is anything that --data-dir takes. Samples are shown by their labels and captions, classes by their names;
+    notes say what training would refuse: no captions, or `train` and `val` for classes.
     """
     import dataclasses
 
     import numpy as np
 
     from gear.data.base import BadSample
+    from gear.data.conditioning import class_names, require_captions, splits_note
     from gear.data.detect import detect_kind
     from gear.data.sources import DataConfig, open_source
 
@@ -71,10 +74,23 @@ def look(place: str, kind: str, count: int) -> None:
         config = dataclasses.replace(config, kind=detect_kind(place))
     source = open_source(config)
     click.echo(f"{config.kind}: {len(source)} samples")
+    names = class_names(source)
+    if names:
+        click.echo(f"{len(names)} classes: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}")
+    if note := splits_note(names):
+        click.echo(f"note: {note}")
+    labelled = False
     for number in np.linspace(0, len(source) - 1, min(count, len(source)), dtype=int):
         try:
             sample = source.item(int(number), np.random.default_rng(0))
-            shown = f"class {sample.label}" if sample.caption is None else repr(sample.caption[:100])
+            labelled |= sample.label is not None
+            named = f" ({names[sample.label]})" if names and sample.label is not None else ""
+            shown = f"class {sample.label}{named}" if sample.caption is None else repr(sample.caption[:100])
         except BadSample as problem:
             shown = f"cannot be used: {problem}"
         click.echo(f"  {number}: {shown}")
+    if not labelled:
+        try:
+            require_captions(source)
+        except UserError as problem:
+            click.echo(f"note: {problem}")

@@ -177,7 +177,7 @@ def _configuration(
 ) -> RunConfig:
     """The configuration of a run: the preset's, or that of the model it starts from; with --set applied."""
     from gear.config import RunConfig
-    from gear.presets import apply_override, read_preset
+    from gear.presets import apply_override, read_preset, section
 
     if preset is not None:
         values = read_preset(preset)
@@ -187,7 +187,7 @@ def _configuration(
         raise UserError("no configuration was given; name one with --preset (see `gear presets`).")
     if data_dir is not None:
         # The kind is detected from the folder, whatever the preset says; --set data.kind=... overrides that.
-        values["data"] = {**values.get("data", {}), "data_dir": data_dir, "kind": "auto"}
+        values["data"] = {**section(values, "data"), "data_dir": data_dir, "kind": "auto"}
     for override in overrides:
         apply_override(values, override)
     return RunConfig.from_dict(values)

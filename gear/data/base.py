@@ -13,8 +13,8 @@ class Sample(NamedTuple):
 
     image_u8: npt.NDArray[np.uint8]
     """(3, H, W) uint8, resized and cropped."""
-    label: int = 0
-    """Class; 0 where the data set has none."""
+    label: int | None = None
+    """Class; None where the data set has none."""
     caption: str | None = None
     """Text; None where the data set has none."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from gear.data import digits
+from gear.ranges import Count, Natural
 from harness.contract.errors import UserError
 
 Kind = Literal["auto", "digits", "captioned-digits", "image-folder", "captioned-folder", "idx", "gpic", "blip3o"]
@@ -23,15 +24,15 @@ class DataConfig:
     """Folder of the training data; for shards also one .tar, a pattern, or several of these, comma-separated."""
     data_probs: str = ""
     """Share of each source in an epoch where there are several, e.g. `0.7,0.3`; empty = equal."""
-    image_size: int = 256
+    image_size: Count = 256
     """Side of the square training image in pixels."""
-    num_classes: int = 1000
+    num_classes: Count = 1000
     """Classes of the data set; the AR model adds one null class for guidance."""
     random_hflip: bool = True
     """Mirror half of the images. Never for digits, which change their meaning."""
-    max_bad_samples: int = 100
+    max_bad_samples: Natural = 100
     """Unusable samples are replaced by others and listed in bad_samples.jsonl; more than this many end the run."""
-    num_workers: int = 4
+    num_workers: Natural = 4
     """Decoding processes; 0 decodes in the training process."""
 
     def __post_init__(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from gear.data import workers
 from gear.data.base import BadSample, ImageSource, Sample
 from gear.data.order import BatchOrder
 from harness.contract.errors import BadSamples, UserError
@@ -23,6 +26,7 @@ _MOST_IN_A_ROW = 100
 class Batch:
     """images_u8 (B, 3, H, W) uint8; labels (B,) int64; ids (B,) int64, the samples' indices in the data set.
 
+    labels: 0 where the data set has none.
     captions: one text per image, None where the data set has none.
     null_draws: (B,) float32 uniform in [0, 1), one per sample: a condition is dropped (for classifier-free guidance)
         where the draw is below the dropout probability. None in a batch made by hand: the model then draws itself.
@@ -52,6 +56,11 @@ class Batch:
         """Called by the DataLoader, so that the copies to a GPU need not be waited for."""
         return self._mapped(Tensor.pin_memory)
 
+    def shared(self) -> Batch:
+        """In shared memory, where another process can use it."""
+        with workers.sharing():
+            return self._mapped(Tensor.share_memory_)
+
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
@@ -79,7 +88,8 @@ class _OrderedBatches(Dataset[Batch | UserError]):
 
     def __getitem__(self, number: int) -> Batch | UserError:
         try:
-            return self._batch(number)
+            batch = self._batch(number)
+            return batch if get_worker_info() is None else batch.shared()
         except UserError as problem:
             return problem
 
@@ -93,7 +103,7 @@ class _OrderedBatches(Dataset[Batch | UserError]):
         draws = [self.order.null_draw(batch, index) for index, _ in found]
         return Batch(
             torch.from_numpy(np.stack([sample.image_u8 for _, sample in found])),
-            torch.tensor([sample.label for _, sample in found], dtype=torch.int64),
+            torch.tensor([sample.label or 0 for _, sample in found], dtype=torch.int64),
             torch.tensor([index for index, _ in found], dtype=torch.int64),
             tuple(sample.caption for _, sample in found),
             torch.tensor(draws, dtype=torch.float32),
@@ -129,7 +139,7 @@ def batches(
     or a resumed run would differ from an uninterrupted one.
 
     Raises UserError at once where a batch cannot be split into that many pieces, BadSamples where many samples in a row
-    cannot be used.
+    cannot be used, EnvironmentFailure where workers cannot be started or lack shared memory.
     """
     split = split or BatchSplit()
     order.check_pieces(split.parts * split.world_size)
@@ -140,13 +150,14 @@ def batches(
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),
+        worker_init_fn=partial(workers.obey_only, os.getpid()),
         persistent_workers=False,
     )
     return _raising(loader)
 
 
-def _raising(loader: Iterable[Batch | UserError]) -> Iterator[Batch]:
-    for item in loader:
+def _raising(loader: DataLoader[Batch | UserError]) -> Iterator[Batch]:
+    for item in workers.start(loader):
         if isinstance(item, UserError):
             raise item
         yield item

@@ -45,6 +45,7 @@ class ShardSource:
     ) -> None:
         build_indices(shards)
         self.shards, self.image_size, self.random_hflip = list(shards), image_size, train and random_hflip
+        self.kind = kind
         self._text_member, self._caption = CAPTIONS[kind]
         self._ends = np.cumsum([len(load_index(shard)) for shard in shards])
         if not self._ends[-1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 from gear.data.base import ImageSource
@@ -61,6 +62,9 @@ def _with_classes(source: ImageSource, num_classes: int, config: DataConfig) -> 
 
 def _shares(text: str) -> list[float]:
     try:
-        return [float(share) for share in text.split(",") if share.strip()]
+        shares = [float(share) for share in text.split(",") if share.strip()]
     except ValueError:
-        raise UserError(f"data.data_probs is {text!r}; give one number per source, e.g. 0.7,0.3.") from None
+        shares = [math.nan]
+    if not all(map(math.isfinite, shares)):
+        raise UserError(f"data.data_probs is {text!r}; give one number per source, e.g. 0.7,0.3.")
+    return shares

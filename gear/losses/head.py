@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gear.numerics import at_least_float32
+from gear.ranges import Fraction, Natural, Weight
 from gear.tokenizers import QuantizerLosses
 from gear.tokenizers.entropy import global_mean
 
@@ -27,31 +28,22 @@ class LossConfig:
 
     reconstruction_loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared difference over all elements of [-1, 1] images."""
-    reconstruction_weight: float = 1.0
-    perceptual_weight: float = 1.0
+    reconstruction_weight: Weight = 1.0
+    perceptual_weight: Weight = 1.0
     """Weight of LPIPS; at 0 the perceptual network is not run."""
-    discriminator_start: int = 0
+    discriminator_start: Natural = 0
     """First step with the adversarial loss on; steps count finished updates, from 0."""
-    discriminator_factor: float = 1.0
+    discriminator_factor: Weight = 1.0
     """F: scales the generator's adversarial loss and the discriminator's hinge loss once started."""
-    discriminator_weight: float = 0.1
+    discriminator_weight: Weight = 0.1
     """Constant weight of the generator's adversarial loss; at 0 that pass of the discriminator is not run."""
-    lecam_regularization_weight: float = 0.0
+    lecam_regularization_weight: Weight = 0.0
     """Weight of LeCam (arXiv:2104.03310), which keeps the discriminator's logits near their running means; 0 is off."""
-    lecam_ema_decay: float = 0.999
+    lecam_ema_decay: Fraction = 0.999
     """Decay per discriminator step of those running means."""
-    quantizer_weight: float = 1.0
-    entropy_weight: float = 1.0
+    quantizer_weight: Weight = 1.0
+    entropy_weight: Weight = 1.0
     """Multiplies the entropy term on top of the tokenizer's entropy_loss_ratio."""
-
-    def __post_init__(self) -> None:
-        if self.reconstruction_loss not in ("l1", "l2"):
-            raise ValueError(f"reconstruction_loss must be l1 or l2, got {self.reconstruction_loss!r}")
-        if not 0 <= self.lecam_ema_decay < 1:
-            raise ValueError(f"lecam_ema_decay must lie in [0, 1), got {self.lecam_ema_decay}")
-        for name, value in vars(self).items():
-            if name != "reconstruction_loss" and value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
 
 
 class LossHead(nn.Module):

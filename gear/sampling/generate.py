@@ -6,6 +6,7 @@ or batch drew it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ from harness.contract.progress import Progress
 from harness.contract.requests import RequestSet
 from harness.contract.samples import Form, SampleSet
 from harness.contract.writer import SampleSetWriter, Shard
+
+log = logging.getLogger(__name__)
 
 DRAW = "philox4x64-inverse-cdf-1"
 """Name of the method that turns seeds into tokens; part of a sample set's identity, so it changes with the method."""
@@ -69,7 +72,9 @@ def generate(
     process = process or SamplingProcess()
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}; it must be at least 1.")
-    image_size = request_set.protocol.image_size
+    image_size, scale = request_set.protocol.image_size, request_set.protocol.cfg_scale
+    if scale < 1:
+        log.warning("the guidance scale %g draws like 1, without guidance: guidance begins above 1.", scale)
     engine = Engine(
         ar,
         tokenizer,

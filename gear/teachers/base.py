@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gear.align import spatial_norm
+from gear.ranges import OneOrFrom, Weight
 from harness.contract.errors import UserError
 
 SpatialNorm = Literal["none", "demean", "zscore"]
@@ -24,11 +25,11 @@ class TeacherConfig:
     weights: str | None = None
     """File, hub folder or address (`gear.assets`) of its weights, one per teacher and separated by commas; an empty one
     or None: the published weights. `random` leaves a transformer untrained: for tests and measuring speed."""
-    layer: int = -1
+    layer: Annotated[int, OneOrFrom(-1, 1)] = -1
     """-1: the network's output after its final norm; n: the output of block n, counted from 1, before that norm."""
     spatial_norm: SpatialNorm = "none"
     """Normalisation of the targets over the tokens of an image: none, demean or zscore."""
-    spatial_norm_alpha: float = 0.6
+    spatial_norm_alpha: Weight = 0.6
     """Share of the spatial mean that is subtracted."""
 
     def __post_init__(self) -> None:

@@ -6,11 +6,10 @@ Shapes: B images, (H, W) pixels, f downsample factor, (h, w) = (H/f, W/f), N = B
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 
 from gear.numerics import at_least_float32, in_layout
 from gear.tokenizers.distances import Distances
+from harness.contract.errors import UserError
+from harness.contract.fields import build
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,18 +143,20 @@ class TokenizerConfig(ABC):
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> TokenizerConfig:
-        """The configuration of the family that `values` names; an unknown family or field is a ValueError."""
+        """The configuration of the family that `values` names.
+
+        Raises ValueError for an unknown family, and for a field that is unknown or has a wrong value.
+        """
         from gear.tokenizers import FAMILIES  # here, since the registry imports the families, and they this module
 
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        require(isinstance(values, Mapping), f"it must be a section with fields, not {values!r:.80}")
+        given = dict(values)
         family = str(given.pop("family", None))
         require(family in FAMILIES, f"unknown tokenizer family {family!r}; known: {', '.join(sorted(FAMILIES))}")
-        names = [field.name for field in fields(FAMILIES[family].config)]
-        for name in given:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(names)}"
-            require(name in names, f"the {family} tokenizer has no field {name!r}{hint}")
-        return FAMILIES[family].config(**given)
+        try:
+            return build(FAMILIES[family].config, given, f"the {family} tokenizer")
+        except UserError as problem:
+            raise ValueError(str(problem).rstrip(".")) from None
 
 
 class Tokenizer(nn.Module):

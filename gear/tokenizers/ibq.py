@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gear.ranges import Count, Weight
 from gear.tokenizers.base import (
     Code,
     Quantizer,
@@ -58,7 +59,7 @@ class IBQConfig(TokenizerConfig):
     """Width of each level in units of ch, highest resolution first; every level but the last halves the map."""
     resolution: int = 256
     """Nominal image size, from which attn_resolutions finds its levels; images of other sizes work too."""
-    attn_resolutions: tuple[int, ...] = (16,)
+    attn_resolutions: tuple[Count, ...] = (16,)
     """Nominal map sizes at which every residual block is followed by attention."""
     cosine_similarity: bool = False
     """Choose by cosine instead of inner product; the code vectors themselves are not normalised."""
@@ -67,9 +68,9 @@ class IBQConfig(TokenizerConfig):
     entropy_loss_ratio: float = 1.0
     entropy_loss_temperature: float = 0.01
     """Temperature of the assignments inside the entropy regulariser only."""
-    sample_minimization_weight: float = 1.0
+    sample_minimization_weight: Weight = 1.0
     """Weight of a token's own entropy, which is to be small."""
-    batch_maximization_weight: float = 1.0
+    batch_maximization_weight: Weight = 1.0
     """Weight of the entropy of the mean assignment, which is to be large."""
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gear.keytable import Dropped, Rules
+from gear.ranges import Weight
 from gear.tokenizers.base import (
     Code,
     Quantizer,
@@ -47,9 +48,9 @@ class SignCodeConfig(TokenizerConfig):
     """Residual blocks per level and in the middle, in encoder and decoder alike."""
     ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
     """Width of each level in units of ch, highest resolution first."""
-    sample_minimization_weight: float = 1.0
+    sample_minimization_weight: Weight = 1.0
     """Weight of a token's own entropy, which is to be small."""
-    batch_maximization_weight: float = 1.0
+    batch_maximization_weight: Weight = 1.0
     """Weight of the entropy of the mean assignment, which is to be large."""
     entropy_loss_temperature: float = 0.01
     """Temperature of the assignments inside the entropy regulariser only."""

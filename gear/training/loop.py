@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from gear.data import workers
 from gear.data.base import ImageSource
+from gear.data.conditioning import class_names
 from gear.data.loader import Batch, BatchSplit, batches
 from gear.data.order import BatchOrder
 from gear.training.checkpoint import CheckpointStore, is_finished, load_tensors, save_tensors
-from gear.training.identity import claim
+from gear.training.identity import claim, held
 from gear.training.processes.distributed import barrier, decided_by_main, world
 from gear.training.randomness import seed_micro_batch
 from gear.training.stages.stage import Stage
@@ -39,21 +41,31 @@ def fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str])
     Returns:
         The path of the finished weights.
     Raises:
-        UserError: `out_dir` holds another run.
-        EnvironmentFailure: a figure is not finite; step, terms and samples are in nonfinite.json.
+        UserError: `out_dir` holds another run, or is being trained by another process.
+        EnvironmentFailure: a figure is not finite (step, terms and samples are in nonfinite.json), or a process that
+            decodes images died.
         BadSamples: too many samples cannot be used.
         SystemExit: EXIT_STOPPED, after a signal and a checkpoint.
     """
+    with held(out_dir):
+        return _fit(stage, source, out_dir, files)
+
+
+def _fit(stage: Stage, source: ImageSource, out_dir: Path, files: dict[str, str]) -> Path:
     model_path, settings = out_dir / MODEL_FILE, stage.settings
     store = CheckpointStore(out_dir / "checkpoints", settings.keep_checkpoints, settings.keep_every)
-    decided_by_main(lambda: claim(out_dir, stage.phase, stage.config, files, len(source)))
+    decided_by_main(lambda: claim(out_dir, stage.phase, stage.config, files, len(source), class_names(source)))
     _resume(stage, store)
     if stage.step >= settings.steps and decided_by_main(lambda: is_finished(model_path, stage.step)):
         log.info("%s is already complete.", model_path)
         return model_path
 
     metrics, bad_samples = MetricQueue(stage.device), BadSampleLog(out_dir, stage.config.data.max_bad_samples)
-    with noting_signals() as stop_requests, Watch(stage, source, out_dir, stop_requests) as watch:
+    with (
+        workers.explained(),
+        noting_signals() as stop_requests,
+        Watch(stage, source, out_dir, stop_requests) as watch,
+    ):
         watch.run_missed_monitors()
         for micro_batches in _updates(stage, source, bad_samples, watch):
             _train_one(stage, micro_batches, metrics, watch, stop=bool(stop_requests))

@@ -23,8 +23,8 @@ class Optimization:
 
     Warm-up: update u, counted from 0, runs at lr * min(1, u / warmup_steps); then the schedule's factor. Both count
     updates, however many processes there are. Gradients are averaged over processes and clipped to a global L2 norm
-    over all parameters of this optimizer. An update whose gradient norm is not finite is skipped on the device itself:
-    weights and moments stay as they were, and the host does not have to wait for the norm.
+    over all parameters of this optimizer (0: not at all). An update whose gradient norm is not finite is skipped on the
+    device itself: weights and moments stay as they were, and the host does not have to wait for the norm.
     """
 
     def __init__(
@@ -99,7 +99,8 @@ class Optimization:
         norm = nn.utils.get_total_norm(gradients)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
+        if self.max_grad_norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         return norm
 
     def _update(self, norm: Tensor) -> None:

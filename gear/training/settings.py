@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+from gear.ranges import Count, Guidance, Natural, Seed, Several, Weight
 
 TRACKERS = ("tensorboard", "wandb")
 
@@ -20,12 +21,8 @@ class EngineConfig:
     """Compile each module separately with torch.compile: encoder, decoder, critic, every AR block."""
     activation_checkpointing: bool = False
     """Recompute every AR block in the backward pass instead of keeping its activations."""
-    bucket_mb: int = 25
+    bucket_mb: Count = 25
     """Gradients are averaged over the processes in pieces of this many MiB, while the backward pass still runs."""
-
-    def __post_init__(self) -> None:
-        if self.bucket_mb < 1:
-            raise ValueError(f"bucket_mb must be at least 1, got {self.bucket_mb}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +33,21 @@ class WatchConfig:
     """Trackers besides log.jsonl: `tensorboard`, `wandb`, or both (`tensorboard,wandb`)."""
     project: str = "gear"
     """Project of Weights & Biases."""
-    peak_tflops: float = 0.0
+    peak_tflops: Weight = 0.0
     """Peak of one device in TFLOP/s, for the MFU; 0 looks it up by the GPU's name."""
-    grids_every: int = 20_000
+    grids_every: Natural = 20_000
     """Updates between grids of samples and of reconstructions (images/ in the run folder, and the trackers)."""
-    grid_images: int = 16
+    grid_images: Several = 16
     """Pictures in a grid."""
-    grid_cfg_scale: float = 4.0
+    grid_cfg_scale: Guidance = 4.0
     """Guidance scale of the sample grid."""
-    generation_every: int = 0
+    generation_every: Natural = 0
     """Updates between Frechet distances of samples (no guidance, no filter), live and averaged weights."""
-    generation_images: int = 5_000
+    generation_images: Several = 5_000
     """Samples for one such distance, over all processes."""
-    reconstruction_every: int = 0
+    reconstruction_every: Natural = 0
     """Updates between reconstruction metrics on validation images, live and averaged weights."""
-    reconstruction_images: int = 5_000
+    reconstruction_images: Several = 5_000
     """At most this many validation images."""
     validation_dir: str | None = None
     """Validation images as DIR/<class>/<image>; None takes the held-out split where the data has one."""
@@ -62,54 +59,37 @@ class WatchConfig:
     """Statistics (.npz with mu and sigma) to compare samples with; None computes them from the training images."""
     at_step_1: bool = True
     """Also make the grids and reconstruction metrics that are on after the first update, to show the starting point."""
-    coco_every: int = 0
+    coco_every: Natural = 0
     """Stage t2i: updates between FIDs and CLIPScores of drawn COCO captions, averaged weights, without and with
     guidance."""
     coco_dir: str | None = None
     """Folder of parquet files with the columns image and caption."""
-    coco_images: int = 1_000
+    coco_images: Several = 1_000
     """At most this many captions, over all processes."""
-    coco_seed: int = 42
+    coco_seed: Seed = 42
     """Seed of the permutation of all rows; the captions are its first ones."""
-    coco_image_size: int = 256
+    coco_image_size: Count = 256
     """Side to which real and drawn images are resized."""
-    coco_cfg_scale: float = 1.5
+    coco_cfg_scale: Guidance = 1.5
     """Guidance scale of the second measurement; 1 leaves it out."""
-    coco_top_k: int = 2_000
+    coco_top_k: Natural = 2_000
     """Sample from the k likeliest tokens; 0 = all."""
     coco_clip: str = "hf://openai/clip-vit-base-patch32"
     """CLIP of the CLIPScore: hf://owner/name, or a folder with config.json, model.safetensors, vocab.json and
     merges.txt."""
-    batch_size: int = 32
+    batch_size: Several = 32
     """Images of one process at a time in grids and monitors."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.trackers if name not in TRACKERS]
         if unknown:
             raise ValueError(f"no tracker named {unknown[0]!r} (track); choose from {' and '.join(TRACKERS)}")
-        for name in (
-            "grids_every",
-            "generation_every",
-            "reconstruction_every",
-            "coco_every",
-            "coco_seed",
-            "coco_top_k",
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("grid_images", "generation_images", "reconstruction_images", "coco_images", "batch_size"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
         if self.features == "inception" and self.features_weights is None:
             raise ValueError("features = inception needs features_weights, the file pt_inception-2015-12-05-*.pth")
         if self.coco_every and self.coco_dir is None:
             raise ValueError("coco_every needs coco_dir, the folder of COCO's parquet files")
         if self.coco_every and self.features != "inception":
             raise ValueError("coco_every computes FIDs; it needs features = inception and features_weights")
-        if self.coco_image_size < 1 or not math.isfinite(self.coco_cfg_scale) or self.coco_cfg_scale < 1.0:
-            raise ValueError(
-                f"coco_image_size is {self.coco_image_size} and coco_cfg_scale {self.coco_cfg_scale}; at least 1"
-            )
 
     @property
     def trackers(self) -> tuple[str, ...]:

@@ -15,12 +15,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.fields import Digest, Text, Within, build
 from harness.contract.files import explain_disk_errors, read_json, safe_join, write_json
+from harness.contract.yaml import read_yaml
 from harness.store.digests import DigestMemo
 
 _CHUNK_BYTES = 1 << 20
@@ -375,12 +374,7 @@ def _identity(asset: Asset) -> tuple[object, ...]:
 
 
 def _rows(path: Path) -> list[Any]:
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path}: cannot be read as YAML ({' '.join(str(error).split())}); correct the file."
-        ) from error
+    rows = read_yaml(path)
     rows = rows.get("assets") if isinstance(rows, dict) else rows
     if rows is not None and not isinstance(rows, list):
         raise UserError(f"{path}: is not a list of assets; write one '- name: ...' per asset.")

@@ -14,16 +14,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-import yaml
-
 from harness.catalog.assets import Asset, read_assets
 from harness.catalog.project import Project
 from harness.contract.digest import digest_json
 from harness.contract.errors import UserError, pick
-from harness.contract.fields import Within, build
+from harness.contract.fields import Within, build, field_types
 from harness.contract.interface import MetricSpec, ScorerOptions
 from harness.contract.layouts import Layout
 from harness.contract.requests import SamplingProtocol
+from harness.contract.yaml import read_yaml
 
 INTERFACE_FILE = "interface.py"
 
@@ -70,6 +69,16 @@ class ScorerSpec:
     """Whether it continues from what an interrupted attempt left in its output folder."""
     stages: tuple[FeatureStage, ...] = ()
     """Features that are computed before the score, each in a step of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RequestNames:
+    """The names that `requests` refers to; the rest of it belongs to its kind."""
+
+    kind: str = ""
+    script: str | None = None
+    assets: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +177,9 @@ def read_benchmark(path: Path) -> Benchmark:
     file = build(BenchmarkFile, read_yaml(path), str(path))
     if file.id != path.parent.name:
         raise UserError(f"{path}: id '{file.id}' is not the folder's name '{path.parent.name}'; make them equal.")
-    script = file.requests.get("script")
-    if file.requests.get("kind") == "script" and not (path.parent / str(script)).is_file():
+    names = {name: file.requests[name] for name in field_types(_RequestNames) if name in file.requests}
+    requests = build(_RequestNames, names, str(path), path="requests")
+    if requests.kind == "script" and not (path.parent / str(requests.script)).is_file():
         raise UserError(f"{path}: requests.script names no file in this folder; correct the name.")
     owner = path.parent.parent / file.scorer.of if file.scorer.of else path.parent
     for name in filter(None, (file.scorer.script, file.scorer.lock)):
@@ -229,13 +239,3 @@ def _module(path: Path, changed_ns: int) -> ModuleType:
         del sys.modules[name]
         raise UserError(f"{path}: cannot be loaded ({type(error).__name__}: {error}); correct the file.") from error
     return module
-
-
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML file with the safe loader; UserError names the file and line."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path}: cannot be read as YAML ({' '.join(str(error).split())}); correct the file."
-        ) from error

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from rich.table import Table
 from rich.text import Text
 
 from harness.catalog.plugins import GENERATORS, RUNTIMES, SCHEDULERS, DrawOption
 from harness.contract.errors import EXIT_INTERRUPTED, SCORER_STATUSES, EnvironmentFailure, UserError, describe_statuses
 from harness.contract.text import printable, without_secrets
+from harness.contract.yaml import YamlError, parse_yaml
 from harness.running.terminal import terminal
 
 EXIT_STATUS = describe_statuses(*SCORER_STATUSES, EXIT_INTERRUPTED)
@@ -89,10 +89,11 @@ def yaml_value(option: str, text: str) -> Any:
     if "\n" in text:
         return text
     try:
-        value = yaml.safe_load(text)
-        return text if isinstance(value, str) and text[0] not in "'\"" else value
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
-        raise UserError(f"{option}={text}: the value cannot be read as YAML; put text in quotes.") from error
+        value = parse_yaml(text)
+    except YamlError as error:
+        problem = f"the value cannot be read as YAML ({error}); put text in quotes."
+        raise UserError(f"{option}={text:.80}: {problem}") from error
+    return text if isinstance(value, str) and text[0] not in "'\"" else value
 
 
 def by_benchmark(values: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -51,6 +51,11 @@ class Within:
 
 
 @dataclass(frozen=True)
+class OrInfinity(Within):
+    """A bound on a number that may also be infinite: for limits, where it means none."""
+
+
+@dataclass(frozen=True)
 class Sha256:
     """A text that is a digest: `Annotated[str, Sha256()]`."""
 
@@ -213,7 +218,8 @@ def _is_generic(origin: Any, base: type) -> bool:
 
 
 def _limited_reader(kind: Any, limits: Sequence[Limit]) -> _Reader:
-    inner, wanted = _reader(kind), _describe(kind)
+    wanted = _describe(kind)
+    inner = _read_number if any(isinstance(limit, OrInfinity) for limit in limits) else _reader(kind)
 
     def read(value: Any) -> Any:
         found = inner(value)
@@ -330,13 +336,17 @@ def _read_inside(reader: _Reader, name: Any, value: Any) -> Any:
         raise
 
 
-def _read_float(value: Any) -> float:
+def _read_number(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise _wrong(_NAMES[float], value)
     try:
-        number = float(value)
+        return float(value)
     except OverflowError:  # a whole number beyond the range of float
-        number = math.inf
+        return math.inf
+
+
+def _read_float(value: Any) -> float:
+    number = _read_number(value)
     if not math.isfinite(number):
         raise _wrong("a finite number", value)
     return number

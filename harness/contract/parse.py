@@ -1,4 +1,4 @@
-"""Text, JSON and YAML that anybody may have written: a value, or a ValueError that says in a few words what is wrong.
+"""Text and JSON that anybody may have written: a value, or a ValueError that says in a few words what is wrong.
 
 Readers catch ValueError alone and put the file in front; what else the parsers raise, and how they hang, is known here.
 """
@@ -12,9 +12,6 @@ from typing import Any, NoReturn
 
 MAX_DEPTH = 100
 """Levels of nesting that are read; more would exhaust Python's stack in whoever handles the value."""
-MAX_YAML_CHARACTERS = 200_000
-MAX_YAML_VALUES = 100_000
-"""Values of a YAML text, aliases counted wherever they stand: a few lines of them unfold to billions."""
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -96,49 +93,3 @@ def _is_deeper(value: Any, levels: int) -> bool:
         inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
         level = [child for children in inner for child in children]
     return any(isinstance(item, dict | list) for item in level)
-
-
-def parse_yaml(text: str | bytes, loader: Any = None) -> Any:
-    """The value of a YAML text. PyYAML is imported here, since what runs inside scorers does without it.
-
-    Args:
-        text: bytes are UTF-8.
-        loader: a subclass of yaml.SafeLoader; that class by default.
-    Raises:
-        ValueError: it is not YAML, or is larger than the bounds above.
-    """
-    import yaml
-
-    if isinstance(text, bytes):
-        text = decode_utf8(text)
-    if len(text) > MAX_YAML_CHARACTERS:
-        raise ValueError(f"{len(text):,} characters are more than the {MAX_YAML_CHARACTERS:,} allowed")
-    try:
-        reader = (loader or yaml.SafeLoader)(text)
-        try:
-            node = reader.get_single_node()
-            if node is None:
-                return None
-            if _unfolded(node, {}) > MAX_YAML_VALUES:
-                raise ValueError(f"it has more than {MAX_YAML_VALUES:,} values, with its aliases (*name) written out")
-            return reader.construct_document(node)
-        finally:
-            reader.dispose()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except Exception as error:  # an impossible date or "!!bool x" raises whatever the conversion happens to raise
-        known = isinstance(error, yaml.YAMLError | ValueError)
-        words = " ".join(str(error).replace(' in "<unicode string>",', " at").split())
-        raise ValueError(words if known else "a value does not fit its type") from None
-
-
-def _unfolded(node: Any, known: dict[int, int], depth: int = 0) -> int:
-    """How many values a node of PyYAML's stands for when every alias in it is written out."""
-    if depth > MAX_DEPTH:
-        raise RecursionError
-    if id(node) not in known:
-        known[id(node)] = MAX_YAML_VALUES + 1  # as long as it is being counted: an alias to what it lies in
-        pairs = node.value if isinstance(node.value, list) else ()
-        inner = [child for pair in pairs for child in (pair if isinstance(pair, tuple) else (pair,))]
-        known[id(node)] = 1 + sum(_unfolded(child, known, depth + 1) for child in inner)
-    return known[id(node)]

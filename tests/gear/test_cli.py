@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -19,6 +22,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from gear.cli import main
+from gear.cli.base import Command
 from harness.contract.digest import sha256_file
 from harness.contract.samples import SampleSet
 from tests.gear import tiny
@@ -33,10 +37,10 @@ def gear(*arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A preset file and a folder of images; two classes of noise."""
+    """A preset file and a folder of images; three classes of noise."""
     folder = tmp_path_factory.mktemp("project")
     rng = np.random.default_rng(0)
-    for name in ("a", "b"):
+    for name in ("a", "b", "c"):
         (folder / "images" / name).mkdir(parents=True)
         for index in range(4):
             pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -72,9 +76,9 @@ def test_the_three_stages_and_sampling_follow_each_other(project: Path, tmp_path
     code, out, _ = gear("reconstruct", project / "images", "--tokenizer", tmp_path / "e2e", "--out", tmp_path / "r")
     assert code == 0
     metrics = json.loads(out)
-    assert metrics["images"] == 8
+    assert metrics["images"] == 12
     assert 0 < metrics["psnr"] < 60
-    assert len(list((tmp_path / "r" / "reconstructions").glob("*.png"))) == 8
+    assert len(list((tmp_path / "r" / "reconstructions").glob("*.png"))) == 12
 
 
 def altered(run: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -161,7 +165,7 @@ def test_a_run_resumes_with_its_images_in_another_folder_but_not_with_other_imag
     (tmp_path / "scratch" / "images" / "a" / "0.png").unlink()
     code, _, error = gear(*train("tokenizer", tmp_path / "scratch", out, "--set", "stages.tokenizer.steps=6"))
     assert code == 2
-    assert "holds another run (it differs in samples: 8 there, 7 now)" in error
+    assert "holds another run (it differs in samples: 12 there, 11 now)" in error
 
 
 @pytest.mark.parametrize(
@@ -238,3 +242,13 @@ def test_waiting_threads_sleep() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "PASSIVE"
+
+
+def test_a_helper_process_that_is_killed_is_one_sentence() -> None:
+    @click.command(cls=Command)
+    def command() -> None:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(os._exit, 9).result()
+
+    result = CliRunner().invoke(command)
+    assert result.exit_code == 6 and "a helper process was killed" in result.stderr

@@ -11,6 +11,7 @@ from gear.align import Projectors
 from gear.ar.model import ClassConditionalAR, Trunk
 from gear.ar.t2i import TextToImageAR
 from gear.config import RunConfig
+from gear.data.conditioning import require_condition
 from gear.data.sources import ImageSource, open_source
 from gear.foreign import load_exactly
 from gear.teachers import Targets, build_teachers
@@ -51,9 +52,12 @@ def build_stage(
             `tokenizer`; ar: AR model and projectors of stage `e2e`; t2i: the same, of a class-conditional or a
             text-to-image model.
         tokenizer: file with the frozen tokenizer of the stages `ar` and `t2i`; `init` when absent.
+    Raises UserError where models or data do not fit the stage: data without captions or labels, for example.
     """
     torch.manual_seed(config.seed)
-    return _BUILDERS[phase](config, device, init, tokenizer), open_source(config.data)
+    stage, source = _BUILDERS[phase](config, device, init, tokenizer), open_source(config.data)
+    require_condition(phase, source, config.data.num_classes)
+    return stage, source
 
 
 def _tokenizer_stage(config: RunConfig, device: torch.device, init: ModelFile | None, _: ModelFile | None) -> Stage:

@@ -9,12 +9,22 @@ from gear.config import PerceptualConfig, RunConfig
 from gear.losses.discriminator import PatchDiscriminator
 from gear.losses.head import LossHead
 from gear.losses.lpips import LPIPS, packaged_heads
-from harness.contract.errors import MissingAsset
+from harness.contract.errors import MissingAsset, UserError
 
 
 def build_loss_head(config: RunConfig) -> LossHead:
-    """Reconstruction, perceptual and adversarial losses with the discriminator inside."""
+    """Reconstruction, perceptual and adversarial losses with the discriminator inside.
+
+    Raises UserError where discriminator and images, or the weight of the perceptual loss and its network, do not fit.
+    """
     critic = config.discriminator
+    if config.data.image_size >> critic.n_layers < 3:
+        raise UserError(
+            f"discriminator.n_layers is {critic.n_layers}: too many for images of {config.data.image_size} px, which "
+            "must be at least 3 pixels after as many halvings."
+        )
+    if config.perceptual.name == "none" and config.loss.perceptual_weight > 0:
+        raise UserError("perceptual.name is none; also set loss.perceptual_weight=0, or name the network lpips.")
     discriminator = PatchDiscriminator(ndf=critic.ndf, n_layers=critic.n_layers, norm=critic.norm)
     return LossHead(config.loss, discriminator, _perceptual(config.perceptual))
 

@@ -72,3 +72,14 @@ def test_the_phrasing_is_drawn_by_the_given_generator() -> None:
     captions = [source.item(0, np.random.default_rng(seed)).caption for seed in range(30)]
     assert len(set(captions)) == len(PHRASINGS)
     assert captions == [source.item(0, np.random.default_rng(seed)).caption for seed in range(30)]
+
+
+def test_looking_names_classes_and_says_what_training_would_refuse(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "folders" / split).mkdir(parents=True)
+        (tmp_path / "folders" / split / "0.png").write_bytes(make.encoded(0, (9, 9), "png"))
+    output = said("look", str(tmp_path / "folders"))
+    assert "2 classes: train, val\n" in output and "class 1 (val)" in output
+    assert "note: the classes train, val look like the splits of a data set" in output
+    make.tar(tmp_path / "a.tar", {"1.jpg": make.jpeg(), "1.json": b'{"text": "a cat"}'})
+    assert "has no field `caption` (only text); name it so" in said("look", str(tmp_path / "a.tar"))

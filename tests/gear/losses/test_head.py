@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from gear.losses import LossConfig, LossHead, PatchDiscriminator
 from gear.tokenizers import EntropyTerms, QuantizerLosses
+from harness.contract.errors import UserError
+from harness.contract.fields import build
 
 
 class SquaredDifference(nn.Module):
@@ -134,11 +136,11 @@ def test_a_perceptual_weight_needs_a_perceptual_network():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"reconstruction_loss": "l3"}, "l1 or l2"),
-        ({"discriminator_weight": -0.1}, "discriminator_weight must not be negative"),
+        ({"reconstruction_loss": "l3"}, "one of l1, l2"),
+        ({"discriminator_weight": -0.1}, r"loss\.discriminator_weight must be a number of at least 0"),
         ({"lecam_ema_decay": 1.0}, "lecam_ema_decay"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused_in_the_users_words(fields, message):
-    with pytest.raises(ValueError, match=message):
-        LossConfig(**fields)
+    with pytest.raises(UserError, match=message):
+        build(LossConfig, fields, "the configuration", path="loss")

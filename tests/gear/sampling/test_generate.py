@@ -176,3 +176,15 @@ def test_every_submodule_gets_its_own_mode_back():
     with in_eval_mode(ar):
         assert not any(module.training for module in ar.modules())
     assert ar.training and ar.layers[1].training and not ar.layers[0].training
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_a_guidance_scale_below_one_is_said_to_draw_like_one(models, tmp_path, caplog, scale):
+    def drawn(scale: float) -> SampleSet:
+        protocol = SamplingProtocol(image_size=16, cfg_scale=scale)
+        return draw(models, tmp_path / f"{scale}", requests(4, protocol))
+
+    below = drawn(scale)
+    assert f"the guidance scale {scale:g} draws like 1, without guidance" in caplog.text
+    pictures = [np.concatenate(list(samples.batches(4))) for samples in (below, drawn(1.0))]
+    assert np.array_equal(*pictures)

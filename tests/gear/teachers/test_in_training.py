@@ -17,7 +17,7 @@ from tests.gear import tiny
 LEVELS = [1, 1, 1, 1, 1]
 VALUES = {
     **tiny.VALUES,
-    "data": {"kind": "image-folder", "image_size": 256, "num_classes": 2, "num_workers": 0},
+    "data": {"kind": "image-folder", "image_size": 256, "num_classes": 1, "num_workers": 0},
     "tokenizer": {**tiny.VALUES["tokenizer"], "encoder_ch_mult": LEVELS, "decoder_ch_mult": LEVELS},
     "teacher": {"name": "dinov2-vit-s,siglip2-vit-b", "weights": "random,random", "spatial_norm": "zscore"},
     "stages": {phase: {"steps": 1, "batch_size": 2} for phase in ("tokenizer", "e2e")},

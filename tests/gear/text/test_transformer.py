@@ -8,6 +8,7 @@ import torch
 from gear.text import CachingEncoder, TextConfig, build_text_encoder
 from gear.text.base import MAX_CHARACTERS
 from harness.contract.errors import MissingAsset, UserError
+from harness.contract.fields import build
 from tests.gear import tiny_text
 
 
@@ -130,5 +131,5 @@ def test_the_empty_caption_of_a_run_replaces_the_encoders() -> None:
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, object], problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        TextConfig(**fields)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=problem):
+        build(TextConfig, fields, "the configuration", path="text")

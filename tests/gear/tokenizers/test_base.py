@@ -91,7 +91,7 @@ def test_an_image_size_between_two_grids_is_refused():
 
 
 def test_an_unknown_field_is_named_with_its_neighbour():
-    with pytest.raises(ValueError, match="no field 'codebok_size'; did you mean codebook_size"):
+    with pytest.raises(ValueError, match="no field 'codebok_size'; did you mean 'codebook_size'"):
         TokenizerConfig.from_dict({"family": "vq", "codebok_size": 512})
 
 

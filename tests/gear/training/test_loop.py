@@ -121,6 +121,40 @@ def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
         fit(tiny.stage("tokenizer"), tiny.Noise(), tmp_path, {"init": "0" * 64})
 
 
+def test_the_names_of_the_classes_belong_to_the_run(tmp_path: Path) -> None:
+    """An empty folder more between stop and resume gives all later classes another label."""
+
+    class Named(tiny.Noise):
+        classes = ("ant", "cat", "dog")
+
+    fit(tiny.stage("ar"), Named(), tmp_path, {})
+    fit(tiny.stage("ar"), Named(), tmp_path, {})
+    Named.classes = (".ipynb_checkpoints", "ant", "cat", "dog")
+    with pytest.raises(UserError, match=r"holds another run \(it differs in classes: \['ant', 'cat', 'dog'\] there"):
+        fit(tiny.stage("ar"), Named(), tmp_path, {})
+    identity = json.loads((tmp_path / "config.json").read_text())
+    del identity["classes"]  # as runs before this check were written
+    (tmp_path / "config.json").write_text(json.dumps(identity))
+    fit(tiny.stage("ar"), Named(), tmp_path, {})
+
+
+def test_a_folder_in_which_nothing_was_trained_takes_the_corrected_command(tmp_path: Path) -> None:
+    """A command that failed after its configuration was written, for example since a tracker was not installed."""
+
+    class Failed(Exception):
+        pass
+
+    class Broken(tiny.Noise):
+        def item(self, index: int, rng: np.random.Generator) -> Sample:
+            raise Failed
+
+    with pytest.raises(Failed):
+        fit(tiny.stage("tokenizer"), Broken(), tmp_path, {})
+    other = tiny.config(ema_decay=0.5)
+    fit(tiny.stage("tokenizer", other), tiny.Noise(), tmp_path, {})
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["stage"]["ema_decay"] == 0.5
+
+
 def test_a_diverging_run_may_resume_with_another_clipping_norm(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -33,6 +33,25 @@ def test_an_update_with_a_norm_that_is_not_finite_changes_nothing(value: float) 
     assert not torch.equal(layer.weight, before[0]["weight"])
 
 
+def gradient(layer: nn.Linear) -> torch.Tensor:
+    assert layer.weight.grad is not None
+    return layer.weight.grad
+
+
+@pytest.mark.parametrize("limit", [0.0, math.inf])
+def test_no_limit_leaves_the_gradient_as_it_is(limit: float) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    opt = Optimization("ar", [layer], OptimizerConfig(warmup_steps=0), max_grad_norm=limit)
+    expected = 1e6 * torch.ones(2, 3)
+    updated = []
+    opt.optimizer.register_step_pre_hook(lambda *_: updated.append(torch.equal(gradient(layer), expected)))
+    before = layer.weight.detach().clone()
+    opt.step(1e6 * layer(torch.ones(1, 3)).sum())
+    assert updated == [True]
+    assert not torch.equal(layer.weight, before), "0 does not stop the weights"
+
+
 def test_warm_up_is_linear_and_the_cosine_ends_at_its_floor() -> None:
     layer = nn.Linear(1, 1)
     opt = optimization(layer, lr=0.5, warmup_steps=2, schedule="cosine", lr_min=0.1)

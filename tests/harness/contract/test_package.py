@@ -111,8 +111,10 @@ def test_the_command_explains_itself():
 
 @pytest.mark.slow
 def test_the_memory_does_not_grow_with_the_number_of_images(tmp_path):
-    """Every operation on four times the images needs the same memory, to within a few MB of index and one batch: on a busy
-    machine a thread may still hold an image, and so the whole batch before, when the next one is read."""
+    """Every operation on four times the images needs the same memory, to within a few MB of index and one batch.
+
+    On a busy machine a thread may still hold an image, and so the batch before, when the next one is read.
+    """
     batch_mb = 32 * 512 * 512 * 3 / 1e6
     with tempfile.TemporaryDirectory(dir=tmp_path) as folder:  # 2 GB, given back at once
         for step in STEPS:
