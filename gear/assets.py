@@ -101,7 +101,7 @@ def _local_path(source: str) -> Path:
         return _in_hub_cache(*_hub_parts(source))
     if source.startswith(_WEB):
         return _torch_cache() / source.rsplit("/", 1)[-1]
-    return Path(source).expanduser()
+    return expanded(source)
 
 
 def _hub_parts(source: str) -> tuple[str, str]:
@@ -126,4 +126,12 @@ def _in_hub_cache(repository: str, file: str) -> Path:
 def _torch_cache() -> Path:
     """As torch.hub.get_dir(), without importing torch."""
     home = os.environ.get("TORCH_HOME") or os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/torch"
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return expanded(home) / "hub" / "checkpoints"
+
+
+def expanded(path: str) -> Path:
+    """`path` with `~` replaced by the user's home; as it is where nobody knows one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.contract.errors import UserError
 from harness.contract.files import write_atomically
 from harness.contract.tar import tar_members
 from harness.contract.walk import IMAGE_SUFFIXES, is_data
@@ -123,7 +124,12 @@ def _cache_folder() -> Path:
     cache = os.environ.get("GEAR_CACHE")
     if cache:
         return Path(cache) / "shards"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gear" / "shards"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gear" / "shards"
+    except RuntimeError:
+        raise UserError(
+            "This user has no home directory to keep indices of tar shards in; export GEAR_CACHE=/a/folder"
+        ) from None
 
 
 def _cache_path(shard: Path) -> Path:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from gear.ar.t2i import TextToImageAR
-from gear.assets import find_folder
+from gear.assets import expanded, find_folder
 from gear.training.processes.distributed import gather_rows, world
 from gear.training.stages.stage import Stage
 from gear.training.watching.drawing import ImagesU8, evaluation_models, in_batches, to_01
@@ -43,7 +43,7 @@ class CocoMonitor:
                 f"watch.coco_every draws captions, which stage {stage.phase} cannot; set watch.coco_every=0."
             )
         assert config.coco_dir is not None
-        dataset = CocoParquet(Path(config.coco_dir).expanduser(), setting="--set watch.coco_dir=DIR")
+        dataset = CocoParquet(expanded(config.coco_dir), setting="--set watch.coco_dir=DIR")
         self.selection = CocoSelection(dataset, config.coco_images, config.coco_seed)
         count, me = len(self.selection), world()
         if count < max(2, me.size):
