@@ -8,7 +8,6 @@ some images twice to give all processes the same number; this does not, so the f
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
