@@ -27,7 +27,8 @@ ADOPT_ANEW = "adopt the images again: python -m harness.contract adopt ... --kin
 class Reference:
     """What is known about the given archive."""
 
-    filename: str
+    name: str
+    """The file, for messages."""
     sha256: str
     count: int
     """Images in `arr_0`; 0 where it holds statistics only."""
@@ -81,7 +82,7 @@ class Reference:
 
 def refuse_mixed_up(measure: Measure, reference: Reference) -> None:
     """Raise UserError for rFID against the training set and for gFID against the validation set."""
-    what = f"{reference.filename}: holds {reference.contents}"
+    what = f"{reference.name}: holds {reference.contents}"
     if measure == "rfid" and reference.split == "train":
         raise UserError(
             f"{what} and is taken for ImageNet's training set; rFID compares with the validation set. Give its images: "

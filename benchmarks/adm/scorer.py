@@ -173,7 +173,7 @@ def check_reference(assets: Assets, options: Options) -> Reference:
     has_images = "arr_0" in names or not has_statistics  # with neither, the images are what is missing
     shape = _image_shape(path, options) if has_images else (0,)
     reference = Reference(
-        filename=path.name,
+        name=str(path),
         sha256=sha256_file(path),
         count=shape[0],
         has_statistics=has_statistics,

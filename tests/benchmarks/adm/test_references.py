@@ -29,7 +29,7 @@ REQUESTS = class_requests("adm", 2, SamplingProtocol(image_size=8), count=3, num
 
 
 def reference(count: int, *, has_statistics: bool, **said: Any) -> Reference:
-    return Reference(filename="reference.npz", sha256="0" * 64, count=count, has_statistics=has_statistics, **said)
+    return Reference(name="reference.npz", sha256="0" * 64, count=count, has_statistics=has_statistics, **said)
 
 
 TRAIN = reference(10_000, has_statistics=True)
