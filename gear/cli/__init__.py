@@ -20,7 +20,7 @@ from gear.cli.presets import presets
 from gear.cli.sample import sample
 from gear.cli.train import train
 from harness.contract.errors import EXIT_OK, EXIT_STOPPED, EXPLAINED_STATUSES, describe_statuses
-from harness.contract.text import print_in_any_encoding
+from harness.contract.shown import print_in_any_encoding
 
 # Read by OpenMP when torch is imported. Waiting threads sleep instead of spinning: on a CPU that is shared with other
 # work, this makes a step several times as fast.

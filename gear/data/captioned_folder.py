@@ -14,7 +14,7 @@ from gear.data.strings import StringTable
 from harness.contract.errors import UserError
 from harness.contract.files import relative_path_problem
 from harness.contract.parse import is_unicode
-from harness.contract.texts import Numbered, csv_rows, decode_text, json_lines
+from harness.contract.text_files import Numbered, csv_rows, decode_text, json_lines
 from harness.contract.walk import is_data
 
 METADATA = ("metadata.jsonl", "metadata.csv")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from harness.contract.errors import UserError
 from harness.contract.parse import parse_json
 from harness.contract.requests import Prompt, RequestSet, SamplingProtocol, class_requests, prompt_requests
-from harness.contract.texts import csv_rows, decode_text, json_lines, one_text, text_lines
+from harness.contract.text_files import csv_rows, decode_text, json_lines, one_text, text_lines
 
 NAME = "gear-sample"
 """Takes the place of a benchmark's id."""

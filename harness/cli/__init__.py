@@ -8,7 +8,7 @@ import click
 
 from harness.catalog.plugins import COMMANDS, summary
 from harness.cli.base import EXIT_STATUS, Group
-from harness.contract.text import print_in_any_encoding
+from harness.contract.shown import print_in_any_encoding
 
 
 class Main(Group):

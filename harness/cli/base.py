@@ -16,7 +16,7 @@ from rich.text import Text
 
 from harness.catalog.plugins import GENERATORS, RUNTIMES, SCHEDULERS, DrawOption
 from harness.contract.errors import EXIT_INTERRUPTED, SCORER_STATUSES, EnvironmentFailure, UserError, describe_statuses
-from harness.contract.text import printable, without_secrets
+from harness.contract.shown import printable, without_secrets
 from harness.contract.yaml import YamlError, parse_yaml
 from harness.running.terminal import terminal
 

@@ -30,7 +30,7 @@ from harness.cli.base import (
 )
 from harness.cli.look import print_scores, write_report
 from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, MissingAsset, UserError
-from harness.contract.text import shell_line
+from harness.contract.shown import shell_line
 from harness.report.compare import protocol_note
 from harness.running.console import TerminalReporter
 from harness.running.failures import exit_code

@@ -13,7 +13,7 @@ from harness.contract.layouts import read_layout, sample_set_from_layout
 from harness.contract.record import SCORE_FILE, ScoreRecord
 from harness.contract.requests import HEAD_FILE, RequestSet
 from harness.contract.samples import FORMS, IMAGES_DIR, KINDS, MANIFEST_FILE, NPZ_FILE, SampleSet
-from harness.contract.text import print_in_any_encoding
+from harness.contract.shown import print_in_any_encoding
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, EXIT_STOPPED, EnvironmentFailure, UserError
 from harness.contract.files import explain_disk_errors, open_log, read_json, write_json
 from harness.contract.progress import parse_line
-from harness.contract.text import conceal, printable, shell_line, without_secrets
+from harness.contract.shown import conceal, printable, shell_line, without_secrets
 from harness.planning.steps import AssetInput, Document, EmptyFolder, FileInput, OutputOf, Plan, Step
 from harness.running.failures import Interrupted, StepFailed, advice_on_refused, explain, failure_code
 from harness.running.outputs import check_output, digest_of

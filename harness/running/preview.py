@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from harness.contract.digest import digest_json
 from harness.contract.errors import UserError
-from harness.contract.text import conceal
+from harness.contract.shown import conceal
 from harness.planning.steps import AssetInput, Document, EmptyFolder, FileInput, OutputOf, Plan, Source, Step
 from harness.running.outputs import digest_of
 from harness.running.setting import Setting

@@ -9,7 +9,7 @@ from rich.control import Control
 from rich.measure import Measurement
 from rich.segment import Segment
 
-from harness.contract.text import printable
+from harness.contract.shown import printable
 
 
 def terminal(**options: Any) -> Console:

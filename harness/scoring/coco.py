@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset
 from harness.contract.images import UnclearImage, to_rgb, to_square
-from harness.contract.texts import one_text
+from harness.contract.text_files import one_text
 from harness.contract.walk import files_in
 
 Array = npt.NDArray[Any]

@@ -18,7 +18,7 @@ from typing import Any
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.parse import parse_json
 from harness.contract.requests import Prompt
-from harness.contract.texts import decode_text, json_lines
+from harness.contract.text_files import decode_text, json_lines
 from harness.scoring.scorer import Assets
 
 FORMS = ("lines", "list", "map")

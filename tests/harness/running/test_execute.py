@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from harness.contract.errors import MissingAsset, UserError
-from harness.contract.text import shell_line
+from harness.contract.shown import shell_line
 from harness.planning.generators import existing_samples
 from harness.planning.steps import HOST, FileInput, OutputOf, Plan, Resources, Step
 from harness.report.run import report_for_run

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from harness.contract.text import conceal, printable, shell_line, without_secrets
+from harness.contract.shown import conceal, printable, shell_line, without_secrets
 
 KEY = "sk-0123456789"
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from harness.contract.texts import csv_rows, decode_text, json_lines, one_text, text_lines
+from harness.contract.text_files import csv_rows, decode_text, json_lines, one_text, text_lines
 
 TEXT = "a naïve café\nein Käfer\u2028und 猫"
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32")
