@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from harness.cli.base import Command, Group, assignment, err, out, plain_table, 
 from harness.contract.digest import sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
 from harness.running.setting import make_setting
+
+_ASKED_AT_ONCE = 8
 
 replace_option = click.option(
     "--replace", is_flag=True, help="Accept a new file in place of the first one, where the list has no digest."
@@ -83,8 +86,8 @@ def assets_pull(
     asked = [catalog.asset(name) for name in dict.fromkeys(chosen)]
     fetcher = Fetcher(store, mirror)
     wanted = [asset for asset in asked if replace or not store.holds(asset)]
-    with err.status("asking for the sizes"):
-        sizes = {asset.name: fetcher.size(asset) for asset in wanted}
+    with err.status("asking for the sizes"), ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        sizes = dict(zip((asset.name for asset in wanted), pool.map(fetcher.size, wanted), strict=True))
     if wanted:
         err.print(_table(wanted, store, sizes))
     err.print(_total(asked, sizes), markup=False)

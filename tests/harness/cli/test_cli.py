@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.catalog.assets import Asset, AssetStore
+from harness.catalog.assets import Asset
 from harness.catalog.benchmarks import Catalog
+from harness.catalog.fetch import Fetcher
 from harness.catalog.plugins import COMMANDS, summary
 from harness.catalog.project import find_project
 from harness.cli import main
@@ -143,7 +144,7 @@ def test_a_plan_and_a_dry_run_write_nothing(toy, samples):
         (
             ["run", "--benchmark", "toy", "--generator", "true", "--set", "toy.scale=2024-13-45"],
             2,
-            "put text in quotes",
+            "--set toy.scale=2024-13-45: scale must be a number",
         ),
         (["score", "toy", "--samples", ".", "--set", "scale=["], 2, "--set toy.scale=[: the value"),
         (["score", "toy", "--samples", ".", "--set", "toy.scael=2"], 2, "--set toy.scael=2: toy has no option 'scael'"),
@@ -175,11 +176,12 @@ def test_text_is_taken_as_it_is_typed():
 def test_what_cannot_be_fetched_does_not_stop_the_others(toy, monkeypatch):
     asked: list[str] = []
 
-    def pull(self: AssetStore, asset: Asset, *_: object, **__: object) -> Path:
+    def pull(self: Fetcher, asset: Asset, *_: object, **__: object) -> Path:
         asked.append(asset.name)
         raise MissingAsset(f"'{asset.name}' has no address")
 
-    monkeypatch.setattr(AssetStore, "pull", pull)
+    monkeypatch.setattr(Fetcher, "pull", pull)
+    monkeypatch.setattr(Fetcher, "size", lambda self, asset: None)
     result = harness("assets", "pull", "toy-reference", "--all")
     assert result.exit_code == 4 and set(asked) == set(Catalog.load(find_project()).assets)
     assert all(f"'{name}' has no address" in result.output for name in asked)
