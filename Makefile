@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup  ## GEAR against its baseline on digits: table, and report.html (about twelve minutes on two cores)
 	$(BIN)/harness demo
 
-test: setup  ## the tests and the golden cases (eight minutes; .ci/run has the slow ones and those with containers)
+test: setup  ## the tests and the golden cases (ten minutes; .ci/run has the slow ones and those with containers)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto -m "not slow and not engine"
 
 lint: setup  ## ruff and mypy
