@@ -10,6 +10,7 @@ import io
 import os
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,8 +124,8 @@ class Fetcher:
             except _Refused as error:
                 refused.append(f"{source.name}: {error}")
             except OSError as error:  # those of requests and of the hub's client are OSErrors
-                if error.errno is not None and error.filename is not None:
-                    raise  # of this machine's disk
+                if _is_of_the_disk(error):
+                    raise
                 unreachable.append(f"{source.name}: {_first_line(error)}")
             else:
                 return source.name, partial
@@ -157,15 +158,16 @@ def _explain(
 # --- where a file may come from ---------------------------------------------------------------------------------------
 
 
-class _Source:
+class _Source(ABC):
     """One place that may have an asset."""
 
     name: str
 
+    @abstractmethod
     def size(self) -> int | None:
         """Bytes, or None if it does not say."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fetch(self, partial: Path, progress: Progress) -> None:
         """Fetch the asset into `partial`, continuing what lies there.
 
@@ -173,7 +175,6 @@ class _Source:
             _Gone, _Refused: the place answers, but not with the asset.
             OSError: it does not answer.
         """
-        raise NotImplementedError
 
 
 class _Address(_Source):
@@ -339,10 +340,14 @@ def download(url: str, partial: Path, progress: Progress = quiet) -> None:
         try:
             return _attempt(url, partial, progress)
         except OSError as error:
-            local = error.errno is not None and error.filename is not None
-            if local or not tries_left or isinstance(error, _Final):
+            if _is_of_the_disk(error) or not tries_left or isinstance(error, _Final):
                 raise
             time.sleep(min(8.0, 0.5 * 2 ** (_TRIES - tries_left)))
+
+
+def _is_of_the_disk(error: OSError) -> bool:
+    """Whether an error is one of this machine's files, and not of the network."""
+    return error.errno is not None and error.filename is not None
 
 
 class _Final(OSError):
