@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from gear.archive import MALFORMED, MAX_TENSORS, ZIP_START, TooLarge, check_archive, check_legacy
 from harness.contract.errors import UserError
+from harness.contract.shown import printable
 
 StateDict = dict[str, Tensor]
 
@@ -264,13 +265,8 @@ def _unreadable(path: Path, reason: str) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    return _printable((str(error).strip() or type(error).__name__).splitlines()[0])
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _some(items: list[str], limit: int = 3) -> str:
-    return _printable(", ".join(items[:limit]) + (", ..." if len(items) > limit else ""))
-
-
-def _printable(text: str) -> str:
-    """Without control characters: the text quotes files, which may be damaged or hostile."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(" ".join(", ".join(items[:limit]).split())) + (", ..." if len(items) > limit else "")

@@ -26,6 +26,7 @@ from benchmarks.wise.connection import Connection
 from benchmarks.wise.interface import Options
 from benchmarks.wise.replies import Reply
 from harness.contract.errors import EnvironmentFailure
+from harness.contract.shown import printable
 
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _NOT_OURS = frozenset({401, 403, 404})
@@ -277,5 +278,5 @@ def _is_near(url: str) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Others' text for a terminal: control characters could move its cursor or change its title."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """Others' text for a message, on one line."""
+    return printable(" ".join(text.split()))
