@@ -25,6 +25,7 @@ from torch import nn
 from gear.archive import is_sealed
 from gear.foreign import load_exactly, read_weights, unusable
 from harness.contract.errors import UserError
+from tests.gear.damage import damaged
 
 
 class TrainerState:
@@ -255,21 +256,6 @@ def written(kind: str, path: Path) -> bytes:
     else:
         torch.save(state(), path, _use_new_zipfile_serialization=kind == "zip")
     return path.read_bytes()
-
-
-def damaged(whole: bytes, rng: random.Random) -> bytes:
-    """A copy with one bit turned round, one byte overwritten, a piece cut out or an end cut off."""
-    place, copy = rng.randrange(len(whole)), bytearray(whole)
-    match rng.choice(("bit", "bit", "byte", "cut", "end")):
-        case "bit":
-            copy[place] ^= 1 << rng.randrange(8)
-        case "byte":
-            copy[place] = rng.randrange(256)
-        case "cut":
-            del copy[place : place + rng.randrange(1, 200)]
-        case "end":
-            del copy[place:]
-    return bytes(copy)
 
 
 def same(one: Any, other: Any) -> bool:

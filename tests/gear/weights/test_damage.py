@@ -16,6 +16,7 @@ from gear.convert import to_hub
 from gear.weights import describe, open_model
 from harness.contract.errors import UserError
 from tests.gear import tiny
+from tests.gear.damage import damaged
 from tests.gear.same_bits import assert_same_bits
 from tests.gear.small_models import TOKENIZERS, weights
 
@@ -43,21 +44,8 @@ def as_folder(path: Path) -> Path:
 
 
 def damage(file: Path, rng: random.Random, near_start: bool) -> None:
-    """Turn round one bit or two, write over a byte, cut something out or cut the end off."""
-    content = bytearray(file.read_bytes())
-    place = rng.randrange(min(len(content), 4000) if near_start else len(content))
-    match rng.choice(("bit", "bit", "bits", "byte", "cut", "end")):
-        case "bit":
-            content[place] ^= 1 << rng.randrange(8)
-        case "bits":
-            content[place] ^= 129
-        case "byte":
-            content[place] = rng.randrange(256)
-        case "cut":
-            del content[place : place + rng.randrange(1, 50)]
-        case "end":
-            del content[place:]
-    file.write_bytes(bytes(content))
+    """Damage a file in its first bytes, where its structure is, or anywhere."""
+    file.write_bytes(damaged(file.read_bytes(), rng, within=4000 if near_start else None))
 
 
 def used(source: Path) -> Any:
