@@ -5,20 +5,26 @@
     hf://owner/name/                       a whole repository with a config.json, likewise
     https://host/.../vgg16-397923af.pth    under its last component in PyTorch's download cache (TORCH_HOME)
 
-Nothing is downloaded here: a run on a node without internet fails at its start, with a sentence that says what to copy.
+The last three are also found in the harness's asset store, where `harness assets pull --preset NAME` puts the files
+that assets.yaml lists. Nothing is downloaded here: a run on a node without internet fails at its start, with a sentence
+that says what to copy.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
+from harness.catalog.assets import Asset, read_assets
+from harness.catalog.project import home_dir
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.walk import walk
 
 _HUB, _WEB = "hf://", "https://"
+_LIST = Path(__file__).with_name("assets.yaml")
 
 
 def find_asset(source: str, *, purpose: str, setting: str) -> Path:
@@ -38,9 +44,32 @@ def find_asset(source: str, *, purpose: str, setting: str) -> Path:
     if not source.startswith((_HUB, _WEB)):
         raise MissingAsset(f"{purpose} needs {source}, which does not exist; correct {setting}.")
     raise MissingAsset(
-        f"{purpose} needs {source}, which is not on this machine; fetch it with: {fetch_command(source)} "
+        f"{purpose} needs {source}, which is not on this machine; fetch it with: {fetch_commands(source)} "
         f"(or name a copy: --set {setting}=PATH)"
     )
+
+
+@cache
+def listed_assets() -> Mapping[str, Asset]:
+    """The files that presets read, by name, as `harness assets ls` shows them."""
+    return read_assets([_LIST])
+
+
+def listed_asset(source: str) -> Asset | None:
+    """The listed asset that is at a public address of the forms above; None: it is not listed."""
+    if not source.startswith(_HUB):
+        return next((asset for asset in listed_assets().values() if source in asset.urls), None)
+    repository, file = _hub_parts(source)
+    for asset in listed_assets().values():
+        if asset.hub == repository and file == ("" if asset.files else asset.hub_path or asset.file):
+            return asset
+    return None
+
+
+def local_copy(source: str) -> Path | None:
+    """Where a source is on this machine, if it is."""
+    path = _local_path(source)
+    return path if path.exists() else None
 
 
 def files_of(source: str, names: Sequence[str]) -> list[str]:
@@ -85,7 +114,14 @@ def state_of(source: str) -> str:
     if _local_path(source).exists():
         return "found"
     public = source.startswith((_HUB, _WEB))
-    return f"missing; fetch it with: {fetch_command(source)}" if public else f"missing: {source} does not exist"
+    return f"missing; fetch it with: {fetch_commands(source)}" if public else f"missing: {source} does not exist"
+
+
+def fetch_commands(source: str) -> str:
+    """What to type to get a public `source`: the harness's command where it is listed, and the plain one."""
+    asset = listed_asset(source)
+    plain = fetch_command(source)
+    return plain if asset is None else f"harness assets pull {asset.name} (or: {plain})"
 
 
 def fetch_command(source: str) -> str:
@@ -93,15 +129,31 @@ def fetch_command(source: str) -> str:
     if source.startswith(_HUB):
         repository, file = _hub_parts(source)
         return f"hf download {repository} {file}".rstrip()
-    return f"curl -fL --create-dirs -o {_local_path(source)} {source}"
+    return f"curl -fL --create-dirs -o {_cached_path(source)} {source}"
 
 
 def _local_path(source: str) -> Path:
+    """Where a source is on this machine, or where its own tool would put it."""
+    if not source.startswith((_HUB, _WEB)):
+        return expanded(source)
+    cached = _cached_path(source)
+    stored = None if cached.exists() else _in_asset_store(source)
+    return stored if stored is not None and stored.exists() else cached
+
+
+def _cached_path(source: str) -> Path:
     if source.startswith(_HUB):
         return _in_hub_cache(*_hub_parts(source))
-    if source.startswith(_WEB):
-        return _torch_cache() / source.rsplit("/", 1)[-1]
-    return expanded(source)
+    return _torch_cache() / source.rsplit("/", 1)[-1]
+
+
+def _in_asset_store(source: str) -> Path | None:
+    """Where the harness would keep it; None where it is not listed, or nobody knows a home."""
+    asset = listed_asset(source)
+    try:
+        return None if asset is None else home_dir() / "assets" / asset.name / asset.file
+    except UserError:
+        return None
 
 
 def _hub_parts(source: str) -> tuple[str, str]:

@@ -197,6 +197,24 @@ def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source:
     source: where the weights came from, for the message. assign: copies of the tensors become the parameters, for a
     module that was built on the meta device and has no memory yet; types are converted to the module's.
     """
+    check_shapes(module, state_dict, source=source)
+    own = module.state_dict()
+    if wrong := unusable(state_dict):
+        raise UserError(
+            f"{source} holds values that are not finite (NaN or infinity), or none at all, in {len(wrong)} of its "
+            f"tensors ({_some(wrong)}): its training diverged or the file is damaged; give another copy, or an earlier "
+            "checkpoint"
+        )
+    if assign:
+        state_dict = {key: _in_memory(value).to(own[key].dtype) for key, value in state_dict.items()}
+    module.load_state_dict(dict(state_dict), strict=True, assign=assign)
+
+
+def check_shapes(module: nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise UserError unless the names and shapes are the module's, which may be on the meta device.
+
+    source: where the weights came from, for the message.
+    """
     own = module.state_dict()
     problems = []
     if missing := [key for key in own if key not in state_dict]:
@@ -215,15 +233,6 @@ def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], *, source:
             f"{source} does not fit the {type(module).__name__}: {'; '.join(problems)}; "
             "check that the configuration names the architecture these weights were trained with"
         )
-    if wrong := unusable(state_dict):
-        raise UserError(
-            f"{source} holds values that are not finite (NaN or infinity), or none at all, in {len(wrong)} of its "
-            f"tensors ({_some(wrong)}): its training diverged or the file is damaged; give another copy, or an earlier "
-            "checkpoint"
-        )
-    if assign:
-        state_dict = {key: _in_memory(value).to(own[key].dtype) for key, value in state_dict.items()}
-    module.load_state_dict(dict(state_dict), strict=True, assign=assign)
 
 
 def unusable(state_dict: Mapping[str, Tensor]) -> list[str]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.catalog.benchmarks import Catalog
-from harness.catalog.project import find_project, home_dir
+from harness.catalog.project import Project, find_project, home_dir
 from harness.contract.errors import (
     EXIT_OK,
     EXIT_PARTLY_SCORED,
@@ -36,10 +36,10 @@ from harness.contract.record import ScoreRecord
 from harness.planning.check import Comparison, check_plan, compare_with_expected, full_check_plan
 from harness.planning.generators import DrawContext, choose_generator, existing_samples
 from harness.planning.make import RunSpec, make_plan, scorer_environment
-from harness.planning.steps import Plan
+from harness.planning.steps import Generator, Plan
 from harness.running.execute import run_plan
 from harness.running.failures import RunFailed, exit_code, failures
-from harness.running.setting import Reporter, Setting, make_setting
+from harness.running.setting import Reporter, Setting, asset_store, make_setting
 from harness.store.digests import DigestMemo
 from harness.store.run_record import Run, find_run, find_runs
 
@@ -74,6 +74,7 @@ def plan(
     gpus: int = 1,
     protocol: Mapping[str, Any] | None = None,
     options: Mapping[str, Options] | None = None,
+    assets: Mapping[str, str | Path] | None = None,
     **drawing: Any,
 ) -> Plan:
     """What `run` with the same arguments would do, as data: `plan.steps`. Nothing runs and nothing is written.
@@ -89,24 +90,47 @@ def plan(
         gpus: GPUs to draw with.
         protocol: changes to how images are drawn, such as {"cfg_scale": 1.75}.
         options: changes to scorer options by benchmark, such as {"adm": {"batch_size": 32}}.
+        assets: asset name -> a file or folder to use instead of the fetched one; a model among them is looked at.
         drawing: the generator; exactly one of generator="COMMAND" (any program, called as COMMAND --requests DIR
             --out DIR), samples=PATH (existing samples), or an option of an installed package (`harness run --help`).
     Raises:
         UserError: an unknown benchmark, suite, option or generator, or a generator that cannot draw what is asked for.
     """
     project = find_project()
-    memo = DigestMemo(home_dir() / "digests")
-    context = DrawContext(project=project, gpus=gpus, limit=limit, options=options or {}, digest=memo.file)
+    catalog = Catalog.load(project)
     spec = RunSpec(
         benchmarks=benchmarks,
         suite=suite,
-        generator=choose_generator(drawing, context),
+        generator=generator(project, catalog, gpus=gpus, limit=limit, options=options, assets=assets, **drawing),
         limit=limit,
         run_seed=seed,
         protocol=protocol or {},
         options=options or {},
     )
-    return make_plan(spec, Catalog.load(project))
+    return make_plan(spec, catalog)
+
+
+def generator(
+    project: Project,
+    catalog: Catalog,
+    *,
+    gpus: int = 1,
+    limit: int | None = None,
+    options: Mapping[str, Options] | None = None,
+    assets: Mapping[str, str | Path] | None = None,
+    **drawing: Any,
+) -> Generator:
+    """The generator that `drawing` names, looked at as far as it can be without a benchmark; arguments as for `plan`.
+
+    Raises:
+        UserError: there is none, or its files do not belong together.
+    """
+    memo = DigestMemo(home_dir() / "digests")
+    store = asset_store(catalog, memo, assets)
+    context = DrawContext(
+        project=project, gpus=gpus, limit=limit, options=options or {}, digest=memo.file, asset=store.path_if_here
+    )
+    return choose_generator(drawing, context)
 
 
 def run(
@@ -153,6 +177,7 @@ def run(
         gpus=gpus,
         protocol=protocol,
         options=options,
+        assets=assets,
         **drawing,
     )
     setting = _setting(runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets)

@@ -21,7 +21,7 @@ import click
 import numpy as np
 from rich.text import Text
 
-from gear.bench.generators import CORE, gear_code_digest
+from gear.bench.environment import CORE, gear_code_digest
 from harness import api
 from harness.catalog.benchmarks import Benchmark, Catalog
 from harness.catalog.project import Project, find_project

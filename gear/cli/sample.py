@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gear.ar.model import ClassConditionalAR
     from gear.ar.t2i import TextToImageAR
     from gear.sampling.parity import Parity
-    from gear.text import TextConfig, TextEncoder
+    from gear.text import TextEncoder
     from gear.weights import ModelFile
     from harness.contract.requests import RequestSet
     from harness.contract.samples import SampleSet
@@ -304,28 +304,14 @@ def _encoder(
     model: ModelFile, ar: ClassConditionalAR | TextToImageAR, source: Path | None, device: torch.device
 ) -> tuple[TextEncoder, dict[str, Any]]:
     """The text encoder that the model was trained with, and which one it is."""
+    from gear.ar.config import TextARConfig
     from gear.text import CachingEncoder, build_text_encoder, weights_digest
 
-    config, precision = _text_settings(model, ar)
+    assert isinstance(ar.config, TextARConfig)
+    config, precision = model.text_settings(ar.config)
     config = replace(config, source=str(source)) if source else config
     encoder = build_text_encoder(config, device, precision=precision)
     identity = {"name": config.name, "sha256": weights_digest(config), "slots": config.max_length}
     identity["dtype"] = str(next(encoder.model.parameters()).dtype).removeprefix("torch.")
     stored = model.null_caption() if "null_caption" in model.parts else None
     return CachingEncoder(encoder, null=stored), identity
-
-
-def _text_settings(model: ModelFile, ar: ClassConditionalAR | TextToImageAR) -> tuple[TextConfig, str]:
-    """Encoder and precision: from the run, else from the reference's settings, whose default is bfloat16."""
-    from gear.ar.config import TextARConfig
-    from gear.text import TextConfig
-
-    if model.config is not None and model.config.text is not None:
-        return model.config.text, model.config.precision
-    assert isinstance(ar.config, TextARConfig)
-    text = TextConfig(
-        source=model.settings.get("text_encoder") or None,
-        dim=ar.config.caption_dim,
-        max_length=ar.config.cls_token_num,
-    )
-    return text, str(model.settings.get("mixed_precision") or "bf16")

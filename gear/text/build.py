@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gear.assets import digest_of
+from gear.assets import digest_of, fetch_commands, local_copy
 from gear.text.base import TextConfig
 from gear.text.transformer import TransformerTextEncoder
 from harness.contract.errors import EnvironmentFailure, MissingAsset
@@ -27,8 +27,7 @@ def build_text_encoder(
     """
     device = torch.device(device)
     dtype = torch.bfloat16 if device.type == "cuda" and precision == "bf16" else torch.float32
-    source = config.source or (QWEN3 if config.name == "qwen3" else str(_minilm_folder()))
-    model, tokenizer = _pretrained(source, config.revision, dtype)
+    model, tokenizer = _pretrained(_folder_or_hub_id(config), config.revision, dtype)
     return TransformerTextEncoder(config, model.to(device), tokenizer)
 
 
@@ -45,10 +44,19 @@ def weights_digest(config: TextConfig) -> str:
     """SHA-256 over the files of the encoder: weights, configuration and tokenizer. They must be on this machine."""
     from huggingface_hub import snapshot_download
 
-    source = config.source or (QWEN3 if config.name == "qwen3" else str(_minilm_folder()))
+    source = _folder_or_hub_id(config)
     if not Path(source).is_dir():
         source = snapshot_download(source, revision=config.revision, local_files_only=True)
     return digest_of(Path(source))
+
+
+def _folder_or_hub_id(config: TextConfig) -> str:
+    """What the transformers library is given; it looks for a hub id in the hub's cache alone."""
+    source = config.source or (QWEN3 if config.name == "qwen3" else str(_minilm_folder()))
+    public = weights_source(config)
+    if public is None or not public.startswith("hf://") or config.revision != "main":
+        return source
+    return str(local_copy(public) or source)
 
 
 def _pretrained(source: str, revision: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -67,8 +75,9 @@ def _pretrained(source: str, revision: str, dtype: torch.dtype) -> tuple[Any, An
         else:
             reason = f"the text encoder {source!r} is not on this machine"
         raise MissingAsset(
-            f"{reason}; fetch it with `hf download {QWEN3}`, or give a folder with config.json, model.safetensors and "
-            "tokenizer files (--text-encoder DIR of `gear sample`, --set text.source=DIR of `gear train`)."
+            f"{reason}; fetch it with: {fetch_commands(f'hf://{QWEN3}/')}, or give a folder with config.json, "
+            "model.safetensors and tokenizer files (--text-encoder DIR of `gear sample`, --set text.source=DIR of "
+            "`gear train`)."
         ) from None
 
 

@@ -77,6 +77,15 @@ class HubRepository(WeightsFolder):
         except _no_answer() as error:
             raise self._missing(_first_line(error)) from None
 
+    def folder(self) -> Path:
+        """All of it, in the hub's cache."""
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(self.repo, revision=self.revision))
+        except _no_answer() as error:
+            raise self._missing(_first_line(error)) from None
+
     def _missing(self, reason: str) -> MissingAsset:
         revision = f" --revision {self.revision}" if self.revision else ""
         return MissingAsset(

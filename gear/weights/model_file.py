@@ -14,12 +14,13 @@ from typing import Any, Literal
 import torch
 
 from gear.ar.checkpoints import build_ar, recognise_ar, table_length
-from gear.ar.config import TrunkConfig
+from gear.ar.config import TextARConfig, TrunkConfig
 from gear.ar.model import ClassConditionalAR
 from gear.ar.t2i import TextCondition, TextToImageAR
 from gear.archive import is_sealed
 from gear.config import RunConfig
-from gear.foreign import StateDict, load_exactly
+from gear.foreign import StateDict, check_shapes, load_exactly
+from gear.text.base import TextConfig
 from gear.tokenizers import FAMILIES, TOKENIZERS, Tokenizer, TokenizerConfig, build_tokenizer
 from gear.tokenizers.recognise import recognise_tokenizer
 from gear.weights.hub_layout import Card
@@ -207,6 +208,28 @@ class ModelFile:
         known = {name: self.settings[name] for name in _SETTINGS if name in self.settings}
         with self._understood("AR model"):
             return recognise_ar(self.original[part], num_tokens=(size // self.downsample) ** 2, **known)
+
+    def text_settings(self, ar: TextARConfig) -> tuple[TextConfig, str]:
+        """Text encoder and precision: from the run, else from the reference's settings, whose default is bfloat16."""
+        if self.config is not None and self.config.text is not None:
+            return self.config.text, self.config.precision
+        source = self.settings.get("text_encoder") or None
+        text = TextConfig(source=source, dim=ar.caption_dim, max_length=ar.cls_token_num)
+        return text, str(self.settings.get("mixed_precision") or "bf16")
+
+    def check_tensors(
+        self, kind: Literal["tokenizer", "ar"], *, ema: bool = True, image_size: int | None = None
+    ) -> None:
+        """Raise UserError unless the tensors of that model have the names and shapes of its architecture.
+
+        Values are not read. image_size: of the AR model, as in `ar_config`.
+        """
+        part = self._part(kind, ema)
+        with self._understood("tokenizer" if kind == "tokenizer" else "AR model"), torch.device("meta"):
+            build = (
+                build_tokenizer(self.tokenizer_config) if kind == "tokenizer" else build_ar(self.ar_config(image_size))
+            )
+        check_shapes(build, self.parts[part], source=f"{part!r} of {self.source}")
 
     # -- models --
 

@@ -122,6 +122,13 @@ class AssetStore:
             raise MissingAsset(self._explain(asset, needed_by, f"has sha256 {digest[:12]}... in {path}"))
         return Found(asset=asset, path=path, digest=digest)
 
+    def path_if_here(self, name: str) -> Path | None:
+        """Where the asset is; None where it is not here, or not the listed file."""
+        try:
+            return self.find(name).path
+        except MissingAsset:
+            return None
+
     def missing(self, needed: Iterable[tuple[str, str]]) -> list[MissingAsset]:
         """One error for each missing asset among pairs of (asset, needed by)."""
         problems = []
@@ -159,12 +166,21 @@ class AssetStore:
         by_hand = [asset for asset in assets if asset.name not in fetchable]
         text = [f"{len(assets)} assets are missing:", *(f"  {line}" for line in lines)]
         if fetchable:
-            text.append(f"Fetch them:  harness assets pull {' '.join(_shortest(fetchable, users))}")
+            text.append(f"Fetch them:  harness assets pull {' '.join(self._shortest(fetchable, users))}")
             text.append(f"Without internet:  the same on another machine, and its {self.root} copied to here")
         text += [f"{asset.name} cannot be downloaded. {asset.note or asset.gated or ''}".rstrip() for asset in by_hand]
         if by_hand:
             text.append(f"For one run:  {' '.join(f'--asset {asset.name}=PATH' for asset in by_hand)}")
         return "\n".join(text)
+
+    def _shortest(self, names: Sequence[str], users: Mapping[str, Sequence[str]]) -> list[str]:
+        """Arguments of `harness assets pull` that name a few assets, or the benchmarks that need many."""
+        if len(names) <= 3:
+            return list(names)
+        # What a generator needs is in no benchmark's list: it is named.
+        own = [name for name in names if not set(users[name]) & set(self._listed(name).used_by)]
+        needing = dict.fromkeys(users[name][0] for name in names if name not in own)
+        return [*own, *(f"--benchmark {user}" for user in needing)]
 
     def is_here(self, asset: Asset) -> bool:
         """Whether `find` would return it."""
@@ -291,13 +307,6 @@ def _row(asset: Asset, users: str) -> tuple[str, ...]:
     size = "size unknown" if asset.size is None else f"{asset.size:,} bytes"
     terms = f"accept its terms first: {asset.gated}" if asset.gated else ""
     return (asset.name, users, size, asset.licence or "", f"commercial use: {asset.commercial}", terms)
-
-
-def _shortest(names: Sequence[str], users: Mapping[str, Sequence[str]]) -> list[str]:
-    """Arguments of `harness assets pull` that name a few assets, or the benchmarks that need many."""
-    if len(names) <= 3:
-        return list(names)
-    return [f"--benchmark {user}" for user in dict.fromkeys(users[name][0] for name in names)]
 
 
 def _as_listed(asset: Asset, path: Path) -> bytes | None:

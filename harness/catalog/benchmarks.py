@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from harness.catalog.assets import Asset, read_assets
+from harness.catalog.plugins import asset_lists
 from harness.catalog.project import Project
 from harness.contract.digest import digest_json
 from harness.contract.errors import UserError, pick
@@ -151,7 +152,8 @@ class Catalog:
     @classmethod
     def load(cls, project: Project) -> Catalog:
         """Read every benchmark folder; a broken file is an error, never a silently missing benchmark."""
-        return cls(map(read_benchmark, project.benchmark_files()), read_assets(project.asset_files()))
+        assets = read_assets([*project.asset_files(), *asset_lists()])
+        return cls(map(read_benchmark, project.benchmark_files()), assets)
 
     def benchmark(self, name: str) -> Benchmark:
         """The benchmark called `name`; UserError suggests near names."""

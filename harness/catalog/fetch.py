@@ -91,9 +91,11 @@ class Fetcher:
             return asset.size
         for source in self._sources(asset):
             try:
-                return source.size()
+                size = source.size()
             except Exception:  # a size is a courtesy: whatever fails here is reported when the file is fetched
                 continue
+            if size is not None:
+                return size
         return None
 
     def _sources(self, asset: Asset) -> Iterator[_Source]:
@@ -225,6 +227,8 @@ class _MirrorFolder(_Source):
         self.name = str(self.path)
 
     def size(self) -> int | None:
+        if not self.path.exists():
+            return None
         files = self.path.rglob("*") if self.path.is_dir() else [self.path]
         return sum(path.stat().st_size for path in files if path.is_file())
 

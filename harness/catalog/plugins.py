@@ -7,6 +7,7 @@ A package names what it adds in its pyproject.toml, by an entry point; the group
     [project.entry-points."harness.schedulers"]      harness.schedulers.SchedulerFactory
     [project.entry-points."harness.exporters"]       harness.report.exporters.Exporter
     [project.entry-points."harness.commands"]        a click.Command, which becomes `harness NAME`
+    [project.entry-points."harness.assets"]          a package with an assets.yaml, of files that its models need
 
     my-model = "my_package.bench:MY_MODEL"
 
@@ -149,6 +150,13 @@ class DrawOption:
     def flag(self) -> str:
         """As typed."""
         return f"--{self.name.replace('_', '-')}"
+
+
+def asset_lists() -> list[Path]:
+    """The assets.yaml of every installed package that has one to add, found without importing it."""
+    specs = [importlib.util.find_spec(entry.value) for entry in _entry_points("harness.assets")]
+    folders = [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin is not None]
+    return sorted(folder / "assets.yaml" for folder in folders)
 
 
 def summary(place: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from harness.catalog.project import find_project
 from harness.cli.base import Command, Group, assignment, err, out, plain_table, runtime_option, say
 from harness.contract.digest import sha256_file
 from harness.contract.errors import EnvironmentFailure, MissingAsset, UserError
+from harness.planning.generators import plugins_with_assets
 from harness.running.setting import make_setting
 
 _ASKED_AT_ONCE = 8
@@ -42,13 +43,26 @@ def assets() -> None:
     """
 
 
+def _of_generators(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option of every generator that is made of assets."""
+    for plugin in plugins_with_assets().values():
+        option = plugin.options[0]
+        command = click.option(
+            option.flag, option.name, multiple=True, metavar=option.metavar, help=f"Those of: {option.help}"
+        )(command)
+    return command
+
+
 @assets.command("ls")
 @click.option("--suite", "suites", multiple=True, help="Those of a suite.")
 @click.option("--benchmark", "benchmarks", multiple=True, help="Those of a benchmark.")
-def assets_ls(suites: tuple[str, ...], benchmarks: tuple[str, ...]) -> None:
+@_of_generators
+def assets_ls(suites: tuple[str, ...], benchmarks: tuple[str, ...], **made: tuple[str, ...]) -> None:
     """List assets: whether each is here, what needs it, and whether its licence allows commercial use."""
     catalog, store = _assets()
-    chosen = _chosen(catalog, suites, benchmarks) if suites or benchmarks else list(catalog.assets)
+    chosen = [*_chosen(catalog, suites, benchmarks), *_behind(made)]
+    if not (suites or benchmarks or any(made.values())):
+        chosen = list(catalog.assets)
     out.print(_table([catalog.asset(name) for name in chosen], store))
 
 
@@ -56,6 +70,7 @@ def assets_ls(suites: tuple[str, ...], benchmarks: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1)
 @click.option("--suite", "suites", multiple=True, help="Fetch everything the benchmarks of a suite need.")
 @click.option("--benchmark", "benchmarks", multiple=True, help="Fetch everything a benchmark needs.")
+@_of_generators
 @click.option("--all", "everything", is_flag=True, help="Fetch every asset.")
 @click.option("--mirror", metavar="DIR|URL", help="A copy of another machine's asset store, asked first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and how much.")
@@ -68,6 +83,7 @@ def assets_pull(
     mirror: str | None,
     dry_run: bool,
     replace: bool,
+    **made: tuple[str, ...],
 ) -> None:
     """Fetch assets and check them; continues partial downloads.
 
@@ -80,7 +96,7 @@ def assets_pull(
     asset that cannot be fetched does not stop the others; it is reported at the end, with exit status 4 or 6.
     """
     catalog, store = _assets()
-    chosen = list(catalog.assets) if everything else [*names, *_chosen(catalog, suites, benchmarks)]
+    chosen = list(catalog.assets) if everything else [*names, *_chosen(catalog, suites, benchmarks), *_behind(made)]
     if not chosen:
         raise UserError("Say what to fetch: names, --suite, --benchmark or --all. List them: harness assets ls")
     asked = [catalog.asset(name) for name in dict.fromkeys(chosen)]
@@ -100,6 +116,15 @@ def _chosen(catalog: Catalog, suites: Iterable[str], benchmarks: Iterable[str]) 
     of_suites = [benchmark for name in suites for benchmark in catalog.suite(name)]
     needing = [*of_suites, *map(catalog.benchmark, benchmarks)]
     return list(dict.fromkeys(name for benchmark in needing for name in benchmark.needed_assets))
+
+
+def _behind(made: Mapping[str, Iterable[str]]) -> list[str]:
+    """Names of the assets behind values of the generators' options."""
+    plugins = plugins_with_assets()
+    needed = [
+        asset for name, values in made.items() for value in values for asset in plugins[name].needed_assets(value)
+    ]
+    return [asset.name for asset in needed]
 
 
 def _table(assets: Iterable[Asset], store: AssetStore, sizes: Mapping[str, int | None] | None = None) -> Table:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import click
 from rich.text import Text
 
-from harness.catalog.benchmarks import Catalog
+from harness import api
+from harness.catalog.benchmarks import Benchmark, Catalog
 from harness.catalog.project import find_project, home_dir
-from harness.cli.base import Command, out, plain_table, setting_options
+from harness.cli.base import Command, drawing_options, out, plain_table, setting_options
 from harness.contract.errors import EXIT_ENVIRONMENT, EXIT_OK
+from harness.planning.generators import plugins_with_assets
 from harness.report.formats import in_words
 from harness.running.setting import Setting, make_setting
 
@@ -83,24 +86,50 @@ def _machine(setting: Setting) -> Finding:
 
 
 @click.command(cls=Command)
+@click.option("--suite", help="Look at the benchmarks of a suite only, such as c2i.")
+@click.option("--benchmark", "benchmarks", multiple=True, help="Look at this benchmark only; may be repeated.")
+@drawing_options
 @setting_options
-def doctor(**options: Any) -> None:
-    """Check this machine: engines, disk, GPUs, missing assets.
+def doctor(
+    suite: str | None,
+    benchmarks: tuple[str, ...],
+    runtime: str,
+    scheduler: str,
+    assets: Mapping[str, str],
+    images: Mapping[str, str],
+    base_image: str | None,
+    runs_dir: Path,
+    **drawing: Any,
+) -> None:
+    """Check this machine: engines, disk, GPUs, missing assets, and a model if one is given.
+
+    \b
+      harness doctor --runtime docker
+      harness doctor --suite c2i --generator 'python my_model.py'
 
     Also lists which settings each benchmark still needs.
 
-    Exit status 6 when the chosen runtime cannot be used.
+    Exit status 6 when the chosen runtime cannot be used, 2 when the model cannot draw what the benchmarks ask for.
     """
     project = find_project()
     catalog = Catalog.load(project)
-    setting = make_setting(project, catalog, **options)
+    setting = make_setting(
+        project,
+        catalog,
+        runtime=runtime,
+        scheduler=scheduler,
+        assets=assets,
+        images=images,
+        base_image=base_image,
+        runs_dir=runs_dir,
+    )
     table = plain_table("", "", "")
     findings = checks(setting, home_dir())
     for item in findings:
         mark = Text("✓", "green") if item.ok else Text("✗", "bold red")
         table.add_row(mark, Text(item.name, "bold"), f"{item.detail}\n  → {item.fix}" if item.fix else item.detail)
     out.print(table)
-    for benchmark in catalog.benchmarks.values():
+    for benchmark in _chosen(catalog, suite, benchmarks):
         missing = setting.assets.missing((name, benchmark.id) for name in benchmark.needed_assets)
         problems = [str(problem) for problem in missing]
         problems += [
@@ -108,8 +137,38 @@ def doctor(**options: Any) -> None:
             for name, meaning in benchmark.scorer.variables.items()
             if not os.environ.get(name)
         ]
-        state = Text("complete", "green") if not problems else Text(f"{len(problems)} missing", "yellow")
-        out.print(Text.assemble((f"{benchmark.id}: ", "bold"), state))
-        for problem in problems:
-            out.print(Text(f"  {problem}"), soft_wrap=True)
+        _print_state(benchmark.id, problems)
+    given = {name: value for name, value in drawing.items() if value not in (None, "", (), {})}
+    if given:
+        if suite or benchmarks:
+            api.plan(*benchmarks, suite=suite, assets=assets, **given)
+        else:
+            api.generator(project, catalog, assets=assets, **given)
+        _print_state("generator", _missing_of_generator(given, setting))
     sys.exit(EXIT_OK if all(item.ok or not item.required for item in findings) else EXIT_ENVIRONMENT)
+
+
+def _missing_of_generator(given: Mapping[str, Any], setting: Setting) -> list[str]:
+    plugins = plugins_with_assets()
+    needed = [
+        (asset.name, value)
+        for name, value in given.items()
+        if name in plugins
+        for asset in plugins[name].needed_assets(value)
+    ]
+    return [str(problem) for problem in setting.assets.missing(needed)]
+
+
+def _print_state(name: str, problems: Sequence[str]) -> None:
+    state = Text("complete", "green") if not problems else Text(f"{len(problems)} missing", "yellow")
+    out.print(Text.assemble((f"{name}: ", "bold"), state))
+    for problem in problems:
+        out.print(Text(f"  {problem}"), soft_wrap=True)
+
+
+def _chosen(catalog: Catalog, suite: str | None, benchmarks: Sequence[str]) -> list[Benchmark]:
+    if not (suite or benchmarks):
+        return list(catalog.benchmarks.values())
+    of_suite = catalog.suite(suite) if suite else []
+    named = map(catalog.benchmark, benchmarks)
+    return list({benchmark.id: benchmark for benchmark in [*of_suite, *named]}.values())

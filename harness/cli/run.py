@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +34,7 @@ from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, MissingAsset, U
 from harness.contract.shown import shell_line
 from harness.report.compare import protocol_note
 from harness.running.console import TerminalReporter
+from harness.running.estimates import Estimate, estimates
 from harness.running.failures import exit_code
 from harness.running.preview import Preview, command_lines, describe, preview
 from harness.running.setting import Setting, make_setting
@@ -53,17 +55,17 @@ def plan(as_json: bool, dry_run: bool, **options: Any) -> None:
     """
     if as_json and dry_run:
         raise UserError("--json and --dry-run are two ways to print a plan; give one of them.")
-    force, setting = options.pop("force"), _setting(options)
-    planned = _plan(options)
+    force, assets, setting = options.pop("force"), options["assets"], _setting(options)
+    planned = _plan(options, assets)
     if as_json:
-        out.print_json(json.dumps(describe(planned), default=str))
+        out.print_json(json.dumps({**describe(planned), "assets": _asset_rows(planned, setting)}, default=str))
     elif dry_run:
         _print_command_lines(planned, setting)
     else:
         try:
-            out.print(_plan_table(preview(planned, setting, force=force)))
+            _print_plan(planned, setting, preview(planned, setting, force=force))
         except MissingAsset:  # the plan is still worth reading
-            out.print(_plan_table([Preview(step=step, state="waits") for step in planned.steps]))
+            _print_plan(planned, setting, [Preview(step=step, state="waits") for step in planned.steps])
             raise
 
 
@@ -80,8 +82,8 @@ def run(dry_run: bool, force: bool, **options: Any) -> None:
 
     The same command again continues. Results: runs/<name>/record.json and report.html.
     """
-    name, setting = options["name"], _setting(options)
-    planned = _plan(options)
+    name, assets, setting = options["name"], options["assets"], _setting(options)
+    planned = _plan(options, assets)
     if dry_run:
         _print_command_lines(planned, setting)
     else:
@@ -135,13 +137,13 @@ def score(
         _execute_several(plans, setting, benchmark, force=force, name=name)
 
 
-def _plan(options: Mapping[str, Any]) -> api.Plan:
-    """The plan from the options that remain once those of the setting are removed."""
+def _plan(options: Mapping[str, Any], assets: Mapping[str, str]) -> api.Plan:
+    """The plan from the options that remain once those of the setting are removed, and the user's own assets."""
     given = dict(options)
     given.pop("name")
     benchmarks = given.pop("benchmarks")
     protocol = {name: yaml_value(f"--protocol {name}", text) for name, text in given.pop("protocol").items()}
-    return api.plan(*benchmarks, protocol=protocol, options=by_benchmark(given.pop("options")), **given)
+    return api.plan(*benchmarks, protocol=protocol, options=by_benchmark(given.pop("options")), assets=assets, **given)
 
 
 def _setting(options: dict[str, Any]) -> Setting:
@@ -194,14 +196,58 @@ def _print_command_lines(planned: api.Plan, setting: Setting) -> None:
         say(shell_line(line))
 
 
-def _plan_table(previews: Sequence[Preview]) -> Table:
+def _print_plan(planned: api.Plan, setting: Setting, previews: Sequence[Preview]) -> None:
+    """The steps, what they will probably cost, and the terms of the files that they read."""
+    expected = estimates(planned, setting)
+    out.print(_plan_table(previews, expected))
+    left = [expected[row.step.name] for row in previews if row.state != "cached"]
+    known = [row.seconds for row in left if row.seconds is not None]
+    if known:
+        more = f", and {len(left) - len(known)} steps that never ran here" if len(known) < len(left) else ""
+        out.print(Text(f"about {_duration(sum(known))} by earlier runs on this machine{more}"), soft_wrap=True)
+    restricted = [row for row in _asset_rows(planned, setting) if row["commercial"] != "yes"]
+    if restricted:
+        table = plain_table("asset", "licence", "commercial use")
+        for row in restricted:
+            table.add_row(row["name"], row["licence"], row["commercial"])
+        out.print(table)
+
+
+def _asset_rows(planned: api.Plan, setting: Setting) -> list[dict[str, Any]]:
+    """The assets of a plan: whether each is here, under which licence, and whether that allows commercial use."""
+    assets = [setting.assets.listed[name] for name in dict.fromkeys(name for name, _ in planned.assets)]
+    return [
+        {
+            "name": asset.name,
+            "here": setting.assets.is_here(asset),
+            "licence": asset.licence or "",
+            "commercial": asset.commercial,
+        }
+        for asset in assets
+    ]
+
+
+def _plan_table(previews: Sequence[Preview], expected: Mapping[str, Estimate]) -> Table:
     words = {"cached": ("finished, from cache", "cyan"), "resume": ("continues", "yellow"), "run": ("runs", "green")}
-    table = plain_table("step", "what", "environment", "GPUs", "memory", "key", "now")
+    costs = ("disk", "time") if any(cost != Estimate() for cost in expected.values()) else ()
+    table = plain_table("step", "what", "environment", "GPUs", "memory", *costs, "key", "now")
     for row in previews:
         step = row.step
         text, style = words.get(row.state, (f"after {', '.join(step.needs)}" if step.needs else "", "dim"))
         gpus = str(step.resources.gpus or "")
         memory = f"{step.resources.memory_gb:g} GB"
-        key = (row.key or "")[:12]
-        table.add_row(step.name, step.title, step.environment.name, gpus, memory, Text(key, "dim"), Text(text, style))
+        key = Text((row.key or "")[:12], "dim")
+        cells = _cost_cells(expected[step.name])[: len(costs)]
+        table.add_row(step.name, step.title, step.environment.name, gpus, memory, *cells, key, Text(text, style))
     return table
+
+
+def _cost_cells(cost: Estimate) -> tuple[str, str]:
+    disk = "" if cost.disk_bytes is None else decimal(cost.disk_bytes)
+    return disk, "" if cost.seconds is None else _duration(cost.seconds)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.catalog.assets import Asset
 from harness.catalog.benchmarks import Benchmark
 from harness.catalog.plugins import GENERATORS, DrawOption
 from harness.catalog.project import Project
@@ -38,6 +39,8 @@ class DrawContext:
     """Changes to scorer options, by benchmark."""
     digest: Callable[[Path], str] = sha256_file
     """sha256 of a file; the harness gives one that remembers files which have not changed."""
+    asset: Callable[[str], Path | None] = lambda name: None
+    """Where an asset is on this machine; None: it is not here. The harness finds those that are missing by itself."""
 
 
 class GeneratorPlugin(Protocol):
@@ -48,6 +51,21 @@ class GeneratorPlugin(Protocol):
 
     def generator(self, values: Mapping[str, Any], context: DrawContext) -> Generator:
         """The generator for the values of its options; UserError when they are wrong."""
+
+
+class NeedsAssets(Protocol):
+    """A GeneratorPlugin whose first option names something made of assets: `harness assets` takes that option, too."""
+
+    options: tuple[DrawOption, ...]
+
+    def needed_assets(self, value: str) -> tuple[Asset, ...]:
+        """The assets behind a value of the option; UserError when there is no such value."""
+
+
+def plugins_with_assets() -> dict[str, NeedsAssets]:
+    """The generators that are made of assets, by name."""
+    plugins = {name: GENERATORS.load(name) for name in GENERATORS.names()}
+    return {name: plugin for name, plugin in plugins.items() if hasattr(plugin, "needed_assets")}
 
 
 def choose_generator(given: Mapping[str, Any], context: DrawContext) -> Generator:

@@ -139,7 +139,8 @@ def _refuse_unused(spec: RunSpec) -> None:
 
 def _drawing(benchmark: Benchmark, spec: RunSpec) -> tuple[list[Step], Source]:
     generator = spec.generator
-    benchmark = dataclasses.replace(benchmark, protocol=_protocol(benchmark, spec.protocol))
+    changes = {**getattr(generator, "protocol", {}), **spec.protocol}
+    benchmark = dataclasses.replace(benchmark, protocol=_protocol(benchmark, changes))
     if benchmark.form == "pairs" and not generator.draws_nothing:
         raise UserError(
             f"{benchmark.id} scores pairs of images and their reconstructions; give --samples DIR with such pairs, or "

@@ -260,7 +260,11 @@ def _static_digest(source: Source, file_digests: Mapping[Path, str]) -> Any:
 
 
 class Generator(Protocol):
-    """Anything that can draw the images of a request set."""
+    """Anything that can draw the images of a request set.
+
+    It may also have `protocol`, a mapping: how its images are drawn where that differs from a benchmark's protocol, as
+    published for a model. What the user asks for goes before it.
+    """
 
     @property
     def name(self) -> str:

@@ -66,17 +66,22 @@ def make_setting(
     """
     home = home_dir()
     memo = DigestMemo(home / "digests")
-    overrides = {catalog.asset(name).name: Path(path).resolve() for name, path in (assets or {}).items()}
     make_scheduler: SchedulerFactory = SCHEDULERS.load(scheduler)
     options = RuntimeOptions(base_image=base_image, images=dict(images or {}))
     return Setting(
         runtime=make_runtime(runtime, project, home, options),
-        assets=AssetStore(home / "assets", catalog.assets, memo, overrides),
+        assets=asset_store(catalog, memo, assets),
         memo=memo,
         runs_dir=Path(runs_dir).resolve(),
         scheduler=make_scheduler(),
         images=dict(images or {}),
     )
+
+
+def asset_store(catalog: Catalog, memo: DigestMemo, given: Mapping[str, str | Path] | None = None) -> AssetStore:
+    """The assets of this machine; given: asset name -> a file or folder to use instead of the fetched one."""
+    overrides = {catalog.asset(name).name: Path(path).resolve() for name, path in (given or {}).items()}
+    return AssetStore(home_dir() / "assets", catalog.assets, memo, overrides)
 
 
 class Reporter(Protocol):

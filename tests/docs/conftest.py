@@ -17,7 +17,7 @@ from PIL import Image
 from gear.tokenizers import VQConfig, build_tokenizer
 from harness.contract import SamplingProtocol, class_requests
 from tests.docs.pages import ROOT
-from tests.gear import tiny
+from tests.gear.bench import models
 
 BENCHMARK = """
 id: {name}
@@ -118,25 +118,20 @@ def write_samples(root: Path) -> None:
     (root / "cut-short.npz").write_bytes((root / "samples.npz").read_bytes()[:2000])
     class_requests("small_adm", 1, SamplingProtocol(image_size=8), count=6, num_classes=3).write(root / "REQUESTS")
     shutil.copytree(ROOT / "benchmarks/geneval/check/samples", root / "SAMPLES")
-    for name in ("folder", "DIR", "Qwen3-1.7B"):
+    for name in ("folder", "DIR"):
         (root / name).mkdir()
     shutil.copy(ROOT / "examples/my_generator.py", root / "my_model.py")
 
 
 def write_models(root: Path) -> None:
     """Tiny models: what `gear train` leaves, and the layouts of published files."""
-    config = tiny.config()
-    torch.manual_seed(0)
-    vq = build_tokenizer(config.tokenizer).state_dict()
-    from gear.ar.model import ClassConditionalAR
-
-    ar = ClassConditionalAR(config.ar).state_dict()
-    run = {"config": config.to_dict(), "phase": "ar", "steps": 1, "vq": vq, "ar": ar}
-    for name in ("tokenizer", "e2e", "ar", "t2i", "stage1"):
-        (root / "exps" / name).mkdir(parents=True)
-        torch.save(run, root / "exps" / name / "model.pt")
-    for name in ("gear-t2i-gpic-1b.pt", "gear-vq.pt"):
-        torch.save(run, root / name)
+    digits = models.config(image_size=32, num_classes=10, downsample=4)
+    for name in ("tokenizer", "e2e", "ar", "stage1"):
+        models.write_model(root / "exps" / name / "model.pt", digits)
+    models.write_model(root / "exps/xl/model.pt", models.config())
+    models.write_model(root / "gear-vq.pt", models.config(), parts=("vq",))
+    models.write_published(root / "gear-t2i-gpic-1b.pt", models.config("t2i"), n_head=2)
+    models.write_encoder(root / "Qwen3-1.7B")
     narrow = VQConfig(
         ch=32,
         num_res_blocks=1,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gear.bench.generators import CORE, gear_code_digest
+from gear.bench.environment import CORE, gear_code_digest
+from gear.convert import to_hub
+from gear.weights import open_model
 from harness.catalog.project import Project, find_project
 from harness.contract.errors import UserError
 from harness.planning.generators import DrawContext, choose_generator
-from harness.planning.steps import FileInput, Generator, OutputOf
+from harness.planning.steps import FileInput, Generator, OutputOf, Step
+from tests.gear import tiny, tiny_text
+from tests.gear.bench.models import write_encoder, write_model
 
 
 def drawing(**options: Any) -> Generator:
@@ -18,37 +23,42 @@ def drawing(**options: Any) -> Generator:
     return choose_generator(options, DrawContext(project=find_project()))
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
+
+
+def steps(generator: Generator, toy: Any) -> list[Step]:
+    return generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))[0]
+
+
 def test_gear_is_a_step_in_the_core_environment(toy):
-    model = toy.root / "run" / "model.pt"
-    model.parent.mkdir()
-    model.touch()
-    options = {"ema": "false", "trained-size": "384"}
-    generator = drawing(ckpt=model.parent, vq_ckpt=model, text_encoder=toy.root, draw=options)
-    (step,), samples = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
+    model = write_model(toy.root / "run" / "model.pt", tiny_text.config(tiny.config()))
+    encoder = write_encoder(toy.root / "encoder", tiny_text.TEXT.feature_dim)
+    benchmark = replace(toy.catalog.benchmark("toy"), condition="text")
+    options = {"ema": "true", "trained-size": "8"}
+    generator = drawing(ckpt=model.parent, vq_ckpt=model, text_encoder=encoder, draw=options)
+    (step,), samples = generator.draw(benchmark, OutputOf("requests-toy"))
     assert samples == OutputOf("sample-toy") and step.environment == CORE and step.resumes
     assert step.inputs["model.pt"] == step.inputs["vq-ckpt.pt"] == FileInput(model)
-    assert step.inputs["text-encoder"] == FileInput(toy.root.resolve())
+    assert step.inputs["text-encoder"] == FileInput(encoder)
     assert step.argv == (
         *("{python}", "-m", "gear", "sample", "--ckpt", "{in}/model.pt", "--vq-ckpt", "{in}/vq-ckpt.pt"),
-        *("--text-encoder", "{in}/text-encoder", "--no-ema", "--trained-size", "384"),
+        *("--text-encoder", "{in}/text-encoder", "--ema", "--trained-size", "8"),
         *("--form", "npz", "--requests", "{in}/requests", "--out", "{out}"),
     )
 
 
 def test_a_published_model_keeps_the_file_name_that_gives_its_size(toy):
-    (toy.root / "c2i_B_384.pt").touch()
-    generator = drawing(ckpt=toy.root / "c2i_B_384.pt")
-    (step,), _ = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
-    assert step.argv[4:6] == ("--ckpt", "{in}/c2i_B_384.pt")
+    write_model(toy.root / "c2i_B_256.pt", tiny.config())
+    (step,) = steps(drawing(ckpt=toy.root / "c2i_B_256.pt"), toy)
+    assert step.argv[4:6] == ("--ckpt", "{in}/c2i_B_256.pt")
 
 
 def test_a_converted_folder_is_a_model(toy):
     folder = toy.root / "gear-b"
-    folder.mkdir()
-    for name in ("config.json", "vq.safetensors"):
-        (folder / name).touch()
-    generator = drawing(ckpt=folder)
-    (step,), _ = generator.draw(toy.catalog.benchmark("toy"), OutputOf("requests-toy"))
+    to_hub(open_model(write_model(toy.root / "model.pt", tiny.config())), folder)
+    (step,) = steps(drawing(ckpt=folder), toy)
     assert step.inputs["model-gear-b"] == FileInput(folder) and step.argv[5] == "{in}/model-gear-b"
 
 
@@ -56,7 +66,7 @@ def test_a_converted_folder_is_a_model(toy):
     ("name", "value", "sentence"), [("cfg-scale", "2", "no option named 'cfg-scale'"), ("ema", "no", "true")]
 )
 def test_an_unknown_drawing_option_is_refused(toy, name: str, value: str, sentence: str):
-    (toy.root / "model.pt").touch()
+    write_model(toy.root / "model.pt", tiny.config())
     with pytest.raises(UserError, match=sentence):
         drawing(ckpt=toy.root, draw={name: value})
 
@@ -67,7 +77,7 @@ def test_a_missing_checkpoint_is_named(toy):
 
 
 def test_a_checkpoint_in_a_missing_folder_is_named(toy):
-    with pytest.raises(UserError, match=r"nothing\.pt: does not exist"):
+    with pytest.raises(UserError, match=r"nothing\.pt does not exist"):
         drawing(ckpt=toy.root / "nothing.pt")
 
 
