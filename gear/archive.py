@@ -13,7 +13,6 @@ import pickletools
 import struct
 import zipfile
 import zlib
-from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +22,9 @@ MAX_TENSORS = 20_000
 """Records of an archive, and tensors of a safetensors file. The largest model here has about 600 tensors."""
 MAX_PICKLE_INSTRUCTIONS = 1_000_000
 """Of the pickle that names the tensors: 20 to 30 for each, and as many for the plain objects beside them."""
+
+MAX_NESTED_TUPLES = 1_000
+"""Tuples inside tuples. Python looks into a tuple that becomes the key of a dictionary without watching its stack."""
 
 ZIP_START = b"PK\x03\x04"
 """Of the format of torch.save since PyTorch 1.6."""
@@ -106,5 +108,55 @@ def _check_record(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
 
 
 def _check_pickle(stream: IO[bytes]) -> None:
-    if sum(1 for _ in islice(pickletools.genops(stream), MAX_PICKLE_INSTRUCTIONS)) == MAX_PICKLE_INSTRUCTIONS:
-        raise TooLarge(f"its pickle has more than {MAX_PICKLE_INSTRUCTIONS:,} instructions")
+    depths = _TupleDepths()
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream), start=1):
+        if number == MAX_PICKLE_INSTRUCTIONS:
+            raise TooLarge(f"its pickle has more than {MAX_PICKLE_INSTRUCTIONS:,} instructions")
+        if depths.after(opcode, argument) > MAX_NESTED_TUPLES:
+            raise TooLarge(f"its pickle has more than {MAX_NESTED_TUPLES:,} tuples inside each other")
+
+
+class _TupleDepths:
+    """The unpickler's stack and memo, with the depth of a tuple in the place of each value, and 0 for anything else."""
+
+    def __init__(self) -> None:
+        self.stack: list[int] = []
+        self.memo: dict[int, int] = {}
+
+    def after(self, opcode: pickletools.OpcodeInfo, argument: object) -> int:
+        """The depth of what an instruction leaves on top of the stack; LookupError where it takes what is not there."""
+        match opcode.name:
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[_as_int(argument)] = self.stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                self.stack.append(self.memo[_as_int(argument)])
+            case "DUP":
+                self.stack.append(self.stack[-1])
+            case _:
+                taken = self._take(opcode.stack_before)
+                is_tuple = pickletools.pytuple in opcode.stack_after
+                depth = 1 + max(taken, default=0) if is_tuple else 0
+                self.stack += [_MARK if kind is pickletools.markobject else depth for kind in opcode.stack_after]
+        return self.stack[-1] if self.stack else 0
+
+    def _take(self, before: list[pickletools.StackObject]) -> list[int]:
+        """Remove what an instruction takes: so many values, or those above the last mark and what it names below."""
+        count = len(before)
+        if pickletools.markobject in before:
+            place = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
+            count = len(self.stack) - place + before.index(pickletools.markobject)
+        if count > len(self.stack):
+            raise IndexError("its pickle takes more from the stack than there is")
+        taken = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+
+_MARK = -1
+
+
+def _as_int(argument: object) -> int:
+    assert isinstance(argument, int | str)
+    return int(argument)

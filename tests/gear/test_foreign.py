@@ -342,6 +342,27 @@ def a_long_legacy_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b"\x80\x02](" + b"N" * 2_000_000 + b"e.")
 
 
+NESTED_TUPLES = {
+    "one in the other": b"})" + b"\x85" * 500_000 + b"K\x01s.",
+    "between marks": b"}" + b"(" * 200_000 + b"t" * 200_000 + b"K\x01s.",
+    "through the memo": b"})" + b"q\x00h\x00\x86" * 200_000 + b"K\x01s.",
+}
+"""Pickles of a dictionary whose key is a tuple in a tuple in a tuple: looking into it overflows the stack."""
+
+
+def tuples_in_tuples(path: Path, kind: str = "one in the other") -> None:
+    torch.save(state(), path)
+    repacked(path, {"data.pkl": b"\x80\x02" + NESTED_TUPLES[kind]}, zipfile.ZIP_STORED)
+
+
+def between_marks(path: Path) -> None:
+    tuples_in_tuples(path, "between marks")
+
+
+def through_the_memo(path: Path) -> None:
+    tuples_in_tuples(path, "through the memo")
+
+
 def many_records(path: Path) -> None:
     torch.save(state(), path)
     repacked(path, {f"data/{number}": b"" for number in range(30_000)}, zipfile.ZIP_STORED)
@@ -376,6 +397,9 @@ def a_large_header(path: Path) -> None:
         (a_compressed_pickle, "record 'model/data.pkl' is compressed"),
         (a_long_pickle, "more than 1,000,000 instructions"),
         (a_long_legacy_pickle, "more than 1,000,000 instructions"),
+        (tuples_in_tuples, "more than 1,000 tuples inside each other"),
+        (between_marks, "more than 1,000 tuples inside each other"),
+        (through_the_memo, "more than 1,000 tuples inside each other"),
         (many_records, r"30,\d+ records, and at most 20,000"),
         (overlapping_records, "claim to be larger than the file"),
         (many_tensors, "30,000 tensors, and at most 20,000"),
