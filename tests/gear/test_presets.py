@@ -129,7 +129,8 @@ def test_the_text_encoder_is_among_the_external_files(tmp_path: Path, monkeypatc
         return [need.state for need in required_files(load_config(preset, overrides)) if need.purpose == "text encoder"]
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert encoder() == ["text encoder: missing; fetch it with: hf download Qwen/Qwen3-1.7B"]
+    command = "harness assets pull qwen3-1.7b (or: hf download Qwen/Qwen3-1.7B)"
+    assert encoder() == [f"text encoder: missing; fetch it with: {command}"]
     snapshot = tmp_path / "models--Qwen--Qwen3-1.7B" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")

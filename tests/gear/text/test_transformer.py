@@ -83,7 +83,7 @@ def test_weights_that_are_not_here_name_the_command_that_fetches_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(MissingAsset, match=r"'Qwen/Qwen3-1\.7B' is not on this machine; fetch it with `hf download"):
+    with pytest.raises(MissingAsset, match=r"'Qwen/Qwen3-1\.7B' is not on this machine; fetch it with: harness"):
         build_text_encoder(TextConfig())
     with pytest.raises(MissingAsset, match="cannot be loaded as a text encoder"):
         build_text_encoder(TextConfig(source=str(tmp_path)))

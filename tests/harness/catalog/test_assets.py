@@ -196,17 +196,26 @@ def test_a_file_whose_name_ends_in_its_digest_is_checked_against_it(monkeypatch)
 
 def test_several_missing_assets_are_one_table_and_one_command(tmp_path):
     listed = {
-        name: Asset(name=name, file=f"{name}.bin", urls=(f"https://example.org/{name}",), licence="MIT", size=5)
+        name: Asset(
+            name=name,
+            file=f"{name}.bin",
+            urls=(f"https://example.org/{name}",),
+            licence="MIT",
+            size=5,
+            used_by=("geneval",),
+        )
         for name in ("a", "b", "c", "d")
     }
+    listed["model"] = Asset(name="model", file="model.pt", hub="owner/name")
     listed["own"] = Asset(name="own", file="own.npz", note="Make it yourself.")
     store = AssetStore(tmp_path / "assets", listed, DigestMemo(tmp_path / "memo"))
     with pytest.raises(MissingAsset) as caught:
         store.require([*((name, "geneval") for name in listed), ("a", "dpg")])
     lines = str(caught.value).splitlines()
-    assert lines[0] == "5 assets are missing:"
+    assert lines[0] == "6 assets are missing:"
     assert lines[1].split() == ["a", "geneval,", "dpg", "5", "bytes", "MIT", "commercial", "use:", "ask"]
-    assert "Fetch them:  harness assets pull --benchmark geneval" in lines
+    # A model is on no benchmark's list, so it is named.
+    assert "Fetch them:  harness assets pull model --benchmark geneval" in lines
     assert "own cannot be downloaded. Make it yourself." in lines and "For one run:  --asset own=PATH" in lines
     with pytest.raises(MissingAsset, match="harness assets pull a b"):
         store.require([("a", "x"), ("b", "x")])

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from gear.bench.generators import TokenizerGenerator
+from gear.bench.origins import Origin
 from harness.catalog.benchmarks import Catalog, FeatureStage
 from harness.contract.errors import UserError
 from harness.contract.interface import ScorerOptions
-from harness.planning.generators import existing_samples
+from harness.planning.generators import DrawContext, existing_samples
 from harness.planning.make import RunSpec, make_plan
 from harness.planning.steps import AssetInput, Document, Environment, FileInput, OutputOf, Plan, Step
 from harness.running.preview import describe
+from tests.gear import tiny
+from tests.gear.bench.models import write_model
 
 
 def step(**changes) -> Step:
@@ -212,9 +215,16 @@ class PairOptions(ScorerOptions):
     ema: bool = True
 
 
-def tokenizer(toy, **changes) -> TokenizerGenerator:
-    (toy.root / "tokenizer.pt").touch()
-    return TokenizerGenerator(source=toy.root / "tokenizer.pt", code_digest="0", **changes)
+def tokenizer(toy, **asked) -> TokenizerGenerator:
+    path = write_model(toy.root / "tokenizer.pt", tiny.config(), parts=("vq",))
+    context = DrawContext(project=toy.project, **asked)
+    return TokenizerGenerator(source=Origin(said=str(path), path=path), context=context, code_digest="0")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """What is found about models is kept there."""
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "home"))
 
 
 def test_a_tokenizer_reconstructs_instead_of_drawing(toy):
