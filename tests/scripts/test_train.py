@@ -340,7 +340,7 @@ def test_every_choice_of_the_presets_is_one_of_the_scripts() -> None:
         assert preset is not None
         assert values[-1] in preset
     modes = (SCRIPTS / "train_ar_gear.sh").read_text().partition("choose GEAR_MODE ")[2].splitlines()[0].split()
-    assert {*modes, "llamagen-repa"} == set(axes["recipe"])
+    assert {*modes, "llamagen-repa", "no-repa"} == set(axes["recipe"])
 
 
 @pytest.mark.parametrize("script", STAGE_SCRIPTS)
