@@ -19,5 +19,7 @@ if [ -z "$start" ]; then
   trap 'kill -TERM $!' TERM INT
   wait $! || { status=0; wait $! || status=$?; exit "$status"; }
   trap - TERM INT
+  INIT=$(stage0)
+  export INIT
 fi
 exec sh "$here/train_gear.sh" "$@"

@@ -208,6 +208,12 @@ def test_settings_of_stage_1_are_not_said_to_be_unused_where_both_stages_run(tmp
     assert len(done.stdout.splitlines()) == 2
 
 
+def test_both_stages_go_on_from_a_stage_0_that_is_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "vq16-stage0-bs256-400k").mkdir()
+    command = words("train_e2e.sh", OUT_DIR=tmp_path, DATA_DIR="/data")
+    assert option(command, "--init") == str(tmp_path / "vq16-stage0-bs256-400k")
+
+
 @pytest.mark.parametrize("script", STAGE_SCRIPTS)
 def test_several_processes_are_started_by_torchrun_with_their_exit_status(script: str) -> None:
     nodes = {"NPROC_PER_NODE": 8, "NNODES": 2, "NODE_RANK": 1, "MASTER_ADDR": "node0", "MASTER_PORT": 29501}
