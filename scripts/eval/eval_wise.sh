@@ -4,7 +4,7 @@
 #   QWEN_MODEL_PATH  the judge that the harness serves: a folder or hub id [Qwen/Qwen3.5-35B-A3B]
 #                    With HARNESS_JUDGE_URL, an OpenAI-compatible server that runs already, none is started.
 #   JUDGE_MODEL      the name under which it is served [Qwen3.5-35B-A3B]
-#   MAX_WORKERS      questions in flight [HARNESS_JUDGE_CONCURRENCY, else 16]
+#   MAX_WORKERS      questions in flight [HARNESS_JUDGE_CONCURRENCY, else 96]
 #   DATA_DIR         folder with WISE's three *_verified.json [the assets wise-*]
 #   Further settings: common.sh
 #
@@ -24,11 +24,9 @@ else
   export HARNESS_JUDGE_MODEL
   quoted export "HARNESS_JUDGE_MODEL=$HARNESS_JUDGE_MODEL"
 fi
-if [ -n "${MAX_WORKERS:-}" ]; then
-  HARNESS_JUDGE_CONCURRENCY=$MAX_WORKERS
-  export HARNESS_JUDGE_CONCURRENCY
-  quoted export "HARNESS_JUDGE_CONCURRENCY=$HARNESS_JUDGE_CONCURRENCY"
-fi
+HARNESS_JUDGE_CONCURRENCY=${MAX_WORKERS:-${HARNESS_JUDGE_CONCURRENCY:-96}}
+export HARNESS_JUDGE_CONCURRENCY
+quoted export "HARNESS_JUDGE_CONCURRENCY=$HARNESS_JUDGE_CONCURRENCY"
 set -- ${JUDGE_MODEL:+--set "wise.judge=$JUDGE_MODEL"} "$@"
 if [ -n "${DATA_DIR:-}" ]; then
   set -- --asset "wise-cultural-common-sense=$DATA_DIR/cultural_common_sense_verified.json" \

@@ -157,12 +157,16 @@ def test_the_judge_is_named_in_the_environment_that_is_printed() -> None:
         done = sh(SCRIPTS / "eval_wise.sh", DRY_RUN=1, **MODEL, **settings)
         return [shlex.split(line) for line in done.stdout.splitlines()[:-1]]
 
-    assert lines() == [["export", "HARNESS_JUDGE_MODEL=Qwen/Qwen3.5-35B-A3B"]]
-    assert lines(QWEN_MODEL_PATH="/my qwen", MAX_WORKERS=96) == [
-        ["export", "HARNESS_JUDGE_MODEL=/my qwen"],
+    assert lines() == [
+        ["export", "HARNESS_JUDGE_MODEL=Qwen/Qwen3.5-35B-A3B"],
         ["export", "HARNESS_JUDGE_CONCURRENCY=96"],
     ]
-    assert lines(HARNESS_JUDGE_URL="http://127.0.0.1:8000/v1") == []
+    assert lines(QWEN_MODEL_PATH="/my qwen", MAX_WORKERS=8) == [
+        ["export", "HARNESS_JUDGE_MODEL=/my qwen"],
+        ["export", "HARNESS_JUDGE_CONCURRENCY=8"],
+    ]
+    running = {"HARNESS_JUDGE_URL": "http://127.0.0.1:8000/v1", "HARNESS_JUDGE_CONCURRENCY": 4}
+    assert lines(**running) == [["export", "HARNESS_JUDGE_CONCURRENCY=4"]]
     command = command_of("eval_wise.sh", **given("eval_wise.sh"))
     assert options(command, "--set") == ["wise.judge=qwen"]
     assert options(command, "--asset")[0] == "wise-cultural-common-sense=/w/cultural_common_sense_verified.json"
