@@ -31,6 +31,10 @@ class Projectors(nn.Module):
             for z_dim in z_dims
         )
 
+    def as_part(self) -> dict[str, nn.Module]:
+        """What a stage stores of it: itself under its published name; nothing where there is no teacher."""
+        return {"projectors": self} if len(self.projs) else {}
+
     def forward(self, hidden: Tensor) -> list[Tensor]:
         """hidden (B, L, D) -> one prediction (B, L, d_i) per teacher."""
         return [proj(hidden) for proj in self.projs]
@@ -39,12 +43,15 @@ class Projectors(nn.Module):
 def alignment_loss(preds: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
     """Mean over teachers, samples and tokens of minus the cosine similarity; a 0-d tensor in [-1, 1].
 
-    preds, targets: one (B, L, d_i) each per teacher. An all-zero target token adds 0 and no gradient.
+    preds, targets: one (B, L, d_i) each per teacher; without any the loss is 0. An all-zero target token adds 0 and no
+    gradient.
     Raises ValueError when their number or shapes differ, which usually means that the teacher's patch grid is not the
     tokenizer's token grid.
     """
     shapes = [tuple(z.shape) for z in targets]
-    if not preds or [tuple(p.shape) for p in preds] != shapes:
+    if not preds and not targets:
+        return torch.zeros(())
+    if [tuple(p.shape) for p in preds] != shapes:
         raise ValueError(f"predictions {[tuple(p.shape) for p in preds]} do not match teacher patches {shapes}")
     return torch.stack([-_cosine(p, z).mean() for p, z in zip(preds, targets, strict=True)]).mean()
 

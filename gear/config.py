@@ -60,7 +60,8 @@ class GearConfig:
     projector_dim: Count = 2048
     """Hidden width of the projector from AR features to teacher features."""
     align_coeff: Weight = 0.5
-    """lambda_AR: weight of the alignment loss beside next-token prediction (hard codes)."""
+    """lambda_AR: weight of the alignment loss beside next-token prediction (hard codes); 0: without, and in the stages
+    ar and t2i no teacher is loaded."""
     tokenizer_align_coeff: Weight = 0.5
     """lambda_tok: weight of the alignment loss that reaches the tokenizer through the frozen AR (soft codes)."""
     straight_through: bool = False
@@ -134,8 +135,9 @@ class RunConfig:
 
     name: str = "run"
     seed: Seed = 0
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Autocast type of the forward passes; parameters stay float32. The CPU always runs fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Autocast type of the forward passes; parameters stay float32. `fp16`, with scaled losses, is for GPUs without
+    bfloat16 (V100, T4). The CPU always runs fp32."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig
     ar: ARConfig | TextARConfig
@@ -154,7 +156,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.gear.tap_layer > self.ar.n_layer:
             raise ValueError(f"gear.tap_layer is {self.gear.tap_layer} but the AR model has {self.ar.n_layer} blocks")
-        for name in self.teacher.names:
+        for name in self.teacher.names if any(map(self.aligns, self.stages)) else ():
             check_image_size(name, self.data.image_size)
 
     def stage(self, phase: str) -> StageConfig:
@@ -164,6 +166,11 @@ class RunConfig:
                 f"{', '.join(self.stages) or 'no stage at all'}. `gear presets` lists others."
             )
         return self.stages[phase]
+
+    def aligns(self, phase: str) -> bool:
+        """Whether a stage aligns anything with a teacher; with coefficients of 0 none is needed, built or loaded."""
+        gear = self.gear
+        return phase != "tokenizer" and (gear.align_coeff > 0 or (phase == "e2e" and gear.tokenizer_align_coeff > 0))
 
     @property
     def phases(self) -> tuple[str, ...]:

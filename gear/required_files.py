@@ -29,7 +29,7 @@ class RequiredFile:
 
 def required_files(config: RunConfig) -> list[RequiredFile]:
     """The files that losses, teachers and stages need, without those given on the command line."""
-    needs = [*_perceptual(config), *_teachers(config)]
+    needs = [*_perceptual(config), *(_teachers(config) if any(map(config.aligns, config.phases)) else ())]
     if config.text is not None and (source := weights_source(config.text)) is not None:
         needs.append(RequiredFile(purpose="text encoder", source=source, setting="text.source"))
     watch = config.watch
@@ -57,7 +57,7 @@ def frozen_digests(phase: str, config: RunConfig) -> dict[str, str]:
     Raises MissingAsset when one is not on this machine; EnvironmentFailure when its package is not installed.
     """
     needs = [*_perceptual(config)] if phase in ("tokenizer", "e2e") else []
-    if phase != "tokenizer":
+    if config.aligns(phase):
         needs += _teachers(config)
     digests = {
         need.purpose: digest_of(find_asset(need.source, purpose=need.purpose, setting=need.setting)) for need in needs

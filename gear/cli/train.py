@@ -39,7 +39,8 @@ def train() -> None:
 
     \b
     Worth knowing for --set:
-      engine.compile=true  engine.activation_checkpointing=true  engine.sharding=fsdp (for models that do not fit)
+      engine.compile=false  precision=fp16 (a GPU without bfloat16)  gear.align_coeff=0 (ar, t2i: without a teacher)
+      engine.activation_checkpointing=true  engine.sharding=fsdp (for models that do not fit)
       stages.e2e.accumulation=4          micro-batches per update, when a batch does not fit
       stages.e2e.checkpoint_every=1000   stages.e2e.keep_checkpoints=2   stages.e2e.keep_every=50000
       watch.grids_every=5000             sample and reconstruction grids in OUT/images

@@ -22,11 +22,13 @@ def build_text_encoder(
 ) -> TransformerTextEncoder:
     """The encoder that a configuration names, in eval mode.
 
-    precision: `bf16` holds the weights in bfloat16 on a GPU, as the published runs do; the CPU computes in float32.
+    precision: `bf16` and `fp16` hold the weights in that type on a GPU, as the published runs do in bfloat16; the CPU
+    computes in float32.
     Raises MissingAsset when the weights are not on this machine: nothing is downloaded here.
     """
     device = torch.device(device)
-    dtype = torch.bfloat16 if device.type == "cuda" and precision == "bf16" else torch.float32
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = half.get(precision, torch.float32) if device.type == "cuda" else torch.float32
     model, tokenizer = _pretrained(_folder_or_hub_id(config), config.revision, dtype)
     return TransformerTextEncoder(config, model.to(device), tokenizer)
 

@@ -18,6 +18,39 @@ AfterBackward = Callable[[str, Tensor], None]
 """Called with an optimizer's name and the loss right after a backward pass, before clipping."""
 
 
+class LossScale:
+    """Dynamic loss scaling for float16 with the rule and the numbers of torch.amp.GradScaler.
+
+    That class looks for infinities itself, in this process's gradients; here the norm over all processes has told
+    already, and everything stays on the device.
+    """
+
+    INITIAL, GROWTH, BACKOFF, INTERVAL = 2.0**16, 2.0, 0.5, 2_000
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.scale = torch.full((), self.INITIAL, device=device)
+        self.good = torch.zeros((), dtype=torch.int32, device=device)
+        """Good updates since the scale changed."""
+
+    def update(self, overflowed: Tensor) -> None:
+        """After an update. overflowed (0-d bool): its gradients were not finite."""
+        grown = self.good + 1 >= self.INTERVAL
+        larger = torch.where(grown, self.scale * self.GROWTH, self.scale)
+        larger = torch.where(larger.isfinite(), larger, self.scale)
+        self.scale = torch.where(overflowed, self.scale * self.BACKOFF, larger)
+        self.good = torch.where(overflowed | grown, 0, self.good + 1).to(torch.int32)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"scale": self.scale, "good": self.good}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.scale, self.good = (state[name].to(self.scale.device) for name in ("scale", "good"))
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 class Optimization:
     """AdamW over the parameters of some modules.
 
@@ -25,6 +58,9 @@ class Optimization:
     updates, however many processes there are. Gradients are averaged over processes and clipped to a global L2 norm
     over all parameters of this optimizer (0: not at all). An update whose gradient norm is not finite is skipped on the
     device itself: weights and moments stay as they were, and the host does not have to wait for the norm.
+
+    With a loss scale such an update is an expected overflow: the scale is halved, and the norm is given as 0. Not so
+    once the scale is down to 1, where gradients would not be finite without it either.
     """
 
     def __init__(
@@ -37,11 +73,12 @@ class Optimization:
         accumulation: int = 1,
         total_steps: int = 0,
         bucket_bytes: int = 25 << 20,
+        loss_scale: LossScale | None = None,
         after_backward: AfterBackward | None = None,
     ) -> None:
         self.name, self.config = name, config
         self.max_grad_norm, self.accumulation, self.total_steps = max_grad_norm, accumulation, total_steps
-        self.after_backward = after_backward
+        self.loss_scale, self.after_backward = loss_scale, after_backward
         self.parameters = [parameter for module in modules for parameter in module.parameters()]
         # FSDP2 averages the gradients of sharded parameters itself, where it scatters them.
         replicated = [parameter for parameter in self.parameters if not isinstance(parameter, DTensor)]
@@ -78,6 +115,8 @@ class Optimization:
         Returns the gradient norm before clipping (0-d tensor), or None while gradients are still accumulating.
         """
         scaled = loss / self.accumulation
+        if self.loss_scale is not None:
+            scaled = scaled * self.loss_scale.scale
         if last_micro_batch:
             with self.reducer.averaging():
                 scaled.backward()
@@ -89,6 +128,8 @@ class Optimization:
             return None
         norm = self._clip()
         self._update(norm)
+        if self.loss_scale is not None:
+            norm = self._rescale(self.loss_scale, norm)
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
@@ -96,6 +137,8 @@ class Optimization:
     def _clip(self) -> Tensor:
         """`clip_grad_norm_`, with the norm over all shards where parameters are sharded."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if self.loss_scale is not None:
+            torch._foreach_div_([_own_part(gradient) for gradient in gradients], self.loss_scale.scale)
         norm = nn.utils.get_total_norm(gradients)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
@@ -109,10 +152,20 @@ class Optimization:
         optimizer.found_inf, optimizer.grad_scale = (~norm.isfinite()).float(), None
         optimizer.step()
 
+    @staticmethod
+    def _rescale(loss_scale: LossScale, norm: Tensor) -> Tensor:
+        """Adapt the scale; returns the norm to report."""
+        overflowed, expected = ~norm.isfinite(), loss_scale.scale > 1.0
+        loss_scale.update(overflowed)
+        return torch.where(overflowed & expected, 0.0, norm)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.state_dict()}
+        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(), **scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self.loss_scale is not None:
+            self.loss_scale.load_state_dict(state["loss_scale"])
         self.optimizer.load_state_dict(shard_optimizer_state(state["optimizer"], self.parameters))
         self.schedule.load_state_dict(state["schedule"])
         self._use_own_lr()

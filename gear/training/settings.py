@@ -18,7 +18,7 @@ class EngineConfig:
     """`none`: every process holds the whole model. `fsdp`: FSDP2 shards the AR model, its projectors, their average and
     their optimizer over the processes, for models that do not fit otherwise."""
     compile: bool = False
-    """Compile each module separately with torch.compile: encoder, decoder, critic, every AR block."""
+    """Compile each module separately with torch.compile (encoder, decoder, critic, every AR block); on a GPU only."""
     activation_checkpointing: bool = False
     """Recompute every AR block in the backward pass instead of keeping its activations."""
     bucket_mb: Count = 25

@@ -37,7 +37,7 @@ TAP_LAYER = {"B": 4, "L": 8, "XL": 12}
 @click.option("--ndf", default=16, show_default=True, help="Filters of the discriminator; 64 is the published number.")
 @click.option("--lpips/--no-lpips", default=False, show_default=True, help="With the perceptual loss (random weights).")
 @click.option("--repeats", default=3, show_default=True, help="Timed turns of each form, after one to warm up.")
-@click.option("--compile", "compiled", is_flag=True, help="Ours with torch.compile, as with engine.compile.")
+@click.option("--compile", "compiled", is_flag=True, help="GPU: ours with torch.compile, as with engine.compile.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def bench(device: str, repeats: int, **shape: Any) -> None:
     """One end-to-end step: speed and peak memory, ours and plain.

@@ -150,7 +150,7 @@ RULES = [
     Rule(r"python -m gear\.training\.launch ", read, "trains on eight GPUs"),
     Rule(r"torchrun ", read, "draws on eight GPUs"),
     Rule(r"sbatch ", batch_job, "needs Slurm; tests/gear/training/test_slurm.py runs the script"),
-    Rule(r"([A-Z_]+=\S+ )+scripts/train/", dry_run, "trains on ImageNet; tests/scripts/test_train.py runs the scripts"),
+    Rule(r"([A-Z0-9_]+=\S+ )+scripts/(train|eval)/", dry_run, "trains on ImageNet, or scores; tests/scripts runs them"),
     Rule(r"([A-Z_]+=\S+ )*docker ", containers, "needs a container engine; .ci/run builds and runs the images"),
     Rule(r"python -m tests\.conformance ", one_case, "minutes; tests/test_conformance.py runs all cases"),
     Rule(r"python scripts/bench\.py ", with_help, "measures for minutes"),

@@ -16,6 +16,7 @@ from gear.config import RunConfig, load_config
 from gear.presets import families, preset_names, read_preset, single_presets
 from gear.required_files import frozen_digests, required_files
 from gear.tokenizers import TOKENIZERS, build_tokenizer
+from gear.training.watching.grids import TOP_K
 from harness.contract.digest import sha256_file
 from harness.contract.errors import MissingAsset, UserError
 from tests.gear.packages import installed_lpips
@@ -33,7 +34,7 @@ TEACHERS = {
 }
 TOKENS = {256: 256, 384: 576, 512: 1024}
 TEACHERS_AT = {256: set(TEACHERS), 384: {"dinov2"}, 512: {"dinov2", "dinov3", "jepa21", "siglip2"}}
-AR_STEPS = {"ar-init": 3_600_000, "vq-only": 4_000_000, "llamagen-repa": 4_000_000}
+AR_STEPS = {"ar-init": 3_600_000, "vq-only": 4_000_000, "llamagen-repa": 4_000_000, "no-repa": 4_000_000}
 
 GRID = list(itertools.product(SIZES, CODES))
 
@@ -94,6 +95,42 @@ def test_teachers_have_their_spatial_norm_and_their_image_sizes(teacher: str, im
     assert (config.teacher.name, config.teacher.spatial_norm) == TEACHERS[teacher]
     assert (config.teacher.spatial_norm_alpha, config.teacher.layer) == (0.6, -1)
     assert (config.data.image_size, config.ar.block_size) == (image_size, TOKENS[image_size])
+
+
+PUBLISHED = [f"imagenet-{size}-{tokenizer}" for size, tokenizer in GRID] + ["t2i-gpic-gear-1b"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_recipes_compile_and_log_every_update(name: str) -> None:
+    config = load_config(name)
+    assert config.engine.compile
+    assert {stage.log_every for stage in config.stages.values()} == {1}
+    assert not load_config("demo").engine.compile
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_monitors_draw_as_the_published_ones(name: str) -> None:
+    watch = load_config(name).watch
+    assert (watch.grids_every, watch.grid_cfg_scale, TOP_K, watch.at_step_1) == (20_000, 4.0, 2_000, True)
+    assert (watch.features, watch.batch_size) == ("inception", 32)
+    if name.startswith("t2i"):
+        assert (watch.coco_images, watch.coco_seed, watch.coco_image_size) == (1_000, 42, 256)
+        assert (watch.coco_cfg_scale, watch.coco_top_k) == (1.75, 2_000)
+    else:
+        assert (watch.generation_images, watch.reconstruction_images) == (50_000, 50_000)
+
+
+def test_without_alignment_no_teacher_is_needed(tmp_path: Path) -> None:
+    def teachers(*overrides: str, preset: str = "imagenet-b-vq") -> list[str]:
+        needs = required_files(load_config(preset, overrides))
+        return [need.purpose for need in needs if need.purpose.startswith("teacher")]
+
+    assert teachers() == ["teacher dinov2-vit-b"]
+    assert teachers(preset="imagenet-b-vq-no-repa") == []
+    assert teachers("gear.align_coeff=0") == ["teacher dinov2-vit-b"], "stage e2e aligns the tokenizer"
+    assert teachers("gear.align_coeff=0", preset="t2i-gpic-gear-1b") == []
+    nowhere = load_config("imagenet-b-vq", ["gear.align_coeff=0", f"teacher.weights={tmp_path}/nowhere"])
+    assert frozen_digests("ar", nowhere) == {}
 
 
 @pytest.mark.parametrize(("recipe", "steps"), AR_STEPS.items())

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from gear.presets import families, read_preset
+from tests.scripts import shell
+from tests.scripts.shell import ROOT, environment, option, options
 
-SCRIPTS = Path(__file__).parents[2] / "scripts" / "train"
+SCRIPTS = ROOT / "train"
 ENTRY_POINTS = sorted(path.name for path in SCRIPTS.glob("train_*.sh"))
 STAGE_SCRIPTS = [name for name in ENTRY_POINTS if name != "train_e2e.sh"]
 LAUNCH = shlex.split(
@@ -25,26 +24,12 @@ LAUNCH = shlex.split(
 )
 
 
-def environment(**settings: object) -> dict[str, str]:
-    """Nothing of this process's own settings; `python3` is the one that runs the tests."""
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    return {"PATH": path, "HOME": os.environ.get("HOME", "/tmp"), **{name: str(v) for name, v in settings.items()}}
-
-
 def sh(script: str, *arguments: str, cwd: Path | None = None, **settings: object) -> subprocess.CompletedProcess[str]:
-    command = ["sh", str(SCRIPTS / script), *arguments]
-    return subprocess.run(command, env=environment(**settings), cwd=cwd, capture_output=True, text=True)
+    return shell.sh(SCRIPTS / script, *arguments, cwd=cwd, **settings)
 
 
 def words(script: str, *arguments: str, **settings: object) -> list[str]:
-    """The words of the command that a script would start."""
-    done = sh(script, *arguments, DRY_RUN=1, **settings)
-    assert done.returncode == 0, done.stderr
-    return shlex.split(done.stdout.splitlines()[-1])
-
-
-def option(command: list[str], name: str) -> str | None:
-    return command[command.index(name) + 1] if name in command else None
+    return shell.words(SCRIPTS / script, *arguments, **settings)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +105,115 @@ def test_a_finished_stage_0_is_taken_before_the_published_warm_up(tmp_path: Path
     assert option(command, "--init") == str(tmp_path / "vq16-stage0-bs256-400k")
 
 
+@pytest.mark.parametrize("dry_run", [0, 1])
+def test_a_stage_0_that_is_not_finished_is_not_passed_over(tmp_path: Path, dry_run: int) -> None:
+    run = tmp_path / "vq16-stage0-bs256-400k"
+    (run / "checkpoints").mkdir(parents=True)
+    done = sh("train_gear.sh", DATA_DIR="/data", OUT_DIR=tmp_path, DRY_RUN=dry_run)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(
+        f"error: {run} holds no finished model; .*train_tokenizer.sh, or name another with INIT", done.stderr
+    )
+    published = "hf://BinLin203/Warmup-VQ/vq-with-gan.pt"
+    assert option(words("train_gear.sh", DATA_DIR="/data", OUT_DIR=tmp_path, INIT=published), "--init") == published
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "name", "start"),
+    [
+        ("train_tokenizer.sh", {"VQ_INIT": "/a.pt", "LFQ_INIT": "/b.ckpt"}, "--init", "/a.pt"),
+        ("train_tokenizer.sh", {"TOKENIZER": "lfq", "VQ_INIT": "/a.pt", "LFQ_INIT": "/b.ckpt"}, "--init", "/b.ckpt"),
+        ("train_gear.sh", {"VQ_STAGE0_CKPT": "/s 0.pt"}, "--init", "/s 0.pt"),
+        ("train_gear.sh", {"TOKENIZER": "ibq", "IBQ_STAGE0_CKPT": "/i.pt"}, "--init", "/i.pt"),
+        ("train_gear.sh", {"VQ_STAGE0_CKPT": "/s.pt", "INIT": "/s.pt"}, "--init", "/s.pt"),
+        ("train_e2e.sh", {"VQ_STAGE0_CKPT": "/s.pt"}, "--init", "/s.pt"),
+        ("train_ar_gear.sh", {"STAGE1_CKPT": "/1.pt"}, "--init", "/1.pt"),
+        ("train_ar_gear.sh", {"STAGE1_CKPT": "/1.pt", "GEAR_MODE": "vq-only"}, "--tokenizer", "/1.pt"),
+        ("train_ar_llamagen_repa.sh", {"VQ_CKPT": "/0.pt"}, "--tokenizer", "/0.pt"),
+        ("train_t2i_gpic.sh", {"VQ_STAGE1_CKPT": "/1.pt", "VQ_STAGE0_CKPT": "/0.pt"}, "--tokenizer", "/1.pt"),
+        (
+            "train_t2i_gpic.sh",
+            {"VQ_STAGE1_CKPT": "/1.pt", "VQ_STAGE0_CKPT": "/0.pt", "RECIPE": "llamagen-repa"},
+            "--tokenizer",
+            "/0.pt",
+        ),
+    ],
+)
+def test_a_stage_starts_from_what_the_references_variable_names(
+    script: str, settings: dict[str, object], name: str, start: str
+) -> None:
+    assert option(words(script, DATA_DIR="/data", **settings), name) == start
+
+
+def test_the_references_names_of_the_monitors_settings_are_known() -> None:
+    command = words("train_gear.sh", DATA_DIR="/data", FID_REF="/my ref.npz", VAL_DATA_DIR="/val", VQ_EVAL_STEPS=7)
+    assert options(command, "--set") == [
+        "watch.generation_every=50000",
+        "watch.reference=/my ref.npz",
+        "watch.reconstruction_every=7",
+        "watch.validation_dir=/val",
+    ]
+    coco = {"COCO_FID_PATH": "/coco", "COCO_FID_STEPS": 100, "COCO_FID_NUM": 500, "COCO_FID_CFG": 2.5}
+    assert options(words("train_t2i_gpic.sh", DATA_DIR="/data", **coco), "--set") == [
+        "watch.coco_dir=/coco",
+        "watch.coco_every=100",
+        "watch.coco_images=500",
+        "watch.coco_cfg_scale=2.5",
+    ]
+
+
+@pytest.mark.parametrize("script", STAGE_SCRIPTS)
+def test_a_run_has_the_name_that_the_user_gives_it(script: str) -> None:
+    assert option(words(script, DATA_DIR="/data", OUT_DIR="/runs", EXP_NAME="my run"), "--out") == "/runs/my run"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("COCO_FID_STPES", "no script has a setting COCO_FID_STPES; did you mean COCO_FID_STEPS?"),
+        ("VQ_STAGE2_CKPT", "no script has a setting VQ_STAGE2_CKPT; did you mean VQ_STAGE[01]_CKPT?"),
+        ("VAL_DATA_ROOT", "no script has a setting VAL_DATA_ROOT; unset it, or choose from VAL_DATA_DIR."),
+        ("EVAL_STEP", "no script has a setting EVAL_STEP; did you mean EVAL_STEPS?"),
+        ("TEMPERATUR", "no script has a setting TEMPERATUR; did you mean TEMPERATURE?"),
+        ("SAMPLES_PER_STEP", "no script has a setting SAMPLES_PER_STEP; unset it, or choose from SAMPLES_PER_EPOCH."),
+        ("STAGE2_CKPT", "no script has a setting STAGE2_CKPT; did you mean STAGE1_CKPT?"),
+    ],
+)
+@pytest.mark.parametrize("script", ENTRY_POINTS)
+def test_an_unknown_variable_of_the_family_is_refused_by_name(script: str, name: str, message: str) -> None:
+    done = sh(script, DRY_RUN=1, DATA_DIR="/data", **{name: 1})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(f"error: {message}", done.stderr), done.stderr
+
+
+def test_variables_of_others_are_let_be() -> None:
+    foreign = {"NODE_OPTIONS": "x", "MASTER_KEY": "x", "VLLM_LOGGING_LEVEL": "x", "GEAR_CACHE": "/c", "IMAGE_NAME": "x"}
+    done = sh("train_gear.sh", DRY_RUN=1, DATA_DIR="/data", **foreign)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_setting_that_does_nothing_here_is_named_once() -> None:
+    settings = {"DATA_DIR": "/data", "DRY_RUN": 1, "COCO_FID_STEPS": 9, "LFQ_STAGE0_CKPT": "/l.pt", "CFG_SCALE": 4}
+    assert sh("train_gear.sh", **settings).stderr.splitlines() == [
+        "note: train_gear.sh does not use CFG_SCALE: it is a setting of other scripts.",
+        "note: train_gear.sh does not use COCO_FID_STEPS: it is a setting of other scripts.",
+        "note: train_gear.sh does not use LFQ_STAGE0_CKPT: it belongs to another TOKENIZER or RECIPE.",
+    ]
+    assert sh("train_gear.sh", NOTES=0, **settings).stderr == ""
+
+
+def test_settings_of_stage_1_are_not_said_to_be_unused_where_both_stages_run(tmp_path: Path) -> None:
+    done = sh("train_e2e.sh", DRY_RUN=1, OUT_DIR=tmp_path, DATA_DIR="/data", SIZE="b", TEMPERATURE=0.05)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_both_stages_go_on_from_a_stage_0_that_is_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "vq16-stage0-bs256-400k").mkdir()
+    command = words("train_e2e.sh", OUT_DIR=tmp_path, DATA_DIR="/data")
+    assert option(command, "--init") == str(tmp_path / "vq16-stage0-bs256-400k")
+
+
 @pytest.mark.parametrize("script", STAGE_SCRIPTS)
 def test_several_processes_are_started_by_torchrun_with_their_exit_status(script: str) -> None:
     nodes = {"NPROC_PER_NODE": 8, "NNODES": 2, "NODE_RANK": 1, "MASTER_ADDR": "node0", "MASTER_PORT": 29501}
@@ -141,7 +235,7 @@ def test_numbers_become_fields_of_the_configuration() -> None:
         VQ_EVAL_STEPS=25,
         SET="engine.compile=true watch.track=wandb",
     )
-    assert [word for before, word in itertools.pairwise(command) if before == "--set"] == [
+    assert options(command, "--set") == [
         "gear.temperature=0.05",
         "gear.tokenizer_align_coeff=0.75",
         "teacher.spatial_norm_alpha=0.4",
@@ -157,7 +251,7 @@ def test_numbers_become_fields_of_the_configuration() -> None:
 def test_monitors_are_on_where_their_data_are_named() -> None:
     for script, often in (("train_tokenizer.sh", "25000"), ("train_gear.sh", "50000")):
         command = words(script, DATA_DIR="/data", FID_REFERENCE_FILE="/ref.npz", VQ_EVAL_DATA_DIR="/val", EVAL_STEPS=0)
-        assert [word for before, word in itertools.pairwise(command) if before == "--set"] == [
+        assert options(command, "--set") == [
             "watch.generation_every=0",
             "watch.reference=/ref.npz",
             f"watch.reconstruction_every={often}",
@@ -169,7 +263,7 @@ def test_monitors_are_on_where_their_data_are_named() -> None:
 
 def test_epochs_and_steps_of_text_to_image_are_fields_too() -> None:
     command = words("train_t2i_gpic.sh", DATA_DIR="/data", EPOCHS=2, SAMPLES_PER_EPOCH=257, MAX_TRAIN_STEPS=9)
-    assert [word for before, word in itertools.pairwise(command) if before == "--set"] == [
+    assert options(command, "--set") == [
         "stages.t2i.epochs=2",
         "stages.t2i.samples_per_epoch=257",
         "stages.t2i.steps=9",
@@ -179,7 +273,7 @@ def test_epochs_and_steps_of_text_to_image_are_fields_too() -> None:
 def test_coco_is_watched_where_its_data_are_named() -> None:
     for steps, every in (({}, "50000"), ({"COCO_STEPS": 100}, "100")):
         command = words("train_t2i_gpic.sh", DATA_DIR="/data", COCO_DIR="/coco", **steps)
-        assert [word for before, word in itertools.pairwise(command) if before == "--set"] == [
+        assert options(command, "--set") == [
             "watch.coco_dir=/coco",
             f"watch.coco_every={every}",
         ]
@@ -211,6 +305,11 @@ def test_the_command_can_be_read_back_by_a_shell() -> None:
         ("train_ar_gear.sh", {"GEAR_MODE": "both"}, "GEAR_MODE is 'both'; choose one of ar-init, vq-only."),
         ("train_t2i_gpic.sh", {"RECIPE": "repa"}, "RECIPE is 'repa'; choose one of gear, llamagen-repa."),
         ("train_t2i_gpic.sh", {"COCO_STEPS": 100}, "COCO_STEPS is set but COCO_DIR is not; name the folder"),
+        ("train_t2i_gpic.sh", {"COCO_FID_NUM": 100}, "COCO_FID_NUM is set but COCO_DIR is not; name the folder"),
+        ("train_t2i_gpic.sh", {"COCO_FID_CFG": "high"}, "COCO_FID_CFG is 'high'; it must be a number."),
+        ("train_gear.sh", {"TOKENIZER": "a;b"}, "TOKENIZER is 'a;b'; choose one of vq, lfq, ibq."),
+        ("train_gear.sh", {"INIT": "/a", "VQ_STAGE0_CKPT": "/b"}, "INIT is '/a', and VQ_STAGE0_CKPT, the reference's"),
+        ("train_e2e.sh", {"EXP_NAME": "mine"}, "EXP_NAME names one run, but this script makes two; set OUT_DIR"),
         ("train_t2i_gpic.sh", {"T2I_SIZE": "2b"}, "no preset named 't2i-gpic-gear-2b': .*'2b' is none of them; "),
         ("train_t2i_gpic.sh", {"TOKENIZER": "lfq"}, "TOKENIZER is 'lfq'; choose one of vq."),
         ("train_e2e.sh", {"TOKENIZER": "vqgan"}, "no preset named 'imagenet-b-vqgan-dinov2'"),
@@ -247,7 +346,7 @@ def test_every_choice_of_the_presets_is_one_of_the_scripts() -> None:
         assert preset is not None
         assert values[-1] in preset
     modes = (SCRIPTS / "train_ar_gear.sh").read_text().partition("choose GEAR_MODE ")[2].splitlines()[0].split()
-    assert {*modes, "llamagen-repa"} == set(axes["recipe"])
+    assert {*modes, "llamagen-repa", "no-repa"} == set(axes["recipe"])
 
 
 @pytest.mark.parametrize("script", STAGE_SCRIPTS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,8 @@ from gear.training.processes.distributed import world
 from gear.training.processes.sharding import shard
 from gear.training.processes.sync_norm import synchronise_batch_norms
 
+log = logging.getLogger(__name__)
+
 
 def prepare(config: RunConfig, device: torch.device, modules: Iterable[nn.Module], sharded: list[nn.Module]) -> None:
     """In place: the same weights in every process, batch norms over all of them, compilation, sharding.
@@ -24,16 +28,35 @@ def prepare(config: RunConfig, device: torch.device, modules: Iterable[nn.Module
     modules: everything that runs in a step. sharded: those that FSDP shards, if the configuration asks for it.
     """
     modules = list(modules)
+    if autocast_dtype(config, device) == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        log.warning("this GPU only emulates bfloat16, slowly; --set precision=fp16 is made for it.")
     if world().size > 1:
         for module in modules:
             broadcast_weights(module)
             synchronise_batch_norms(module)
-    if config.engine.compile:
-        for module in modules:
-            for part in compiled_parts(module):
-                part.compile()
+    if config.engine.compile and device.type == "cuda":
+        compile_parts(modules)
     if config.engine.sharding == "fsdp" and world().size > 1:
-        shard(sharded, device, bf16=device.type == "cuda" and config.precision == "bf16")
+        shard(sharded, device, autocast_dtype(config, device))
+
+
+def autocast_dtype(config: RunConfig, device: torch.device) -> torch.dtype | None:
+    """The type of forward passes on a GPU if the configuration asks for one; None: float32, as always on a CPU."""
+    return _HALF.get(config.precision) if device.type == "cuda" else None
+
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def compile_parts(modules: Iterable[nn.Module], **options: Any) -> None:
+    """Compile the parts of `modules` in place. options: those of torch.compile."""
+    limits = torch._dynamo.config
+    # A block is compiled for training, for reading it frozen, and with and without gradients of its input.
+    limits.recompile_limit = max(64, limits.recompile_limit)
+    limits.accumulated_recompile_limit = max(512, limits.accumulated_recompile_limit)
+    for module in modules:
+        for part in compiled_parts(module):
+            part.compile(**options)
 
 
 @torch.no_grad()

@@ -19,16 +19,16 @@ from gear.ar.model import Trunk
 from gear.training.processes.distributed import world
 
 
-def shard(modules: list[nn.Module], device: torch.device, *, bf16: bool) -> None:
+def shard(modules: list[nn.Module], device: torch.device, half: torch.dtype | None) -> None:
     """Shard the parameters of `modules` over all processes, in place; they become DTensors.
 
-    An AR model is sharded block by block, so that one block at a time is whole; any other module is one unit. In bf16
-    the blocks are sent as bfloat16, and their gradients are summed in float32.
+    An AR model is sharded block by block, so that one block at a time is whole; any other module is one unit. half:
+    the type in which blocks are sent, and their gradients are then summed in float32; None: float32 for both.
     """
     mesh = init_device_mesh(device.type, (world().size,))
     policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if bf16 else None,
-        reduce_dtype=torch.float32 if bf16 else None,
+        param_dtype=half,
+        reduce_dtype=None if half is None else torch.float32,
         cast_forward_inputs=False,  # autocast casts them where it should
     )
     for module in modules:

@@ -43,7 +43,7 @@ class ARStage(Stage):
         self.tokenizer = tokenizer.to(device).eval().requires_grad_(False)
         self.ar, self.projectors, self.targets = ar.to(device), projectors.to(device), targets
         # The frozen tokenizer is stored in the checkpoint, so that one file is enough to sample from.
-        self.modules = {"vq": tokenizer, "ar": ar, "projectors": projectors}
+        self.modules = {"vq": tokenizer, "ar": ar, **projectors.as_part()}
         self.averages = {"ema": EMA(ar, self.settings.ema_decay)}
         self.prepare()
         self.ar_opt = self.optimization("ar", ar, projectors)
@@ -78,7 +78,7 @@ def ar_step(run: ARStage, batch: Batch, *, last: bool = True, diagnose: bool = T
     logs: Logs = {
         "ar_total": loss.detach(),
         "ce_loss": ce.detach(),
-        "proj_loss_ar": align.detach(),
+        **({"proj_loss_ar": align.detach()} if targets else {}),
         **optimizer_logs({"ar": (run.ar_opt, norm)}),
     }
     return logs | (usage_logs(code_ids, run.tokenizer.config.num_codes) if diagnose else {})

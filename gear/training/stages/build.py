@@ -73,13 +73,13 @@ def _gear_stage(config: RunConfig, device: torch.device, init: ModelFile | None,
     require_discriminator(init, config)
     tokenizer, losses = build_tokenizer(config.tokenizer), build_loss_head(config)
     init_tokenizer(tokenizer, losses, init, config)
-    ar, projectors, targets = _ar_parts(config, device, lambda: ClassConditionalAR(config.class_ar))
+    ar, projectors, targets = _ar_parts("e2e", config, device, lambda: ClassConditionalAR(config.class_ar))
     return GearStage(config, device, tokenizer=tokenizer, ar=ar, projectors=projectors, losses=losses, targets=targets)
 
 
 def _ar_stage(config: RunConfig, device: torch.device, init: ModelFile | None, tokenizer: ModelFile | None) -> Stage:
     frozen = frozen_tokenizer("ar", config, tokenizer or init)
-    ar, projectors, targets = _ar_parts(config, device, lambda: ClassConditionalAR(config.class_ar))
+    ar, projectors, targets = _ar_parts("ar", config, device, lambda: ClassConditionalAR(config.class_ar))
     if init is not None:
         load_exactly(ar, initial_ar("ar", init), source=init.source)
         if tokenizer is not None:
@@ -92,7 +92,7 @@ def _t2i_stage(config: RunConfig, device: torch.device, init: ModelFile | None, 
     text_ar = config.text_ar
     assert config.text is not None  # text_ar has raised otherwise
     frozen = frozen_tokenizer("t2i", config, tokenizer or init)
-    ar, projectors, targets = _ar_parts(config, device, lambda: TextToImageAR(text_ar))
+    ar, projectors, targets = _ar_parts("t2i", config, device, lambda: TextToImageAR(text_ar))
     if init is not None:
         warm_start(ar, initial_ar("t2i", init), copy_image_stream=config.text.copy_image_stream)
         if tokenizer is not None:
@@ -110,10 +110,12 @@ def _t2i_stage(config: RunConfig, device: torch.device, init: ModelFile | None, 
     )
 
 
-def _ar_parts(config: RunConfig, device: torch.device, build: Callable[[], A]) -> tuple[A, Projectors, Targets]:
-    """A fresh AR model and projectors, and the teachers' patches as alignment targets."""
-    grid = config.tokenizer.grid_side(config.data.image_size)
-    teachers = build_teachers(config.teacher, image_size=config.data.image_size, grid=grid)
+def _ar_parts(
+    phase: str, config: RunConfig, device: torch.device, build: Callable[[], A]
+) -> tuple[A, Projectors, Targets]:
+    """A fresh AR model and projectors, and the teachers' patches as targets; none where nothing is aligned."""
+    size, grid = config.data.image_size, config.tokenizer.grid_side(config.data.image_size)
+    teachers = build_teachers(config.teacher, image_size=size, grid=grid) if config.aligns(phase) else []
     targets = Targets([teacher.to(device) for teacher in teachers], config.teacher, cached=config.data.repeats)
     ar = build()
     ar.activation_checkpointing = config.engine.activation_checkpointing

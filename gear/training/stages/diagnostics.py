@@ -66,6 +66,8 @@ def optimizer_logs(norms: dict[str, tuple[Optimization, Tensor | None]]) -> Logs
         if norm is not None:
             norm_name, lr_name = _PUBLISHED_NAMES[name]
             logs[norm_name], logs[lr_name] = norm, optimization.lr
+            if optimization.loss_scale is not None:
+                logs[f"loss_scale/{lr_name.removeprefix('lr/')}"] = optimization.loss_scale.scale
     return logs
 
 

@@ -42,7 +42,7 @@ class GearStage(Stage):
         self.tokenizer, self.ar, self.projectors = tokenizer.to(device), ar.to(device), projectors.to(device)
         # The critic's batch norms use batch statistics throughout, so the losses stay in train mode.
         self.losses, self.targets = losses.to(device).train(), targets
-        self.modules = {"vq": tokenizer, "ar": ar, "projectors": projectors, "discriminator": losses.discriminator}
+        self.modules = {"vq": tokenizer, "ar": ar, **projectors.as_part(), "discriminator": losses.discriminator}
         decay = self.settings.ema_decay
         self.averages = {"vq_ema": EMA(tokenizer, decay), "ema": EMA(ar, decay)}
         self.running = {"lecam": losses}
@@ -100,9 +100,9 @@ def gear_step(run: GearStage, batch: Batch, *, last: bool = True, diagnose: bool
     logs: Logs = {
         "ar_total": ar_loss.detach(),
         "ce_loss": ce.detach(),
-        "proj_loss_ar": align_hard.detach(),
+        **({"proj_loss_ar": align_hard.detach()} if targets else {}),
         "vq_total": tokenizer_loss.detach(),
-        "proj_loss_vq": align_soft.detach(),
+        **({"proj_loss_vq": align_soft.detach()} if targets else {}),
         **tokenizer_logs(generator_logs, critic_logs),
         **optimizer_logs(
             {

@@ -78,7 +78,7 @@ def initial_ar(phase: str, init: ModelFile) -> StateDict:
 
 def init_projectors(projectors: nn.Module, init: ModelFile) -> None:
     """Load the projectors if the file holds some; published files hold none, and the fresh ones are kept."""
-    if init.has("projectors"):
+    if init.has("projectors") and any(True for _ in projectors.parameters()):  # none where nothing is aligned
         load_exactly(projectors, init.weights("projectors"), source=f"the projectors of {init.source}")
 
 

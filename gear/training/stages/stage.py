@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from gear.config import RunConfig
 from gear.data.loader import Batch
 from gear.training.ema import EMA
-from gear.training.optim import Optimization
+from gear.training.optim import LossScale, Optimization
 from gear.training.processes.distributed import world
-from gear.training.processes.prepare import prepare
+from gear.training.processes.prepare import autocast_dtype, prepare
 from gear.training.processes.sharding import gather_full, shard_like
 from harness.contract.errors import UserError
 
@@ -56,10 +56,14 @@ class Stage(ABC):
         self.step += 1
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bfloat16 forward passes on a GPU when the configuration says so; the CPU stays in float32."""
-        if self.device.type == "cuda" and self.config.precision == "bf16":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return nullcontext()
+        """Forward passes in half precision on a GPU when the configuration says so; the CPU stays in float32."""
+        half = self.half
+        return nullcontext() if half is None else torch.autocast(self.device.type, dtype=half)
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """bfloat16 or float16 where forward passes use it."""
+        return autocast_dtype(self.config, self.device)
 
     def prepare(self) -> None:
         """Prepare the modules for several processes and for speed. Call it after making the averages, which copy plain
@@ -78,6 +82,7 @@ class Stage(ABC):
             accumulation=self.settings.accumulation,
             total_steps=self.settings.steps,
             bucket_bytes=self.config.engine.bucket_mb << 20,
+            loss_scale=LossScale(self.device) if self.half == torch.float16 else None,
         )
         self.optimizations[name] = made
         return made

@@ -37,6 +37,7 @@ ImagesU8 = npt.NDArray[np.uint8]
 Images01 = npt.NDArray[np.float32]
 """(N, 3, H, W) in [0, 1], not rounded."""
 Weights = Literal["live", "ema"]
+Labels = Literal["balanced", "random"]
 _CHOICE = (0, 0, 0, 9)
 """Key of the permutation whose first samples are shown; its length differs from that of the training order's keys."""
 
@@ -117,14 +118,16 @@ def requests_for(
     count: int,
     protocol: SamplingProtocol,
     stop_if_requested: Callable[[], None] = lambda: None,
+    labels: Labels = "balanced",
 ) -> RequestSet:
-    """Requests that suit a stage: labels in turn, or the captions of the samples of `fixed_choice`; always the same.
+    """Requests that suit a stage: labels in turn or at random, or the captions of the samples of `fixed_choice`; always
+    the same.
 
     All processes call it: each reads its share of the captions, with their images.
     """
     if isinstance(stage.modules.get("ar"), ClassConditionalAR):
         classes = stage.config.data.num_classes
-        return class_requests("watch", 1, protocol, count=count, num_classes=classes, labels="balanced")
+        return class_requests("watch", 1, protocol, count=count, num_classes=classes, labels=labels)
     own = fixed_choice(source, count)[world().rank :: world().size]
     captions = [
         (index, sample.caption or "")

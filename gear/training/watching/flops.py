@@ -41,7 +41,7 @@ def flops_per_image(stage: Stage) -> float:
         learnt = 3 * (encode + decode) + 8 * discriminator_flops(critic, side)
     if not isinstance(ar, Trunk):
         return learnt
-    projectors = projector_flops(stage.modules["projectors"], ar.config.block_size)
+    projectors = projector_flops(stage.modules.get("projectors"), ar.config.block_size)
     total = learnt + 3 * (ar_flops(ar, ar.config.n_layer) + head_flops(ar) + projectors)
     if critic is not None:
         config = ar.config
@@ -79,7 +79,9 @@ def head_flops(ar: Trunk) -> float:
     return 2.0 * ar.config.block_size * ar.output.weight.numel()
 
 
-def projector_flops(projectors: nn.Module, num_tokens: int) -> float:
+def projector_flops(projectors: nn.Module | None, num_tokens: int) -> float:
+    if projectors is None:
+        return 0.0
     assert isinstance(projectors, Projectors)
     return 2.0 * num_tokens * _matrix_sizes(projectors)
 

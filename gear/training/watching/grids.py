@@ -15,6 +15,8 @@ from gear.training.watching.trackers import Image
 from harness.contract.files import write_atomically
 from harness.contract.requests import SamplingProtocol
 
+TOP_K = 2_000
+"""Sample grids draw from that many likeliest tokens, as the published runs'."""
 _GAP = 2
 """White pixels between pictures."""
 
@@ -26,7 +28,7 @@ def sample_grid(stage: Stage, source: ImageSource) -> Image | None:
     config = stage.config.watch
     guides = getattr(stage.modules["ar"].config, "class_dropout_prob", 1.0) > 0
     scale = config.grid_cfg_scale if guides else 1.0
-    protocol = SamplingProtocol(image_size=stage.config.data.image_size, cfg_scale=scale)
+    protocol = SamplingProtocol(image_size=stage.config.data.image_size, cfg_scale=scale, top_k=TOP_K)
     requests = list(requests_for(stage, source, config.grid_images, protocol))
     with evaluation_models(stage, "ema") as models:  # all processes: shards are gathered
         if not world().is_main:

@@ -89,7 +89,8 @@ def statistics_of_all(batches: Iterable[Features | None]) -> Statistics:
 
 
 class GenerationMonitor:
-    """Frechet distance between drawn images and the reference, without guidance and filters, as FIDs are reported.
+    """Frechet distance between drawn images and the reference, as FIDs are reported: classes at random, no guidance, no
+    filters.
 
     Without `watch.reference`, the reference is a fixed choice of training images as the stage sees them, randomly
     cropped and mirrored where it does so: the distribution that it learns.
@@ -120,7 +121,7 @@ class GenerationMonitor:
     def _requests(self) -> list[Request]:
         """This process's requests. Made only once, because captions are read with their images."""
         count = self.config.generation_images
-        requests = requests_for(self.stage, self.source, count, self.protocol, self.stop_if_requested)
+        requests = requests_for(self.stage, self.source, count, self.protocol, self.stop_if_requested, "random")
         return list(requests)[world().rank :: world().size]
 
     def _drawn(self, weights: Weights) -> Iterator[Features | None]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gear.config import OptimizerConfig
-from gear.training.optim import Optimization
+from gear.training.optim import LossScale, Optimization
 
 
 def optimization(module: nn.Module, **settings: object) -> Optimization:
@@ -89,3 +89,57 @@ def test_gradients_are_clipped_to_the_norm_and_the_norm_is_that_before() -> None
     norm = opt.step(layer(torch.tensor([[30.0, 40.0]])).sum())
     assert norm == pytest.approx(50.0)
     assert seen[0].norm().item() == pytest.approx(1.0, rel=1e-5)
+
+
+def scaled(layer: nn.Module, loss_scale: LossScale | None) -> Optimization:
+    return Optimization(
+        "ar", [layer], OptimizerConfig(lr=0.1, warmup_steps=0), max_grad_norm=1.0, loss_scale=loss_scale
+    )
+
+
+def test_a_loss_scale_does_not_change_an_update_that_fits() -> None:
+    def after_three(loss_scale: LossScale | None) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        torch.manual_seed(0)
+        layer = nn.Linear(3, 2)
+        opt, norm = scaled(layer, loss_scale), None
+        for _ in range(3):
+            norm = opt.step((layer(torch.arange(3.0)[None]) ** 2).sum())
+        return layer.state_dict(), norm
+
+    torch.testing.assert_close(after_three(LossScale("cpu")), after_three(None), rtol=0, atol=0)
+
+
+def test_an_overflow_halves_the_scale_and_changes_nothing_else() -> None:
+    layer = nn.Linear(3, 2)
+    scale = LossScale("cpu")
+    opt = scaled(layer, scale)
+    opt.step(layer(torch.ones(1, 3)).sum())
+    before = copy.deepcopy((layer.state_dict(), opt.optimizer.state_dict()["state"]))
+    norm = opt.step(layer(torch.ones(1, 3)).sum() * 1e38)  # finite, but not 65,536 times that
+    assert norm == 0.0
+    assert (scale.scale, scale.good) == (2.0**15, 0)
+    torch.testing.assert_close((layer.state_dict(), opt.optimizer.state_dict()["state"]), before, rtol=0, atol=0)
+
+
+def test_gradients_that_are_not_finite_without_a_scale_are_no_overflow() -> None:
+    layer = nn.Linear(3, 2)
+    opt = scaled(layer, LossScale("cpu"))
+    norms = [opt.step(layer(torch.ones(1, 3)).sum() * math.nan) for _ in range(18)]
+    finite = [bool(norm.isfinite()) for norm in norms if norm is not None]
+    assert finite == [True] * 16 + [False] * 2, "65,536 halved sixteen times is 1"
+
+
+def test_the_scale_follows_pytorchs_own_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LossScale, "INTERVAL", 3)
+    ours = LossScale("cpu")
+    theirs = torch.amp.GradScaler("cpu", growth_interval=3)
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+    for bad in (0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1):
+        theirs.scale(weight.sum() * (math.inf if bad else 1.0)).backward()
+        theirs.step(optimizer)
+        theirs.update()
+        optimizer.zero_grad()
+        ours.update(torch.tensor(bool(bad)))
+        assert ours.scale == theirs.get_scale()
+        assert ours.good == theirs.state_dict()["_growth_tracker"]

@@ -21,8 +21,10 @@ import torch
 
 from gear.config import RunConfig
 from gear.training.loop import fit
+from gear.training.optim import LossScale
 from gear.training.processes.distributed import mean_over_processes, process_group, world
 from gear.training.processes.reducer import GradientReducer
+from gear.training.processes.sharding import gather_full
 from gear.training.processes.sync_norm import synchronise_batch_norms
 from gear.training.stages.stage import Stage
 from harness.contract.errors import EXIT_STOPPED
@@ -106,7 +108,33 @@ def gradients_are_averaged_once_per_update() -> None:
     assert unused.grad is None
 
 
-CHECKS = (sync_norm_is_batch_norm_of_all_images, gradients_are_averaged_once_per_update)
+def a_scaled_loss_updates_sharded_weights_as_a_plain_one() -> None:
+    """Also an overflow in one process: all of them skip the update."""
+
+    def after_two(loss_scale: LossScale | None) -> tuple[Stage, Any]:
+        stage = tiny.stage("ar", config_of({"config": {"engine": {"sharding": "fsdp"}}}))
+        optimization = stage.optimizations["ar"]
+        optimization.loss_scale = loss_scale
+        torch.manual_seed(1)
+        for _ in range(2):
+            stage.micro_step(tiny.batch(), last=True, diagnose=False)
+            stage.finish_update()
+        return stage, gather_full(stage.modules["ar"].state_dict())
+
+    scale = LossScale("cpu")
+    stage, scaled = after_two(scale)
+    torch.testing.assert_close(scaled, after_two(None)[1])
+    hidden = stage.modules["projectors"](torch.ones(1, 1, stage.config.ar.dim))[0]
+    norm = stage.optimizations["ar"].step(hidden.sum() * (1e38 if world().rank == 0 else 1.0))
+    assert norm == 0.0 and scale.scale == 2.0**15
+    torch.testing.assert_close(gather_full(stage.modules["ar"].state_dict()), scaled, rtol=0, atol=0)
+
+
+CHECKS = (
+    sync_norm_is_batch_norm_of_all_images,
+    gradients_are_averaged_once_per_update,
+    a_scaled_loss_updates_sharded_weights_as_a_plain_one,
+)
 
 if __name__ == "__main__":
     torch.manual_seed(os.getpid())  # whatever a process starts with must not matter
