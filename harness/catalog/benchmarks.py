@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -82,6 +83,15 @@ class _RequestNames:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptionAssets:
+    """Assets that the scorer reads with certain options only."""
+
+    options: Mapping[str, Any]
+    """Name -> value of the options that ask for them."""
+    assets: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkFile:
     """What a benchmark.yaml says."""
 
@@ -103,10 +113,13 @@ class BenchmarkFile:
     """For a scorer of another benchmark (`scorer.of`): the defaults that differ from that benchmark's."""
     assets: tuple[str, ...] = ()
     """What the scorer reads."""
+    assets_if: tuple[OptionAssets, ...] = ()
+    """What it reads besides, depending on its options."""
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     """Folders of the original scorer, by the name that `--layout` takes."""
     published: tuple[Mapping[str, Any], ...] = ()
-    """Numbers from papers: model, source, protocol, metrics."""
+    """Numbers from papers: model, source, protocol, metrics; and `options`, where they compare only with scores that
+    have the same values of these."""
     check: Mapping[str, Any] = field(default_factory=dict)
     """The gold check: a small shipped case with a known answer."""
 
@@ -132,13 +145,23 @@ class Benchmark(BenchmarkFile):
 
     @property
     def needed_assets(self) -> tuple[str, ...]:
-        """Everything a run reads from outside: prompts and what the scorer needs."""
-        return tuple(dict.fromkeys([*map(str, self.requests.get("assets", ())), *self.assets]))
+        """Everything a run with the default options reads from outside: prompts and what the scorer needs."""
+        return tuple(dict.fromkeys([*map(str, self.requests.get("assets", ())), *self.scorer_assets(self.options)]))
+
+    def scorer_assets(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the scorer reads with these options."""
+        others = [row.assets for row in self.assets_if if has_options(options, row.options)]
+        return tuple(dict.fromkeys(itertools.chain(self.assets, *others)))
 
     def layout(self, name: str) -> Layout:
         """The layout called `name`; UserError suggests near names."""
         found: Layout = pick(self.layouts, name, f"layout of {self.id}", f"benchmarks/{self.id}/benchmark.yaml")
         return found
+
+
+def has_options(options: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether `options` have every value that is wanted."""
+    return all(name in options and options[name] == value for name, value in wanted.items())
 
 
 class Catalog:
@@ -205,7 +228,18 @@ def _defaults(file: BenchmarkFile, options_type: type[ScorerOptions], path: Path
                 f"{path}: {where} names the option '{unknown[0]}', which {INTERFACE_FILE} does not have; it has: "
                 f"{', '.join(defaults) or 'none'}."
             )
+    conditions = {"assets_if": [row.options for row in file.assets_if], "published": map(_options_of, file.published)}
+    for where, wanted in [(where, row) for where, rows in conditions.items() for row in rows]:
+        try:
+            options_type.read(wanted, file.id)
+        except UserError as error:
+            raise UserError(f"{path}: {where} names options that the scorer cannot have ({error})") from error
     return defaults
+
+
+def _options_of(published: Mapping[str, Any]) -> Mapping[str, Any]:
+    options = published.get("options", {})
+    return options if isinstance(options, Mapping) else {str(options): None}
 
 
 def read_interface(path: Path) -> tuple[type[ScorerOptions], tuple[MetricSpec, ...]]:

@@ -202,7 +202,7 @@ def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, An
     options = benchmark.read_options(changes).as_mapping()
     stages = _stage_steps(benchmark, samples, options)
     inputs: dict[str, Source] = {"samples": samples, "options.json": Document(options)}
-    inputs |= _asset_inputs(benchmark.assets)
+    inputs |= _asset_inputs(benchmark.scorer_assets(options))
     inputs |= {f"features/{name}": OutputOf(step.name) for name, step in stages.items()}
     flags = ("--features", "{in}/features") if stages else ()
     score = Step(
