@@ -111,7 +111,7 @@ def _value(node: ast.expr, name: str, wanted: str, key: str) -> ast.expr:
     keys = [getattr(word, "value", None) for word in node.keys] if isinstance(node, ast.Dict) else []
     if isinstance(node, ast.Dict) and sorted(map(str, keys)) == sorted([name, key]):
         named = dict(zip(keys, node.values, strict=True))
-        if isinstance(named[name], ast.Constant) and named[name].value == wanted:
+        if getattr(named[name], "value", None) == wanted:
             return named[key]
     raise ValueError(f"line {node.lineno}: is not a literal of {name} {wanted!r} and its {key}")
 

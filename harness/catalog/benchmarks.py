@@ -44,6 +44,28 @@ class FeatureStage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServiceSpec:
+    """A program that the scorer asks, such as a judge; the harness can run it beside the scorer, in the same step.
+
+    `SCRIPT --model DIR --options FILE` serves until it is ended, and prints `HARNESS_JUDGE_URL=ADDRESS` on a line of
+    its own once it has answered a question; with `--probe ADDRESS` besides, it asks one there and ends with 0 or not.
+    """
+
+    script: Annotated[str, Within(1)]
+    """File in the folder of the scorer; runs on the scorer's interpreter."""
+    lock: Annotated[str, Within(1)]
+    """Project-relative lock file of what it starts, for the runtimes without containers: its programs are on PATH. In a
+    container, the scorer's image has to have them there."""
+    python: str | None = None
+    """Python version the lock was made for; None: the one the harness runs on."""
+    model_option: str | None = None
+    """The scorer's option that names the model: unless it is set, it becomes the served model's name."""
+    gpus: Annotated[int, Within(0)] = 0
+    memory_gb: Annotated[float, Within(0)] = 4.0
+    cpus: Annotated[int, Within(1)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScorerSpec:
     """How the scorer of a benchmark is run."""
 
@@ -66,6 +88,8 @@ class ScorerSpec:
     """Whether it talks to a service (a judge). Everything else runs without a network."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that it requires, each with what to set it to; checked before the first step."""
+    service: ServiceSpec | None = None
+    """What it asks, if the harness can run that; the scorer then has to continue (`resumes`) where it was cut off."""
     resumes: bool = False
     """Whether it continues from what an interrupted attempt left in its output folder."""
     stages: tuple[FeatureStage, ...] = ()
@@ -205,10 +229,13 @@ def read_benchmark(path: Path) -> Benchmark:
     if requests.kind == "script" and not (path.parent / str(requests.script)).is_file():
         raise UserError(f"{path}: requests.script names no file in this folder; correct the name.")
     owner = path.parent.parent / file.scorer.of if file.scorer.of else path.parent
-    for name in filter(None, (file.scorer.script, file.scorer.lock)):
+    service = file.scorer.service
+    for name in filter(None, (file.scorer.script, file.scorer.lock, service.script if service else None)):
         if not (owner / name).is_file():
             raise UserError(f"{path}, scorer: {owner / name} does not exist; correct the name or add the file.")
     own = path.parent / INTERFACE_FILE
+    if service and not file.scorer.resumes:
+        raise UserError(f"{path}: scorer.service needs a scorer that continues; make it so, and write resumes: true.")
     options_type, metrics = read_interface(own if own.is_file() else owner / INTERFACE_FILE)
     values = {**vars(file), "options": _defaults(file, options_type, path)}
     return Benchmark(**values, options_type=options_type, metrics=metrics, folder=path.parent)
@@ -221,6 +248,8 @@ def _defaults(file: BenchmarkFile, options_type: type[ScorerOptions], path: Path
         raise UserError(f"{path}: options are declared in {INTERFACE_FILE}; move these there: {names}.")
     defaults = options_type.read(file.options, file.id).as_mapping()
     named = {f"scorer.stages, {stage.name}": stage.options for stage in file.scorer.stages}
+    if file.scorer.service and file.scorer.service.model_option:
+        named["scorer.service"] = (file.scorer.service.model_option,)
     for where, names in {**named, "requests": file.requests.get("options", ())}.items():
         unknown = [name for name in names if name not in defaults]
         if unknown:

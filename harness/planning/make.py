@@ -14,6 +14,7 @@ from typing import Any
 from harness.catalog.benchmarks import Benchmark, Catalog, FeatureStage, ScorerSpec
 from harness.contract.errors import UserError
 from harness.contract.requests import SamplingProtocol
+from harness.planning.services import ADDRESS_VARIABLE, ServedModel, with_service
 from harness.planning.steps import (
     HOST,
     AssetInput,
@@ -49,6 +50,10 @@ class RunSpec:
     """Changes to the protocol of every benchmark, e.g. {"cfg_scale": 1.75}."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Scorer options by benchmark."""
+    served: ServedModel | None = None
+    """What the services of scorers serve; None: the user has started them."""
+    service_program: str | None = None
+    """The user's own program that serves."""
 
 
 def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
@@ -65,7 +70,7 @@ def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
         drawing, samples = _drawing(benchmark, spec)
         known = {step.name for step in steps}
         steps += [step for step in drawing if step.name not in known]
-        steps += _score_steps(benchmark, samples, spec.options.get(benchmark.id, {}))
+        steps += _score_steps(benchmark, samples, spec)
     name = "-".join([spec.generator.name, spec.suite or "-".join(b.id for b in benchmarks)])
     return Plan(
         name=name,
@@ -77,6 +82,7 @@ def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
             "limit": spec.limit,
             "run_seed": spec.run_seed,
             "protocol": dict(spec.protocol),
+            **({"served": str(spec.served.folder)} if spec.served else {}),
             "options": {name: dict(values) for name, values in spec.options.items()},
         },
     )
@@ -197,8 +203,12 @@ def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> SamplingProto
     return dataclasses.replace(benchmark.protocol, **changes)
 
 
-def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, Any]) -> list[Step]:
+def _score_steps(benchmark: Benchmark, samples: Source, spec: RunSpec) -> list[Step]:
     """The feature stages of the scorer, if it has any, and the score itself, which is given what they wrote."""
+    service = benchmark.scorer.service
+    changes = dict(spec.options.get(benchmark.id, {}))
+    if service and service.model_option and spec.served:
+        changes.setdefault(service.model_option, spec.served.name)
     options = benchmark.read_options(changes).as_mapping()
     stages = _stage_steps(benchmark, samples, options)
     inputs: dict[str, Source] = {"samples": samples, "options.json": Document(options)}
@@ -215,10 +225,18 @@ def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, An
         identity={"benchmark": benchmark.id, "benchmark_version": benchmark.version},
         resources=_scorer_resources(benchmark),
         resumes=benchmark.scorer.resumes,
-        variables=benchmark.scorer.variables,
+        variables=_variables(benchmark.scorer),
         benchmark=benchmark.id,
     )
+    if service and spec.served:
+        score = with_service(score, benchmark, spec.served, program=spec.service_program)
     return [*stages.values(), score]
+
+
+def _variables(scorer: ScorerSpec) -> dict[str, str]:
+    """What must be set, where the address of a service is among it with the other way to have one."""
+    other = " Or let the harness run it: --judge DIR, or its name on the hub." if scorer.service else ""
+    return {name: use + (other if name == ADDRESS_VARIABLE else "") for name, use in scorer.variables.items()}
 
 
 def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, Any]) -> dict[str, Step]:
