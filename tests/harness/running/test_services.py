@@ -17,10 +17,13 @@ import pytest
 from harness.contract.errors import MissingAsset, UserError
 from harness.planning.services import ServedModel, served_model
 from harness.planning.steps import Document, Plan, Step
+from harness.running.execute import run_plan
 from harness.running.failures import exit_code
-from harness.runtimes import Places
+from harness.runtimes import Places, RuntimeOptions
+from harness.runtimes.docker import DockerRuntime
 from harness.store.run_record import RunRecord
 from tests.harness.conftest import Toy
+from tests.harness.runtimes.test_docker import DOCKERFILE
 
 NUM_IMAGES = 12
 
@@ -39,6 +42,7 @@ SERVER = """
 
     model = json.loads((arguments.model / "model.json").read_text())  # what to do at each start
     trace = Path(model["trace"])
+    trace.mkdir(exist_ok=True)
     start = len(list(trace.glob("start-*")))
     how = model["starts"][min(start, len(model["starts"]) - 1)]
     note = {"pid": os.getpid(), "path": os.environ["PATH"], "options": json.loads(arguments.options.read_text())}
@@ -125,8 +129,8 @@ class Served:
         toy.edit("benchmarks/toy/interface.py", "    scale: float", '    judge: str = "none"\n    scale: float')
         self.starts_as({})
 
-    def starts_as(self, *starts: dict[str, Any]) -> None:
-        (self.folder / "model.json").write_text(json.dumps({"trace": str(self.trace), "starts": starts}))
+    def starts_as(self, *starts: dict[str, Any], trace: str = "") -> None:
+        (self.folder / "model.json").write_text(json.dumps({"trace": trace or str(self.trace), "starts": starts}))
 
     @property
     def started(self) -> list[dict[str, Any]]:
@@ -283,6 +287,19 @@ def test_when_the_run_is_stopped_the_service_ends_and_the_same_command_continues
 def test_a_program_of_the_users_own_takes_the_place_of_the_lock(served: Served) -> None:
     step = served.plan(service_program="/opt/own/server").step("score-toy")
     assert step.environment.beside is None and step.identity["service_program"] == "/opt/own/server"
+
+
+@pytest.mark.engine
+def test_a_service_in_a_container_has_its_step_to_itself_and_is_started_again(served: Served) -> None:
+    toy = served.toy
+    (toy.root / "docker" / "toy").mkdir(parents=True)
+    (toy.root / "docker" / "toy" / "Dockerfile").write_text(DOCKERFILE)
+    served.starts_as({"answers": 4}, {}, trace="/scratch/starts")
+    runtime = DockerRuntime(toy.project, toy.home, RuntimeOptions(base_image=os.environ.get("BASE_IMAGE")))
+    record, _ = run_plan(served.plan(), toy.setting(runtime=runtime))
+    assert record.status == "finished", record.step("score-toy").error
+    assert "The service ended with exit code 9; it is started again." in served.log()
+    assert "--network none" in served.log() and served.log().count("asked for /toy") == NUM_IMAGES
 
 
 # --- which model -----------------------------------------------------------------------------------------------------
