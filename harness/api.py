@@ -37,7 +37,7 @@ from harness.contract.record import ScoreRecord
 from harness.planning.check import Comparison, check_plan, compare_with_expected, full_check_plan
 from harness.planning.generators import DrawContext, choose_generator, existing_samples
 from harness.planning.make import RunSpec, make_plan, scorer_environment
-from harness.planning.services import PROGRAM_VARIABLE, served_model, service_environment
+from harness.planning.services import PROGRAM_VARIABLE, named_model, service_environment
 from harness.planning.steps import Environment, Plan
 from harness.running.execute import run_plan
 from harness.running.failures import RunFailed, exit_code, failures
@@ -110,7 +110,7 @@ def plan(
         run_seed=seed,
         protocol=protocol or {},
         options=options or {},
-        served=served_model(judge),
+        judge=named_model(judge),
         service_program=os.environ.get(PROGRAM_VARIABLE),
     )
     return _with_judge(judge, make_plan(spec, Catalog.load(project)))
@@ -369,7 +369,7 @@ def plan_of_samples(
         benchmarks=(benchmark,),
         generator=existing_samples(samples, taken_as),
         options=values,
-        served=served_model(judge),
+        judge=named_model(judge),
         service_program=os.environ.get(PROGRAM_VARIABLE),
     )
     return _with_judge(judge, make_plan(spec, catalog))

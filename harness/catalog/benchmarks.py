@@ -60,6 +60,8 @@ class ServiceSpec:
     """Python version the lock was made for; None: the one the harness runs on."""
     model_option: str | None = None
     """The scorer's option that names the model: unless it is set, it becomes the served model's name."""
+    revision_option: str | None = None
+    """Its option for the model's revision: unless it is set, the commit of a model of the hub."""
     gpus: Annotated[int, Within(0)] = 0
     memory_gb: Annotated[float, Within(0)] = 4.0
     cpus: Annotated[int, Within(1)] = 1
@@ -248,8 +250,8 @@ def _defaults(file: BenchmarkFile, options_type: type[ScorerOptions], path: Path
         raise UserError(f"{path}: options are declared in {INTERFACE_FILE}; move these there: {names}.")
     defaults = options_type.read(file.options, file.id).as_mapping()
     named = {f"scorer.stages, {stage.name}": stage.options for stage in file.scorer.stages}
-    if file.scorer.service and file.scorer.service.model_option:
-        named["scorer.service"] = (file.scorer.service.model_option,)
+    if service := file.scorer.service:
+        named["scorer.service"] = tuple(filter(None, (service.model_option, service.revision_option)))
     for where, names in {**named, "requests": file.requests.get("options", ())}.items():
         unknown = [name for name in names if name not in defaults]
         if unknown:

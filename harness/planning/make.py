@@ -9,12 +9,13 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.catalog.benchmarks import Benchmark, Catalog, FeatureStage, ScorerSpec
 from harness.contract.errors import UserError
 from harness.contract.requests import SamplingProtocol
-from harness.planning.services import ADDRESS_VARIABLE, ServedModel, with_service
+from harness.planning.services import ADDRESS_VARIABLE, served_model, with_model, with_service
 from harness.planning.steps import (
     HOST,
     AssetInput,
@@ -50,8 +51,8 @@ class RunSpec:
     """Changes to the protocol of every benchmark, e.g. {"cfg_scale": 1.75}."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Scorer options by benchmark."""
-    served: ServedModel | None = None
-    """What the services of scorers serve; None: the user has started them."""
+    judge: str | Path | None = None
+    """The model that is served to scorers which ask one: a folder, or a repository; None: the user serves it."""
     service_program: str | None = None
     """The user's own program that serves."""
 
@@ -82,7 +83,7 @@ def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
             "limit": spec.limit,
             "run_seed": spec.run_seed,
             "protocol": dict(spec.protocol),
-            **({"served": str(spec.served.folder)} if spec.served else {}),
+            **({"judge": str(spec.judge)} if spec.judge else {}),
             "options": {name: dict(values) for name, values in spec.options.items()},
         },
     )
@@ -206,9 +207,10 @@ def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> SamplingProto
 def _score_steps(benchmark: Benchmark, samples: Source, spec: RunSpec) -> list[Step]:
     """The feature stages of the scorer, if it has any, and the score itself, which is given what they wrote."""
     service = benchmark.scorer.service
-    changes = dict(spec.options.get(benchmark.id, {}))
-    if service and service.model_option and spec.served:
-        changes.setdefault(service.model_option, spec.served.name)
+    changes = spec.options.get(benchmark.id, {})
+    served = None if service is None or spec.judge is None else served_model(spec.judge)
+    if service and served:
+        changes = with_model(changes, service, served)
     options = benchmark.read_options(changes).as_mapping()
     stages = _stage_steps(benchmark, samples, options)
     inputs: dict[str, Source] = {"samples": samples, "options.json": Document(options)}
@@ -228,8 +230,8 @@ def _score_steps(benchmark: Benchmark, samples: Source, spec: RunSpec) -> list[S
         variables=_variables(benchmark.scorer),
         benchmark=benchmark.id,
     )
-    if service and spec.served:
-        score = with_service(score, benchmark, spec.served, program=spec.service_program)
+    if served:
+        score = with_service(score, benchmark, served, program=spec.service_program)
     return [*stages.values(), score]
 
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.catalog.benchmarks import Benchmark, ServiceSpec
 from harness.contract.errors import MissingAsset, UserError
@@ -34,29 +35,34 @@ class ServedModel:
 
     name: str
     folder: Path
+    revision: str | None = None
+    """The commit of a repository of the hub."""
 
     def files(self) -> dict[str, Path]:
         """Name below the folder -> file, with links followed: those of the hub's cache lead out of the folder."""
         return {name: (self.folder / name).resolve() for name in walk(self.folder)}
 
 
-def served_model(given: str | Path | None, variables: Mapping[str, str] = os.environ) -> ServedModel | None:
-    """The model that the user names: on the command line, or in the environment unless a service is named there.
+def named_model(given: str | Path | None, variables: Mapping[str, str] = os.environ) -> str | Path | None:
+    """The model that the user names: on the command line, or in the environment unless a service is named there."""
+    if given is None and not variables.get(ADDRESS_VARIABLE):
+        return variables.get(MODEL_VARIABLE) or None
+    return given
+
+
+def served_model(given: str | Path) -> ServedModel:
+    """The weights that a user names.
 
     Raises:
         UserError: it is neither a folder nor the name of a repository.
         MissingAsset: the repository is not in the hub's cache.
     """
-    if given is None and not variables.get(ADDRESS_VARIABLE):
-        given = variables.get(MODEL_VARIABLE) or None
-    if given is None:
-        return None
     folder = Path(given).expanduser()
     if not str(given).strip() or not folder.is_dir():
         return _of_the_hub(str(given))
     if next(walk(folder), None) is None:
         raise UserError(f"--judge {given}: the folder is empty; give the folder of a model's weights.")
-    return ServedModel(name=_name_of(folder.resolve()), folder=folder.resolve())
+    return _from_folder(folder.resolve())
 
 
 def _of_the_hub(given: str) -> ServedModel:
@@ -78,13 +84,20 @@ def _of_the_hub(given: str) -> ServedModel:
             f"--judge {given}: is neither a folder nor in the cache of the Hugging Face hub (HF_HOME). "
             f"Fetch it:  hf download {repository}{wanted}      or give the folder of its weights."
         ) from error
-    return ServedModel(name=repository.partition("/")[2], folder=Path(folder))
+    return _from_folder(Path(folder))
 
 
-def _name_of(folder: Path) -> str:
-    """A model's name: of its folder, or of its repository where the folder is one of the hub's cache."""
-    is_cached = folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
-    return folder.parents[1].name.rpartition("--")[2] if is_cached else folder.name
+def _from_folder(folder: Path) -> ServedModel:
+    """A model under the name of its folder, or of its repository where the folder is one of the hub's cache."""
+    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
+        return ServedModel(name=folder.parents[1].name.rpartition("--")[2], folder=folder, revision=folder.name)
+    return ServedModel(name=folder.name, folder=folder)
+
+
+def with_model(changes: Mapping[str, Any], service: ServiceSpec, model: ServedModel) -> dict[str, Any]:
+    """The scorer's options, with those that tell which model is served where the user has not set them."""
+    said = {service.model_option: model.name, service.revision_option: model.revision}
+    return {**{name: value for name, value in said.items() if name and value}, **changes}
 
 
 def with_service(step: Step, benchmark: Benchmark, model: ServedModel, *, program: str | None) -> Step:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.contract.errors import MissingAsset, UserError
-from harness.planning.services import ServedModel, served_model
+from harness.planning.services import ServedModel, named_model, served_model
 from harness.planning.steps import Document, Plan, Step
 from harness.running.execute import run_plan
 from harness.running.failures import exit_code
@@ -143,13 +143,13 @@ class Served:
         return sum(len(path.read_text().split()) for path in files)
 
     def plan(self, **request: Any) -> Plan:
-        return self.toy.plan(**{"served": served_model(self.folder, {}), **request})
+        return self.toy.plan(**{"judge": self.folder, **request})
 
     def words(self) -> list[str]:
         return [*self.toy.run_words(), "--judge", str(self.folder)]
 
     def run(self) -> RunRecord:
-        return self.toy.run(served=served_model(self.folder, {}))
+        return self.toy.run(judge=self.folder)
 
     def log(self) -> str:
         return "\n".join(path.read_text() for path in self.toy.runs_dir.glob(".store/**/log.txt"))
@@ -202,7 +202,7 @@ def test_a_name_that_the_user_gives_the_model_stays(served: Served) -> None:
 
 
 def test_without_a_model_the_step_asks_a_server_and_its_key_is_the_one_of_before(served: Served) -> None:
-    step = served.plan(served=None).step("score-toy")
+    step = served.plan(judge=None).step("score-toy")
     assert not step.has_service and step.resources.network and step.environment.beside is None
     assert "--judge DIR" in step.variables["HARNESS_JUDGE_URL"]
 
@@ -307,12 +307,15 @@ def test_a_service_in_a_container_has_its_step_to_itself_and_is_started_again(se
 
 def test_a_model_is_a_folder_named_on_the_command_line_or_in_the_environment(served: Served) -> None:
     folder = str(served.folder)
-    assert served_model(folder, {}) == ServedModel(name="seven", folder=served.folder)
-    assert served_model(None, {"HARNESS_JUDGE_MODEL": folder}) == served_model(folder, {})
-    assert served_model(None, {}) is None and served_model(None, {"HARNESS_JUDGE_MODEL": ""}) is None
+    assert served_model(folder) == ServedModel(name="seven", folder=served.folder)
+    assert named_model(None, {"HARNESS_JUDGE_MODEL": folder}) == folder
+    assert named_model(None, {}) is None and named_model(None, {"HARNESS_JUDGE_MODEL": ""}) is None
     running = {"HARNESS_JUDGE_MODEL": folder, "HARNESS_JUDGE_URL": "http://host/v1"}
-    assert served_model(None, running) is None
-    assert served_model(folder, running) == served_model(folder, {})
+    assert named_model(None, running) is None and named_model("other", running) == "other"
+
+
+def test_a_model_in_the_environment_is_none_of_the_business_of_a_benchmark_without_a_service(toy: Toy) -> None:
+    assert toy.plan(judge="no/such/model").steps == toy.plan().steps
 
 
 def test_a_repository_of_the_hub_is_taken_from_its_cache_with_links_followed(
@@ -329,13 +332,12 @@ def test_a_repository_of_the_hub_is_taken_from_its_cache_with_links_followed(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(cache))
     for given in ("Owner/Seven-7B", "hf://Owner/Seven-7B", f"Owner/Seven-7B@{commit}"):
-        model = served_model(given, {})
-        assert model is not None and model.name == "Seven-7B"
+        model = served_model(given)
+        assert (model.name, model.revision) == ("Seven-7B", commit)
         assert model.files() == {"config.json": (repository / "blobs" / "a1").resolve()}
-    by_folder = served_model(repository / f"snapshots/{commit}", {})
-    assert by_folder is not None and by_folder.name == "Seven-7B"
+    assert served_model(repository / f"snapshots/{commit}").name == "Seven-7B"
     with pytest.raises(MissingAsset, match=r"hf download Owner/Other "):
-        served_model("Owner/Other", {})
+        served_model("Owner/Other")
 
 
 @pytest.mark.parametrize("given", ["no/such/folder", "typo", "/no/such", "a b/c", "README", "../x", ""])
@@ -343,7 +345,7 @@ def test_what_is_no_model_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "README").write_text("x")
     with pytest.raises(UserError, match="--judge"):
-        served_model(given, {})
+        served_model(given)
 
 
 def test_a_judge_for_nothing_is_refused(toy: Toy) -> None:
