@@ -19,8 +19,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +89,17 @@ def probe(url: str, name: str, timeout_s: float = 60.0) -> str:
 
 def serve(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     """Start vLLM, wait until it answers about an image, then run the command with its address, or wait for its end."""
+    # Its parts talk through sockets, whose paths have at most 107 bytes: temporary folders of steps are longer.
+    with tempfile.TemporaryDirectory(prefix="judge-", dir="/tmp") as sockets:
+        return _serve(arguments, command, {**_QUIET, "VLLM_RPC_BASE_PATH": sockets, **os.environ})
+
+
+def _serve(arguments: argparse.Namespace, command: Sequence[str], variables: Mapping[str, str]) -> int:
     port = arguments.port or free_port()
     url = f"http://127.0.0.1:{port}/v1"
     line = server_command(arguments.model, arguments.name, arguments.host, port)
     print(f"$ {shlex.join(line)}", flush=True)
-    server = subprocess.Popen(line, env={**_QUIET, **os.environ})
+    server = subprocess.Popen(line, env=variables)
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     try:
         wait_until_ready(server, url, arguments.name)

@@ -95,6 +95,7 @@ class _Service:
     def __init__(self, variable: str, command: Sequence[str]) -> None:
         self.variable, self.command = variable, list(command)
         self.address = ""
+        self.is_ending = False
 
     def __enter__(self) -> _Service:
         self.process = subprocess.Popen(
@@ -119,6 +120,7 @@ class _Service:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.is_ending = True
         _end_group(self.process)
         self.reader.join(_LAST_WORDS_S)
 
@@ -147,7 +149,7 @@ class _Service:
                 name, _, value = line.rstrip("\n").partition("=")
                 if name == self.variable:
                     self.address = value
-                else:
+                elif not self.is_ending:  # what a server says of its end would hide what the command has said last
                     print(f"service: {line.rstrip()}", flush=True)
 
 

@@ -40,7 +40,8 @@ PROGRAM = """
     starts = arguments.model / "starts.jsonl"
     started = len(starts.read_text().splitlines()) if starts.exists() else 0
     with starts.open("a") as notes:
-        print(json.dumps({{"pid": os.getpid(), "name": arguments.served_model_name, "flags": flags}}), file=notes)
+        print(json.dumps({{"pid": os.getpid(), "name": arguments.served_model_name, "flags": flags,
+            "sockets": os.environ["VLLM_RPC_BASE_PATH"]}}), file=notes)
     if (arguments.model / "blind").exists():
         print("no kernel image is available")
         sys.exit(1)
@@ -107,6 +108,8 @@ def test_the_judge_is_asked_about_a_picture_before_the_scorer_and_ended_after_it
     (begun,) = starts(model)
     assert begun["name"] == "Seven-7B" and "--moe-backend" in begun["flags"]  # type: ignore[operator]
     assert is_gone(begun["pid"])
+    sockets = Path(str(begun["sockets"]))
+    assert len(str(sockets)) < 40 and not sockets.exists()
     asked = (model / "asked.txt").read_text().split()
     assert asked == ["colour"] + ["case"] * 10
     record = ScoreRecord.read(model.parent / "out")

@@ -28,7 +28,7 @@ from tests.harness.runtimes.test_docker import DOCKERFILE
 NUM_IMAGES = 12
 
 SERVER = """
-    import argparse, json, os, sys, time, urllib.request
+    import argparse, json, os, signal, sys, time, urllib.request
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
     from pathlib import Path
 
@@ -70,6 +70,11 @@ SERVER = """
         def log_message(self, *words):
             print("asked for", self.path, flush=True)
 
+    def leave(*_):
+        print("leaving", flush=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if os.fork() == 0:  # a part of the server, which would outlive it
         os.setsid() if how.get("setsid") else None
@@ -221,7 +226,7 @@ def test_a_service_is_started_after_the_samples_asked_and_ended(served: Served) 
     assert start["options"]["judge"] == "seven"
     assert start["path"].split(os.pathsep)[-1].startswith(f"{served.toy.home}/envs/toy-service-")
     assert "service: loading the model" in served.log() and "service: asked for /toy" in served.log()
-    assert servers(served.toy) == []
+    assert servers(served.toy) == [] and "leaving" not in served.log()
     beside = record.step("score-toy").environment["beside"]
     assert beside["lock"] == "benchmarks/toy/service.lock"
 
