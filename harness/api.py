@@ -16,6 +16,7 @@ at once, and repeating an interrupted one continues it.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ from harness.contract.record import ScoreRecord
 from harness.planning.check import Comparison, check_plan, compare_with_expected, full_check_plan
 from harness.planning.generators import DrawContext, choose_generator, existing_samples
 from harness.planning.make import RunSpec, make_plan, scorer_environment
-from harness.planning.steps import Generator, Plan
+from harness.planning.services import PROGRAM_VARIABLE, named_model, service_environment
+from harness.planning.steps import Environment, Generator, Plan
 from harness.running.execute import run_plan
 from harness.running.failures import RunFailed, exit_code, failures
 from harness.running.setting import Reporter, Setting, asset_store, make_setting
@@ -75,6 +77,7 @@ def plan(
     protocol: Mapping[str, Any] | None = None,
     options: Mapping[str, Options] | None = None,
     assets: Mapping[str, str | Path] | None = None,
+    judge: str | Path | None = None,
     **drawing: Any,
 ) -> Plan:
     """What `run` with the same arguments would do, as data: `plan.steps`. Nothing runs and nothing is written.
@@ -91,6 +94,8 @@ def plan(
         protocol: changes to how images are drawn, such as {"cfg_scale": 1.75}.
         options: changes to scorer options by benchmark, such as {"adm": {"batch_size": 32}}.
         assets: asset name -> a file or folder to use instead of the fetched one; a model among them is looked at.
+        judge: the model that is served to a scorer which asks one: a folder, or a repository in the hub's cache; None:
+            $HARNESS_JUDGE_MODEL, or the server at $HARNESS_JUDGE_URL.
         drawing: the generator; exactly one of generator="COMMAND" (any program, called as COMMAND --requests DIR
             --out DIR), samples=PATH (existing samples), or an option of an installed package (`harness run --help`).
     Raises:
@@ -106,8 +111,17 @@ def plan(
         run_seed=seed,
         protocol=protocol or {},
         options=options or {},
+        judge=named_model(judge),
+        service_program=os.environ.get(PROGRAM_VARIABLE),
     )
-    return make_plan(spec, catalog)
+    return _with_judge(judge, make_plan(spec, catalog))
+
+
+def _with_judge(judge: str | Path | None, plan: Plan) -> Plan:
+    """The plan, unless a judge was named for nothing."""
+    if judge is not None and not any(step.has_service for step in plan.steps):
+        raise UserError(f"--judge {judge}: nothing in this run asks a judge that can be served; leave it out.")
+    return plan
 
 
 def generator(
@@ -141,6 +155,7 @@ def run(
     gpus: int = 1,
     protocol: Mapping[str, Any] | None = None,
     options: Mapping[str, Options] | None = None,
+    judge: str | Path | None = None,
     runtime: str = "venv",
     scheduler: str = "here",
     runs_dir: str | Path = "runs",
@@ -156,7 +171,7 @@ def run(
         print(run.scores["adm"].metric("gfid").value)
 
     Args:
-        benchmarks, suite, limit, seed, gpus, protocol, options, drawing: as for `plan`.
+        benchmarks, suite, limit, seed, gpus, protocol, options, judge, drawing: as for `plan`.
         runtime: how steps are isolated: "venv", "docker", or what an installed package adds.
         scheduler: where steps run: "here", or what an installed package adds.
         runs_dir: where run folders and finished work go.
@@ -178,6 +193,7 @@ def run(
         protocol=protocol,
         options=options,
         assets=assets,
+        judge=judge,
         **drawing,
     )
     setting = _setting(runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets)
@@ -190,6 +206,7 @@ def score(
     *,
     layout: str | None = None,
     options: Options | None = None,
+    judge: str | Path | None = None,
     runtime: str = "venv",
     scheduler: str = "here",
     runs_dir: str | Path = "runs",
@@ -210,6 +227,7 @@ def score(
         samples: a sample set, an NPZ with `arr_0` (uint8, N x H x W x 3), or a folder of images.
         layout: the folder's layout by name, when it was made for the benchmark's original scorer.
         options: changes to the scorer's options.
+        judge: as for `plan`.
         runtime, scheduler, runs_dir, assets, name, force, progress: as for `run`.
     Returns:
         The score: metrics with value, unit, n and (where one is known) a 95 % interval; digests of everything that went
@@ -222,7 +240,7 @@ def score(
     """
     project = find_project()
     catalog = Catalog.load(project)
-    planned = plan_of_samples(catalog, benchmark, Path(samples), layout=layout, options=options)
+    planned = plan_of_samples(catalog, benchmark, Path(samples), layout=layout, options=options, judge=judge)
     setting = make_setting(
         project, catalog, runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets
     )
@@ -315,7 +333,7 @@ def prepare(
     """Build the scorers' environments or images now, for a machine without internet for example.
 
     Args:
-        benchmarks: by id; none means all.
+        benchmarks: by id; none means all. "ID-service" is the environment of what a scorer asks, if it has one.
         runtime: for which runtime they are built: "venv", "docker", or what an installed package adds.
         images: image name -> a ready image to use instead of building it.
         base_image: what images are built on.
@@ -328,10 +346,18 @@ def prepare(
     project = find_project()
     catalog = Catalog.load(project)
     setting = make_setting(project, catalog, runtime=runtime, images=images, base_image=base_image)
-    for benchmark in [catalog.benchmark(name) for name in benchmarks] or list(catalog.benchmarks.values()):
-        environment = scorer_environment(benchmark)
+    for name in benchmarks or catalog.benchmarks:
+        environment = _environment(name, catalog)
         setting.runtime.prepare(environment, say)
-        yield benchmark.id, setting.runtime.describe(environment)
+        yield name, setting.runtime.describe(environment)
+
+
+def _environment(name: str, catalog: Catalog) -> Environment:
+    """The environment of a benchmark's scorer, or with "-service" behind its name, that of the scorer's service."""
+    owner = catalog.benchmarks.get(name.removesuffix("-service"))
+    if name.endswith("-service") and owner and owner.scorer.service:
+        return service_environment(owner.id, owner.scorer.service)
+    return scorer_environment(catalog.benchmark(name))
 
 
 # --- what the command line calls -------------------------------------------------------------------------------------
@@ -352,14 +378,26 @@ def _finished(run: Run) -> Run:
 
 
 def plan_of_samples(
-    catalog: Catalog, benchmark: str, samples: Path, *, layout: str | None = None, options: Options | None = None
+    catalog: Catalog,
+    benchmark: str,
+    samples: Path,
+    *,
+    layout: str | None = None,
+    options: Options | None = None,
+    judge: str | Path | None = None,
 ) -> Plan:
     """The plan that scores existing samples; see `score`."""
     chosen = catalog.benchmark(benchmark)
     taken_as = chosen.layout(layout) if layout else None
     values = {benchmark: dict(options)} if options else {}
-    spec = RunSpec(benchmarks=(benchmark,), generator=existing_samples(samples, taken_as), options=values)
-    return make_plan(spec, catalog)
+    spec = RunSpec(
+        benchmarks=(benchmark,),
+        generator=existing_samples(samples, taken_as),
+        options=values,
+        judge=named_model(judge),
+        service_program=os.environ.get(PROGRAM_VARIABLE),
+    )
+    return _with_judge(judge, make_plan(spec, catalog))
 
 
 def execute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from harness.contract.fields import Within
 from harness.contract.interface import MetricSpec, NotBlank, ScorerOptions
@@ -26,6 +26,8 @@ class Options(ScorerOptions):
     """The model, by the name under which it is served."""
     judge_revision: Text | None = None
     """Which weights exactly: a commit or a digest. The server does not report it, so the user states it."""
+    wording: Literal["published", "own"] = "published"
+    """What the judge is told: the text of the published program, which leaderboards use, or this project's own."""
     temperature: Annotated[float, Within(0)] = 0.0
     """Sampling temperature of the judge; 0 takes the likeliest tokens."""
     max_tokens: Annotated[int, Within(1)] = 500

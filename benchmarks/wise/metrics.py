@@ -57,7 +57,9 @@ def notes(protocol: WiseProtocol, rows: Sequence[Row], options: Options, count: 
     found = [
         f"Judged by {options.judge}, revision {options.judge_revision or 'not stated'}; the judge moves the score."
     ]
-    if options.system_prompt is None or options.user_prompt is None:
+    if options.system_prompt is not None or options.user_prompt is not None:
+        found.append("The judge was asked in a wording of the user's; leaderboards use another.")
+    elif options.wording == "own":
         found.append("The judge was asked in this project's own wording; leaderboards use another.")
     if count < len(protocol.prompt_ids):
         found.append(f"Computed from {count:,} images; published numbers use {len(protocol.prompt_ids):,}.")

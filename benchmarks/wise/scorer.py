@@ -22,8 +22,7 @@ from benchmarks.wise.judge import NO_FAULT_OF_THE_IMAGE, Judge, NoAnswer
 from benchmarks.wise.metrics import metrics, notes, write_score_lines
 from benchmarks.wise.protocols import PROTOCOLS
 from benchmarks.wise.replies import read
-from benchmarks.wise.wording import fill_in, texts
-from harness.contract.digest import digest_json
+from benchmarks.wise.wording import Wording, wording_of
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from harness.contract.images import encode_png
 from harness.contract.record import ScoreRecord, Unscored
@@ -57,10 +56,10 @@ def reachable(options: Options) -> Iterator[Connection]:
 def score_with(judge: Judge, job: ScoreJob, requests: RequestSet) -> ScoreRecord:
     """Ask the judge about everything and make the record."""
     started, options, protocol = time.monotonic(), judge.options, PROTOCOLS[requests.benchmark]
-    wording = texts(requests.benchmark, options)
+    wording = wording_of(requests.benchmark, options, job.assets)
     served = judge.require()
     settings = {"samples": job.samples.digest, "requests": requests.digest, "options": options.as_mapping()}
-    journal = Journal(job.out / "answers.jsonl", {**settings, "wording": digest_json(wording)})
+    journal = Journal(job.out / "answers.jsonl", {**settings, "wording": wording.digest})
     try:
         ask_all(job, requests, journal, judge, partial(judge_image, job.samples, requests, judge, wording))
     finally:
@@ -75,8 +74,12 @@ def score_with(judge: Judge, job: ScoreJob, requests: RequestSet) -> ScoreRecord
         benchmark=requests.benchmark,
         benchmark_version=requests.version,
         metrics=metrics(protocol, rows, options.repeats),
-        digests={"judge_wording": digest_json(wording)},
-        environment={**describe_environment(), "judge": served_as(served, options)},
+        digests={"judge_wording": wording.digest},
+        environment={
+            **describe_environment(),
+            "judge": served_as(served, options),
+            "judge_texts_sha256": wording.sha256(),
+        },
         timings_s={"judge": round(time.monotonic() - started, 3)},
         unscored=[unscored(row) for row in rows if row["score"] is None],
         options=options.as_mapping(),
@@ -183,9 +186,7 @@ def require_scores(rows: Sequence[Row], options: Options) -> None:
     )
 
 
-def judge_image(
-    samples: SampleSet, requests: RequestSet, judge: Judge, wording: tuple[str, str], question: Question
-) -> Row:
+def judge_image(samples: SampleSet, requests: RequestSet, judge: Judge, wording: Wording, question: Question) -> Row:
     """Ask about one image until a reply can be read, at most `attempts` times.
 
     Raises:
@@ -193,9 +194,8 @@ def judge_image(
     """
     index, number = question
     request = requests[index]
-    system, user = wording
     image_png = encode_png(samples.images([index])[0])
-    user = fill_in(user, str(request.prompt), str(request.meta["Explanation"]))
+    user = wording.fill_in(str(request.prompt), str(request.meta["Explanation"]))
     row: Row = {
         "id": request.id,
         "prompt_id": request.meta["prompt_id"],
@@ -206,7 +206,7 @@ def judge_image(
     }
     for _ in range(judge.options.attempts):
         try:
-            reply = judge.ask(image_png, system, user)
+            reply = judge.ask(image_png, wording.system, user)
         except NoAnswer as problem:
             judge.models()  # raises if the judge is gone, and the run stops; otherwise only this image failed
             row |= {"reason_class": problem.reason_class, "problem": str(problem)}

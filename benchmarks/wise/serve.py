@@ -1,10 +1,12 @@
 """Serves WISE's judge with vLLM; it is ready once it has answered a question about an image.
 
+The harness runs it beside the scorer (`harness run --judge DIR`; `harness.scoring.with_service`). By hand:
+
     python benchmarks/wise/serve.py --model DIR                            on a free port, until it is stopped
     python benchmarks/wise/serve.py --model DIR -- harness run ...         for one command, which finds the judge
     python benchmarks/wise/serve.py --probe http://host:8000/v1            does a judge answer about an image?
 
-$JUDGE_FLAGS replaces the protocol's own flags of `vllm serve`.
+$HARNESS_JUDGE_FLAGS replaces the protocol's own flags of `vllm serve`, $HARNESS_JUDGE_PROGRAM the `vllm` on PATH.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +30,7 @@ from benchmarks.wise.connection import Connection
 from benchmarks.wise.interface import Options
 from benchmarks.wise.judge import Judge, NoAnswer
 from harness.contract.errors import EnvironmentFailure, UserError
+from harness.contract.files import read_json
 from harness.contract.images import encode_png
 
 # The flags of the protocol: one GPU, and kernels that need no tuning when the server starts.
@@ -36,6 +41,14 @@ FLAGS = (
     "--no-enable-flashinfer-autotune",
     "--enforce-eager",
 )
+_QUIET = {
+    "VLLM_NO_USAGE_STATS": "1",
+    # The parts of a server on one machine find each other also where there is no network but the loopback.
+    "VLLM_HOST_IP": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
+"""Of vLLM's environment, where the user has set nothing else."""
 READY_WITHIN_S = 1800.0
 _POLL_S = 2.0
 _PROBE_SIDE = 64
@@ -47,9 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words[words.index("--") + 1 :] if "--" in words else []
     arguments = _parser().parse_args(words[: words.index("--")] if "--" in words else words)
     try:
+        arguments.name = arguments.name or _name_in(arguments.options)
         if arguments.probe:
             print(f"the judge answers: {probe(arguments.probe, arguments.name)!r}")
             return 0
+        if not arguments.model:
+            raise UserError("Give --model DIR, the judge's folder of weights, or --probe URL.")
         return serve(arguments, command)
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -73,9 +89,17 @@ def probe(url: str, name: str, timeout_s: float = 60.0) -> str:
 
 def serve(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     """Start vLLM, wait until it answers about an image, then run the command with its address, or wait for its end."""
+    # Its parts talk through sockets, whose paths have at most 107 bytes: temporary folders of steps are longer.
+    with tempfile.TemporaryDirectory(prefix="judge-", dir="/tmp") as sockets:
+        return _serve(arguments, command, {**_QUIET, "VLLM_RPC_BASE_PATH": sockets, **os.environ})
+
+
+def _serve(arguments: argparse.Namespace, command: Sequence[str], variables: Mapping[str, str]) -> int:
     port = arguments.port or free_port()
     url = f"http://127.0.0.1:{port}/v1"
-    server = subprocess.Popen(server_command(arguments.model, arguments.name, arguments.host, port))
+    line = server_command(arguments.model, arguments.name, arguments.host, port)
+    print(f"$ {shlex.join(line)}", flush=True)
+    server = subprocess.Popen(line, env=variables)
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     try:
         wait_until_ready(server, url, arguments.name)
@@ -90,13 +114,13 @@ def serve(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def server_command(model: str, name: str, host: str, port: int) -> list[str]:
-    """The command line of vLLM. JUDGE_FLAGS, if set, replaces the protocol's flags."""
-    vllm = os.environ.get("VLLM") or shutil.which("vllm")
+    """The command line of vLLM. HARNESS_JUDGE_FLAGS, if set, replaces the protocol's flags."""
+    vllm = os.environ.get("HARNESS_JUDGE_PROGRAM") or shutil.which("vllm")
     if vllm is None:
         raise EnvironmentFailure(
-            "vllm is not installed; pip install vllm, set VLLM to its path, or use the image wise."
+            "vllm is not installed; pip install vllm, set HARNESS_JUDGE_PROGRAM to its path, or use the image wise."
         )
-    given = os.environ.get("JUDGE_FLAGS")
+    given = os.environ.get("HARNESS_JUDGE_FLAGS")
     flags = shlex.split(given) if given else list(FLAGS)
     return [vllm, "serve", model, "--served-model-name", name, "--host", host, "--port", str(port), *flags]
 
@@ -123,6 +147,11 @@ def wait_until_ready(server: subprocess.Popen[bytes], url: str, name: str) -> No
     raise EnvironmentFailure(f"the judge was not ready within {READY_WITHIN_S:.0f} s: {problem}")
 
 
+def _name_in(options: Path | None) -> str:
+    """The judge's name in the scorer's options; its default without them."""
+    return Options.judge if options is None else Options.read(read_json(options), "wise").judge
+
+
 def free_port() -> int:
     """A port of this machine that is free now."""
     with socket.socket() as probe_socket:
@@ -143,10 +172,10 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="judge", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", metavar="DIR", help="the judge's folder of weights")
-    what.add_argument("--probe", metavar="URL", help="ask a judge that is already running")
-    parser.add_argument("--name", default=Options.judge, help="the name it is served under [%(default)s]")
+    parser.add_argument("--model", metavar="DIR", help="the judge's folder of weights")
+    parser.add_argument("--probe", metavar="URL", help="ask a judge that is already running")
+    parser.add_argument("--name", help=f"the name it is served under [{Options.judge}, or that in the options]")
+    parser.add_argument("--options", type=Path, metavar="FILE", help="the scorer's options, which name the judge")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on [%(default)s]")
     parser.add_argument("--port", type=int, default=0, help="[a free one]")
     return parser

@@ -1,14 +1,20 @@
-"""What the judge is told, in this project's own words, after the outline of the two protocols.
+"""What the judge is told: in the published words (`published_text.py`), or in this project's own.
 
-Scores depend on the wording. For numbers comparable with a leaderboard, give its text with the options `system_prompt`
-and `user_prompt`; the record then contains it.
+Scores depend on the wording, and only the published one gives numbers that compare with a leaderboard. Ours follows the
+outline of the two protocols.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+from dataclasses import dataclass
 
 from benchmarks.wise.interface import Options
+from benchmarks.wise.published_text import ASSET, read_published
+from harness.contract.digest import digest_json
+from harness.contract.errors import UserError
+from harness.scoring.scorer import Assets
 
 VERIFIED_SYSTEM = (
     "You are a professional auditor of text-to-image systems. You follow the audit protocol to the letter and give no "
@@ -76,16 +82,55 @@ Aesthetic Quality: <number>"""
 _TEXTS = {"wise": (VERIFIED_SYSTEM, VERIFIED_USER), "wise_legacy": (LEGACY_SYSTEM, LEGACY_USER)}
 
 
-def texts(benchmark: str, options: Options) -> tuple[str, str]:
-    """(system text, user text with {prompt} and {explanation}) in force."""
-    system, user = _TEXTS[benchmark]
-    return (
-        system if options.system_prompt is None else options.system_prompt,
-        user if options.user_prompt is None else options.user_prompt,
+@dataclass(frozen=True)
+class Wording:
+    """What the judge is told about every image."""
+
+    system: str
+    user: tuple[str, ...]
+    """Literal text and names of places, "prompt" or "explanation", in turn."""
+
+    @classmethod
+    def of(cls, system: str, template: str) -> Wording:
+        """From a user text with {prompt} and {explanation} in their places; other braces in it are text."""
+        return cls(system, tuple(re.split(r"\{(prompt|explanation)\}", template)))
+
+    @property
+    def template(self) -> str:
+        """The user text with {prompt} and {explanation} in their places."""
+        return self.fill_in("{prompt}", "{explanation}")
+
+    @property
+    def digest(self) -> str:
+        """Of both texts."""
+        return digest_json((self.system, self.template))
+
+    def sha256(self) -> dict[str, str]:
+        """Of each text in UTF-8, the user's with {prompt} and {explanation} in their places."""
+        named = {"system": self.system, "user": self.template}
+        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in named.items()}
+
+    def fill_in(self, prompt: str, explanation: str) -> str:
+        """The user text about one image."""
+        values = {"prompt": prompt, "explanation": explanation}
+        return "".join(values[piece] if number % 2 else piece for number, piece in enumerate(self.user))
+
+
+def wording_of(benchmark: str, options: Options, assets: Assets) -> Wording:
+    """The wording in force: `system_prompt` and `user_prompt` take the place of its texts.
+
+    Raises:
+        MissingAsset: the published text is not there, or cannot be read.
+        UserError: there is no published text for this benchmark.
+    """
+    if options.wording == "own":
+        wording = Wording.of(*_TEXTS[benchmark])
+    elif benchmark == "wise":
+        system, pieces = read_published(assets.file(ASSET))
+        wording = Wording(system, tuple(pieces))
+    else:
+        raise UserError(f"--set {benchmark}.wording=published: no file known here has that text; use wording=own.")
+    return Wording(
+        wording.system if options.system_prompt is None else options.system_prompt,
+        wording.user if options.user_prompt is None else Wording.of("", options.user_prompt).user,
     )
-
-
-def fill_in(user: str, prompt: str, explanation: str) -> str:
-    """The user text about one image; other braces in it, and all in what is filled in, stay as they are."""
-    values = {"prompt": prompt, "explanation": explanation}
-    return re.sub(r"\{(prompt|explanation)\}", lambda place: values[place[1]], user)

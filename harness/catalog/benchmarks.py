@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,30 @@ class FeatureStage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServiceSpec:
+    """A program that the scorer asks, such as a judge; the harness can run it beside the scorer, in the same step.
+
+    `SCRIPT --model DIR --options FILE` serves until it is ended, and prints `HARNESS_JUDGE_URL=ADDRESS` on a line of
+    its own once it has answered a question; with `--probe ADDRESS` besides, it asks one there and ends with 0 or not.
+    """
+
+    script: Annotated[str, Within(1)]
+    """File in the folder of the scorer; runs on the scorer's interpreter."""
+    lock: Annotated[str, Within(1)]
+    """Project-relative lock file of what it starts, for the runtimes without containers: its programs are on PATH. In a
+    container, the scorer's image has to have them there."""
+    python: str | None = None
+    """Python version the lock was made for; None: the one the harness runs on."""
+    model_option: str | None = None
+    """The scorer's option that names the model: unless it is set, it becomes the served model's name."""
+    revision_option: str | None = None
+    """Its option for the model's revision: unless it is set, the commit of a model of the hub."""
+    gpus: Annotated[int, Within(0)] = 0
+    memory_gb: Annotated[float, Within(0)] = 4.0
+    cpus: Annotated[int, Within(1)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScorerSpec:
     """How the scorer of a benchmark is run."""
 
@@ -66,6 +91,8 @@ class ScorerSpec:
     """Whether it talks to a service (a judge). Everything else runs without a network."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that it requires, each with what to set it to; checked before the first step."""
+    service: ServiceSpec | None = None
+    """What it asks, if the harness can run that; the scorer then has to continue (`resumes`) where it was cut off."""
     resumes: bool = False
     """Whether it continues from what an interrupted attempt left in its output folder."""
     stages: tuple[FeatureStage, ...] = ()
@@ -80,6 +107,15 @@ class _RequestNames:
     script: str | None = None
     assets: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionAssets:
+    """Assets that the scorer reads with certain options only."""
+
+    options: Mapping[str, Any]
+    """Name -> value of the options that ask for them."""
+    assets: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +140,13 @@ class BenchmarkFile:
     """For a scorer of another benchmark (`scorer.of`): the defaults that differ from that benchmark's."""
     assets: tuple[str, ...] = ()
     """What the scorer reads."""
+    assets_if: tuple[OptionAssets, ...] = ()
+    """What it reads besides, depending on its options."""
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     """Folders of the original scorer, by the name that `--layout` takes."""
     published: tuple[Mapping[str, Any], ...] = ()
-    """Numbers from papers: model, source, protocol, metrics."""
+    """Numbers from papers: model, source, protocol, metrics; and `options`, where they compare only with scores that
+    have the same values of these."""
     check: Mapping[str, Any] = field(default_factory=dict)
     """The gold check: a small shipped case with a known answer."""
 
@@ -133,13 +172,23 @@ class Benchmark(BenchmarkFile):
 
     @property
     def needed_assets(self) -> tuple[str, ...]:
-        """Everything a run reads from outside: prompts and what the scorer needs."""
-        return tuple(dict.fromkeys([*map(str, self.requests.get("assets", ())), *self.assets]))
+        """Everything a run with the default options reads from outside: prompts and what the scorer needs."""
+        return tuple(dict.fromkeys([*map(str, self.requests.get("assets", ())), *self.scorer_assets(self.options)]))
+
+    def scorer_assets(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the scorer reads with these options."""
+        others = [row.assets for row in self.assets_if if has_options(options, row.options)]
+        return tuple(dict.fromkeys(itertools.chain(self.assets, *others)))
 
     def layout(self, name: str) -> Layout:
         """The layout called `name`; UserError suggests near names."""
         found: Layout = pick(self.layouts, name, f"layout of {self.id}", f"benchmarks/{self.id}/benchmark.yaml")
         return found
+
+
+def has_options(options: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether `options` have every value that is wanted."""
+    return all(name in options and options[name] == value for name, value in wanted.items())
 
 
 class Catalog:
@@ -184,10 +233,13 @@ def read_benchmark(path: Path) -> Benchmark:
     if requests.kind == "script" and not (path.parent / str(requests.script)).is_file():
         raise UserError(f"{path}: requests.script names no file in this folder; correct the name.")
     owner = path.parent.parent / file.scorer.of if file.scorer.of else path.parent
-    for name in filter(None, (file.scorer.script, file.scorer.lock)):
+    service = file.scorer.service
+    for name in filter(None, (file.scorer.script, file.scorer.lock, service.script if service else None)):
         if not (owner / name).is_file():
             raise UserError(f"{path}, scorer: {owner / name} does not exist; correct the name or add the file.")
     own = path.parent / INTERFACE_FILE
+    if service and not file.scorer.resumes:
+        raise UserError(f"{path}: scorer.service needs a scorer that continues; make it so, and write resumes: true.")
     options_type, metrics = read_interface(own if own.is_file() else owner / INTERFACE_FILE)
     values = {**vars(file), "options": _defaults(file, options_type, path)}
     return Benchmark(**values, options_type=options_type, metrics=metrics, folder=path.parent)
@@ -200,6 +252,8 @@ def _defaults(file: BenchmarkFile, options_type: type[ScorerOptions], path: Path
         raise UserError(f"{path}: options are declared in {INTERFACE_FILE}; move these there: {names}.")
     defaults = options_type.read(file.options, file.id).as_mapping()
     named = {f"scorer.stages, {stage.name}": stage.options for stage in file.scorer.stages}
+    if service := file.scorer.service:
+        named["scorer.service"] = tuple(filter(None, (service.model_option, service.revision_option)))
     for where, names in {**named, "requests": file.requests.get("options", ())}.items():
         unknown = [name for name in names if name not in defaults]
         if unknown:
@@ -207,7 +261,18 @@ def _defaults(file: BenchmarkFile, options_type: type[ScorerOptions], path: Path
                 f"{path}: {where} names the option '{unknown[0]}', which {INTERFACE_FILE} does not have; it has: "
                 f"{', '.join(defaults) or 'none'}."
             )
+    conditions = {"assets_if": [row.options for row in file.assets_if], "published": map(_options_of, file.published)}
+    for where, wanted in [(where, row) for where, rows in conditions.items() for row in rows]:
+        try:
+            options_type.read(wanted, file.id)
+        except UserError as error:
+            raise UserError(f"{path}: {where} names options that the scorer cannot have ({error})") from error
     return defaults
+
+
+def _options_of(published: Mapping[str, Any]) -> Mapping[str, Any]:
+    options = published.get("options", {})
+    return options if isinstance(options, Mapping) else {str(options): None}
 
 
 def read_interface(path: Path) -> tuple[type[ScorerOptions], tuple[MetricSpec, ...]]:

@@ -114,6 +114,11 @@ runtime_option = click.option(
     show_default="$HARNESS_RUNTIME or venv",
     help="How steps are isolated.",
 )
+judge_option = click.option(
+    "--judge",
+    metavar="MODEL",
+    help="Serve this model while a scorer asks it: a folder, or its name on the hub.  [default: $HARNESS_JUDGE_MODEL]",
+)
 runs_option = click.option(
     "--runs", "runs_dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Runs folder."
 )
@@ -182,6 +187,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--set", "options", multiple=True, callback=assignment, metavar="BENCH.KEY=VALUE", help="Scorer option."
         ),
+        judge_option,
         click.option("--name", help="Name of the run folder.  [default: from the plan]"),
         click.option("--force", is_flag=True, help="Compute finished steps again; the record says so."),
     ]

@@ -22,6 +22,7 @@ from harness.cli.base import (
     by_benchmark,
     command_line,
     err,
+    judge_option,
     out,
     plain_table,
     request_options,
@@ -100,6 +101,7 @@ def run(dry_run: bool, force: bool, **options: Any) -> None:
     help="Sample set, NPZ or image folder; several give mean and spread.",
 )
 @click.option("--set", "options", multiple=True, callback=assignment, metavar="KEY=VALUE", help="Scorer option.")
+@judge_option
 @click.option("--layout", metavar="NAME", help="Layout of a folder made for the original scorer, such as geneval.")
 @click.option("--name", help="Name of the run folder.  [default: from the plan]")
 @click.option("--force", is_flag=True, help="Score again even if a score exists.")
@@ -110,6 +112,7 @@ def score(
     samples: tuple[Path, ...],
     options: dict[str, str],
     layout: str | None,
+    judge: str | None,
     name: str | None,
     force: bool,
     dry_run: bool,
@@ -127,7 +130,8 @@ def score(
     # The benchmark is known here, but messages of scorers name it, as `harness run` needs: accept both forms.
     named = {key if key.startswith(f"{benchmark}.") else f"{benchmark}.{key}": text for key, text in options.items()}
     values = by_benchmark(named).get(benchmark)
-    plans = [api.plan_of_samples(catalog, benchmark, path, layout=layout, options=values) for path in samples]
+    how: dict[str, Any] = {"layout": layout, "options": values, "judge": judge}
+    plans = [api.plan_of_samples(catalog, benchmark, path, **how) for path in samples]
     if dry_run:
         for planned in plans:
             _print_command_lines(planned, setting)

@@ -67,8 +67,8 @@ def check_plan(benchmark: Benchmark) -> tuple[Plan, dict[str, str]]:
         options={benchmark.id: dict(case.get("options") or {})},
     )
     folder = benchmark.folder / str(case.get("assets", "check/assets"))
-    overrides = {name: str(folder / name) for name in benchmark.assets if (folder / name).exists()}
     plan = make_plan(request, Catalog([benchmark], {}))
+    overrides = {name: str(folder / name) for name, _ in plan.assets if (folder / name).exists()}
     # A shipped case brings its own answers: no service of the user is called.
     steps = tuple(dataclasses.replace(step, variables={}) for step in plan.steps)
     return dataclasses.replace(plan, name=f"check-{benchmark.id}", steps=steps), overrides

@@ -9,11 +9,13 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.catalog.benchmarks import Benchmark, Catalog, FeatureStage, ScorerSpec
 from harness.contract.errors import UserError
 from harness.contract.requests import SamplingProtocol
+from harness.planning.services import ADDRESS_VARIABLE, served_model, with_model, with_service
 from harness.planning.steps import (
     HOST,
     AssetInput,
@@ -49,6 +51,10 @@ class RunSpec:
     """Changes to the protocol of every benchmark, e.g. {"cfg_scale": 1.75}."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Scorer options by benchmark."""
+    judge: str | Path | None = None
+    """The model that is served to scorers which ask one: a folder, or a repository; None: the user serves it."""
+    service_program: str | None = None
+    """The user's own program that serves."""
 
 
 def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
@@ -65,7 +71,7 @@ def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
         drawing, samples = _drawing(benchmark, spec)
         known = {step.name for step in steps}
         steps += [step for step in drawing if step.name not in known]
-        steps += _score_steps(benchmark, samples, spec.options.get(benchmark.id, {}))
+        steps += _score_steps(benchmark, samples, spec)
     name = "-".join([spec.generator.name, spec.suite or "-".join(b.id for b in benchmarks)])
     return Plan(
         name=name,
@@ -77,6 +83,7 @@ def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
             "limit": spec.limit,
             "run_seed": spec.run_seed,
             "protocol": dict(spec.protocol),
+            **({"judge": str(spec.judge)} if spec.judge else {}),
             "options": {name: dict(values) for name, values in spec.options.items()},
         },
     )
@@ -198,12 +205,17 @@ def _protocol(benchmark: Benchmark, changes: Mapping[str, Any]) -> SamplingProto
     return dataclasses.replace(benchmark.protocol, **changes)
 
 
-def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, Any]) -> list[Step]:
+def _score_steps(benchmark: Benchmark, samples: Source, spec: RunSpec) -> list[Step]:
     """The feature stages of the scorer, if it has any, and the score itself, which is given what they wrote."""
+    service = benchmark.scorer.service
+    changes = spec.options.get(benchmark.id, {})
+    served = None if service is None or spec.judge is None else served_model(spec.judge)
+    if service and served:
+        changes = with_model(changes, service, served)
     options = benchmark.read_options(changes).as_mapping()
     stages = _stage_steps(benchmark, samples, options)
     inputs: dict[str, Source] = {"samples": samples, "options.json": Document(options)}
-    inputs |= _asset_inputs(benchmark.assets)
+    inputs |= _asset_inputs(benchmark.scorer_assets(options))
     inputs |= {f"features/{name}": OutputOf(step.name) for name, step in stages.items()}
     flags = ("--features", "{in}/features") if stages else ()
     score = Step(
@@ -216,10 +228,18 @@ def _score_steps(benchmark: Benchmark, samples: Source, changes: Mapping[str, An
         identity={"benchmark": benchmark.id, "benchmark_version": benchmark.version},
         resources=_scorer_resources(benchmark),
         resumes=benchmark.scorer.resumes,
-        variables=benchmark.scorer.variables,
+        variables=_variables(benchmark.scorer),
         benchmark=benchmark.id,
     )
+    if served:
+        score = with_service(score, benchmark, served, program=spec.service_program)
     return [*stages.values(), score]
+
+
+def _variables(scorer: ScorerSpec) -> dict[str, str]:
+    """What must be set, where the address of a service is among it with the other way to have one."""
+    other = " Or let the harness run it: --judge DIR, or its name on the hub." if scorer.service else ""
+    return {name: use + (other if name == ADDRESS_VARIABLE else "") for name, use in scorer.variables.items()}
 
 
 def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, Any]) -> dict[str, Step]:

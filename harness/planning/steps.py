@@ -43,6 +43,8 @@ class Environment:
     """Python version for `lock`; None: the harness's own."""
     code: tuple[str, ...] = ()
     """Project-relative files and folders that the command may import; copied out, so that it sees nothing else."""
+    beside: Environment | None = None
+    """Another one whose programs the command may start: they are on its PATH. An image has them in it."""
     keyed: bool = False
     """Whether the environment's digest is part of its steps' keys."""
     inherits: bool = False
@@ -138,6 +140,8 @@ class Step:
     """Files that the output must contain to count as complete."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that it requires, each with what to set it to."""
+    has_service: bool = False
+    """Whether it runs a service of its own, which is told the user's settings like one on the network would be."""
     benchmark: str | None = None
     cwd: str | None = None
     """Where the command runs; None: in `{scratch}`."""

@@ -19,7 +19,7 @@ from harness.contract.errors import UserError
 from harness.contract.progress import format_seconds
 from harness.contract.record import ScoreRecord
 from harness.contract.samples import SampleSet
-from harness.report.declared import published_by
+from harness.report.declared import published_by, withheld_by
 from harness.report.formats import in_words
 from harness.report.html import Report
 from harness.report.sections import (
@@ -159,8 +159,10 @@ def _scores(record: RunRecord, findings: list[Finding], catalog: Catalog | None)
         yield ScoreTable(
             title=benchmark.title if benchmark else finding.score.benchmark,
             columns=(ScoreColumn(label=label, record=finding.score),),
-            published=published_by(benchmark),
+            published=published_by(benchmark, finding.score.options),
         )
+        if withheld := withheld_by(benchmark, finding.score.options):
+            yield Note(text=withheld)
 
 
 # Samples

@@ -26,7 +26,7 @@ from harness.contract.errors import EnvironmentFailure
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.image import build_image, image_digest
-from harness.runtimes.venv import VenvRuntime, is_shown, scratch_variables
+from harness.runtimes.venv import SERVICE_PREFIX, VenvRuntime, is_shown, scratch_variables
 from harness.runtimes.watchdog import OWNER, OWNER_LABEL, WORK_LABEL, watched
 from harness.store import lease
 from harness.store.folders import walk_files
@@ -144,7 +144,7 @@ class DockerRuntime:
             "mem_limit": memory,
             "memswap_limit": memory,
             "pids_limit": PIDS_LIMIT,
-            "shm_size": "1g",
+            "shm_size": "8g" if step.has_service else "1g",
             "tmpfs": {"/scratch": f"rw,exec,{_TMPFS},{owner}", "/tmp": f"rw,{_TMPFS},{owner}"},
             "init": True,
             "labels": {WORK_LABEL: str(places.work), OWNER_LABEL: OWNER},
@@ -231,10 +231,12 @@ class DockerRuntime:
             time.sleep(_POLL_S)
 
     def _variables(self, step: Step) -> dict[str, str]:
-        judge = {name: value for name, value in os.environ.items() if name.startswith("HARNESS_JUDGE_")}
+        judge = {name: value for name, value in os.environ.items() if name.startswith(SERVICE_PREFIX)}
         threads = {name: value for name, value in os.environ.items() if name.startswith("OMP_")}
-        network = judge if step.resources.network else {}
-        return {**scratch_variables("/scratch"), "TMPDIR": "/tmp", **threads, **network}
+        settings = judge if step.resources.network or step.has_service else {}
+        # A service may compile kernels and load them, which /tmp does not allow.
+        temporary = "/scratch" if step.has_service else "/tmp"
+        return {**scratch_variables("/scratch"), "TMPDIR": temporary, **threads, **settings}
 
     def _device_requests(self, step: Step, places: Places) -> list[DeviceRequest]:
         """The granted GPUs; empty when the step wants none or the machine has none."""

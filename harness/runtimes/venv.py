@@ -57,10 +57,13 @@ KEPT_PREFIXES = (
     "XLA_",
 )
 """What a step sees of the shell: machine and numerics, never credentials. TORCH_HOME is set to scratch regardless."""
-NETWORK_PREFIXES = ("HTTP", "NO_PROXY", "ALL_PROXY", "http", "no_proxy", "all_proxy", "HARNESS_JUDGE_")
+SERVICE_PREFIX = "HARNESS_JUDGE_"
+"""These too, when it asks a service."""
+NETWORK_PREFIXES = ("HTTP", "NO_PROXY", "ALL_PROXY", "http", "no_proxy", "all_proxy", SERVICE_PREFIX)
 """These too, when it declares a network."""
 SHOWN_OF_NETWORK = frozenset(
-    f"HARNESS_JUDGE_{name}" for name in ("URL", "MODEL", "CONCURRENCY", "TIMEOUT_S", "RETRIES", "BACKOFF_S")
+    f"HARNESS_JUDGE_{name}"
+    for name in ("URL", "MODEL", "PROGRAM", "FLAGS", "CONCURRENCY", "TIMEOUT_S", "RETRIES", "BACKOFF_S")
 )
 """Whose values of those are shown in command lines; of the others only the names, for they may hold secrets."""
 
@@ -83,16 +86,21 @@ class VenvRuntime:
         """Lock file, Python version, and the code that is copied out."""
         code = self.project.code_digest(environment.code) if environment.code else None
         lock = None if environment.lock is None else self._lock_digest(environment)
-        return digest_json({"runtime": self.name, "lock": lock, "code": code})
+        beside = {"beside": self.environment_digest(environment.beside)} if environment.beside else {}
+        return digest_json({"runtime": self.name, "lock": lock, "code": code, **beside})
 
     def is_ready(self, environment: Environment) -> bool:
         """Whether the environment was built completely."""
+        if environment.beside and not self.is_ready(environment.beside):
+            return False
         return environment.lock is None or (self._folder(environment) / _MARKER).is_file()
 
     def prepare(self, environment: Environment, say: Say) -> None:
         """Make the environment with uv, unless it is there; of two harnesses at once, one waits."""
         if environment.code and is_writable(self.home):  # so that a home that is prepared may be read-only afterwards
             self.project.stage_code(environment.code, self.home)
+        if environment.beside:
+            self.prepare(environment.beside, say)
         if self.is_ready(environment):
             return
         folder = self._folder(environment)
@@ -110,10 +118,12 @@ class VenvRuntime:
 
     def describe(self, environment: Environment) -> dict[str, Any]:
         """Runtime, Python, and the lock's digest."""
-        row = {"runtime": self.name, "python": _python_version(environment)}
+        row: dict[str, Any] = {"runtime": self.name, "python": _python_version(environment)}
         if environment.lock is not None:
             row["lock"] = environment.lock
             row["lock_sha256"] = sha256_file(self.project.path(environment.lock))
+        if environment.beside:
+            row["beside"] = self.describe(environment.beside)
         return row
 
     def _folder(self, environment: Environment) -> Path:
@@ -152,7 +162,7 @@ class VenvRuntime:
         places.scratch.joinpath("tmp").mkdir(parents=True, exist_ok=True)
         shell = os.environ if step.environment.inherits else {}
         with watched(places.work):
-            return run_process(
+            outcome = run_process(
                 self._argv(step, places),
                 env={**shell, **self._variables(step, places), OWNER_VARIABLE: OWNER},
                 cwd=self._cwd(step, places),
@@ -160,6 +170,9 @@ class VenvRuntime:
                 stopped=stopped,
                 timeout_s=step.resources.timeout_s,
             )
+        if step.has_service:  # which has a process group of its own, and outlives a command that had to be killed
+            end_leftovers(places.work, OWNER)
+        return outcome
 
     def clear(self, places: Places) -> None:
         """End what a killed harness left running."""
@@ -200,12 +213,16 @@ class VenvRuntime:
         return variables
 
     def _clean_variables(self, step: Step, places: Places) -> dict[str, str]:
-        prefixes = KEPT_PREFIXES + (NETWORK_PREFIXES if step.resources.network else ())
+        others = NETWORK_PREFIXES if step.resources.network else (SERVICE_PREFIX,) if step.has_service else ()
+        prefixes = KEPT_PREFIXES + others
         kept = {
             name: value for name, value in os.environ.items() if name in KEPT_VARIABLES or name.startswith(prefixes)
         }
         scratch = str(places.scratch)
         variables = {**kept, **scratch_variables(scratch), "TMPDIR": f"{scratch}/tmp"}
+        if step.environment.beside:
+            programs = str(self._folder(step.environment.beside) / "bin")
+            variables["PATH"] = os.pathsep.join(filter(None, (variables.get("PATH"), programs)))
         if step.environment.code:
             variables["PYTHONPATH"] = self._code_dir(step.environment, places)
         elif python_path := importable_from(PACKAGE_DIR.parent):

@@ -58,6 +58,7 @@ def test_compose_starts_the_judge_waits_until_it_can_see_and_scores(tmp_path: Pa
     environment = {
         **os.environ,
         "SAMPLES_DIR": str(ROOT / "benchmarks/wise/check/samples"),
+        "ASSETS_DIR": str(ROOT / "benchmarks/wise/check/assets"),
         "SCORES_DIR": str(tmp_path / "scores"),
         "UID": str(os.getuid()),
         "GID": str(os.getgid()),

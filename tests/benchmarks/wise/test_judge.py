@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from benchmarks.wise.interface import Options
 from benchmarks.wise.judge import Judge, NoAnswer
 from benchmarks.wise.replay import Line, serve
 from benchmarks.wise.scorer import score
+from benchmarks.wise.wording import wording_of
 from harness.contract import (
     EnvironmentFailure,
     Prompt,
@@ -33,9 +35,10 @@ from harness.contract import (
     prompt_requests,
     read_items,
 )
-from harness.scoring.scorer import run_scorer
+from harness.scoring.scorer import Assets, run_scorer
 
 ROOT = Path(__file__).parents[3]
+ASSETS = ROOT / "benchmarks/wise/check/assets"
 MODEL = "Qwen3.5-35B-A3B"
 PNG = b"not looked at"
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -56,9 +59,8 @@ def samples_of(folder: Path, cases: dict[int, str], benchmark: str = "wise") -> 
 
 
 def run(samples: SampleSet, out: Path, **options: object) -> int:
-    (out.parent / "assets").mkdir(exist_ok=True)
     (out.parent / "options.json").write_text(json.dumps(options))
-    words = ["--samples", samples.folder, "--assets", out.parent / "assets", "--out", out]
+    words = ["--samples", samples.folder, "--assets", ASSETS, "--out", out]
     return run_scorer(score, [*map(str, words), "--options", str(out.parent / "options.json")])
 
 
@@ -291,7 +293,7 @@ def test_the_older_protocol_reads_three_scores(patient, tmp_path: Path) -> None:
     reply = "**Consistency: 2**\nRealism: 1\nAesthetic Quality: 0"
     with serve({"three": [Line(text=reply)]}, MODEL) as url:
         patient.setenv("HARNESS_JUDGE_URL", url)
-        assert run(samples_of(tmp_path / "samples", cases, "wise_legacy"), tmp_path / "out") == 0
+        assert run(samples_of(tmp_path / "samples", cases, "wise_legacy"), tmp_path / "out", wording="own") == 0
     assert ScoreRecord.read(tmp_path / "out").metric("wiscore").value == pytest.approx((0.7 * 2 + 0.2) / 2)
 
 
@@ -315,6 +317,12 @@ def test_the_record_says_who_judged_and_never_the_key(patient, tmp_path: Path, c
     assert record.environment["judge"]["id"] == MODEL and record.environment["judge"]["revision"] == "abc123"
     assert record.environment["judge"]["owned_by"] == "the owner of [the key]"
     assert record.options["temperature"] == 0.0 and "judge_wording" in record.digests
+    wording = wording_of("wise", Options(), Assets(ASSETS))
+    template = wording.fill_in("{prompt}", "{explanation}")
+    assert record.environment["judge_texts_sha256"] == {
+        "system": hashlib.sha256(wording.system.encode()).hexdigest(),
+        "user": hashlib.sha256(template.encode()).hexdigest(),
+    }
     assert all("sk-secret" not in path.read_text() for path in (tmp_path / "out").iterdir())
     assert "sk-secret" not in repr(Connection.from_environment(os.environ))
 
@@ -378,8 +386,7 @@ def test_a_judge_that_is_killed_in_the_middle_costs_no_answer(patient, tmp_path:
     samples = samples_of(tmp_path / "samples", dict.fromkeys(range(1, 31), "slow"))
     server, url = start_server()
     patient.setenv("HARNESS_JUDGE_URL", url)
-    (tmp_path / "assets").mkdir()
-    words = ["--samples", samples.folder, "--assets", tmp_path / "assets", "--out", tmp_path / "out"]
+    words = ["--samples", samples.folder, "--assets", ASSETS, "--out", tmp_path / "out"]
     argv = [sys.executable, str(ROOT / "benchmarks" / "wise" / "scorer.py"), *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     scorer = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.wise.interface import Options
-from benchmarks.wise.wording import VERIFIED_SYSTEM, VERIFIED_USER, fill_in, texts
+from benchmarks.wise.wording import VERIFIED_SYSTEM, VERIFIED_USER, Wording, wording_of
 from harness.contract.errors import UserError
+from harness.scoring.scorer import Assets
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,7 @@ from harness.contract.errors import UserError
         ("system_prompt", " \n"),
         ("system_prompt", ["You", "judge"]),
         ("user_prompt", 1.5),
+        ("wording", "theirs"),
         ("user_prompt", "{prompt} only"),
         ("temperature", -1),
         ("temperature", float("nan")),
@@ -35,15 +38,24 @@ def test_a_setting_that_cannot_be_meant_is_refused_by_name(name: str, value: Any
         Options.read({name: value}, "wise")
 
 
-def test_the_users_wording_takes_the_place_of_ours() -> None:
-    assert texts("wise", Options()) == (VERIFIED_SYSTEM, VERIFIED_USER)
+def test_the_users_wording_takes_the_place_of_ours(tmp_path: Path) -> None:
+    def own(**given: str) -> tuple[str, str]:
+        wording = wording_of("wise", Options.read({"wording": "own", **given}, "wise"), Assets(tmp_path))
+        return wording.system, wording.template
+
+    assert own() == (VERIFIED_SYSTEM, VERIFIED_USER)
     user = "line 1: {prompt}\n\tline 2: {explanation}"
-    assert texts("wise", Options.read({"user_prompt": user}, "wise")) == (VERIFIED_SYSTEM, user)
-    assert texts("wise", Options.read({"system_prompt": "Judge."}, "wise")) == ("Judge.", VERIFIED_USER)
+    assert own(user_prompt=user) == (VERIFIED_SYSTEM, user)
+    assert own(system_prompt="Judge.") == ("Judge.", VERIFIED_USER)
+
+
+def test_the_published_wording_of_the_older_protocol_is_not_known(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--set wise_legacy\.wording=published: .*use wording=own"):
+        wording_of("wise_legacy", Options(), Assets(tmp_path))
 
 
 def test_every_place_is_filled_and_what_is_filled_in_stays_as_it_is() -> None:
-    user = "{explanation} {prompt} {other} {prompt} {explanation}"
-    assert fill_in(user, "<{explanation}>", "[{prompt}]") == (
+    wording = Wording.of("", "{explanation} {prompt} {other} {prompt} {explanation}")
+    assert wording.fill_in("<{explanation}>", "[{prompt}]") == (
         "[{prompt}] <{explanation}> {other} <{explanation}> [{prompt}]"
     )

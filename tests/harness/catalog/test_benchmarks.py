@@ -29,6 +29,14 @@ def test_a_benchmark_folder_is_read_whole(toy):
         ("form: npz", "form: npz\nmetrics: []", "has no field 'metrics'"),
         ("form: npz", "form: npz\noptions: {scale: 2.0}", r"options are declared in interface\.py; .*: scale"),
         ("image: toy", "image: toy, stages: [{name: a, options: [size]}]", "stages, a names the option 'size', which"),
+        (
+            "form: npz",
+            "form: npz\nassets_if: [{options: {size: 1}, assets: [a]}]",
+            "assets_if names options that the scorer cannot have .*has no option 'size'",
+        ),
+        ("form: npz", "form: npz\nassets_if: [{options: {scale: x}, assets: [a]}]", "assets_if names .*scale"),
+        ("source: sky", "options: {size: 1}", "published names .*has no option 'size'"),
+        ("source: sky", "options: shade", "published names .*shade"),
         ("labels: balanced", "options: [size]", "requests names the option 'size', which interface.py does not have"),
     ],
 )
@@ -94,7 +102,7 @@ def test_every_shipped_benchmark_is_well_formed(monkeypatch):
     catalog = Catalog.load(project)
     assert set(catalog.benchmarks) == {path.parent.name for path in project.benchmark_files()}
     for benchmark in catalog.benchmarks.values():
-        for name in benchmark.assets:
+        for name in [*benchmark.needed_assets, *(name for row in benchmark.assets_if for name in row.assets)]:
             assert catalog.asset(name).file
         assert benchmark.metrics, f"{benchmark.id} declares no metrics"
         assert (benchmark.folder / "README.md").is_file()

@@ -88,6 +88,15 @@ def test_a_request_that_makes_no_sense_is_refused_with_a_fix(toy, request_fields
         toy.plan(**request_fields)
 
 
+def test_assets_that_only_some_options_ask_for_are_needed_with_these(toy):
+    toy.edit(
+        "benchmarks/toy/benchmark.yaml", "form: npz", "form: npz\nassets_if: [{options: {refuse: 0}, assets: [more]}]"
+    )
+    assert [name for name, _ in toy.plan().assets] == ["toy-reference", "more"]
+    assert [name for name, _ in toy.plan(options={"toy": {"refuse": 1}}).assets] == ["toy-reference"]
+    assert toy.catalog.benchmark("toy").needed_assets == ("toy-reference", "more")
+
+
 def test_a_script_makes_the_requests_of_other_kinds(toy):
     toy.edit(
         "benchmarks/toy/benchmark.yaml",

@@ -94,6 +94,19 @@ def test_a_network_is_given_only_to_a_step_that_declares_one(runtime, toy, monke
     assert opened[opened.index("--network") + 1] == "bridge" and "HARNESS_JUDGE_URL=http://judge" in opened
 
 
+def test_a_step_with_a_service_has_no_network_but_its_settings_and_room_for_a_server(runtime, toy, monkeypatch):
+    monkeypatch.setenv("HARNESS_JUDGE_FLAGS", "--enforce-eager")
+    line = " ".join(runtime.command(step(has_service=True), Places(inputs={}, work=toy.root)))
+    for part in (
+        "--network none",
+        "--env HARNESS_JUDGE_FLAGS=--enforce-eager",
+        "--env TMPDIR=/scratch",
+        "--shm-size 8g",
+    ):
+        assert part in line
+    assert "exec" in line.partition("--tmpfs /scratch:")[2].partition(" ")[0].split(",")
+
+
 def test_secrets_are_given_by_name_where_a_command_line_is_shown(runtime, toy, monkeypatch):
     monkeypatch.setenv("HARNESS_JUDGE_API_KEY", "sk-very-secret")
     places, asking = Places(inputs={}, work=toy.root), step(resources=Resources(network=True))
