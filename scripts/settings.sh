@@ -12,6 +12,7 @@ uses() {
 
 # alias_of NAME THEIRS: the setting NAME has the name THEIRS in the reference
 alias_of() {
+  ours='' theirs=''
   eval "ours=\${$1:-} theirs=\${$2:-}"
   if [ -z "$theirs" ]; then return; fi
   if [ -n "$ours" ] && [ "$ours" != "$theirs" ]; then
@@ -22,7 +23,7 @@ alias_of() {
 
 # choose NAME DEFAULT OTHER...: the setting NAME is DEFAULT if unset, and must be one of these
 choose() {
-  name=$1; shift
+  name=$1 value=''; shift
   eval "value=\${$name:-$1}"
   for known in "$@"; do
     if [ "$value" = "$known" ]; then eval "$name=\$value"; return; fi

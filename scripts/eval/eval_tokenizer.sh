@@ -30,6 +30,7 @@ case $SOURCE-$TOKENIZER in
   official-lfq) published=TencentARC/Open-MAGVIT2-Tokenizer-16384-Pretrain/pretrain256_16384.ckpt ;;
   official-ibq) published=TencentARC/IBQ-Tokenizer-16384-Pretrain/IBQ_pretrain_16384.ckpt ;;
 esac
+source=''
 eval "source=\${$named:-hf://$published}"
 case $USE_EMA in 1) ema=true ;; *) ema=false ;; esac
 if [ "${MAX_SAMPLES:-0}" = 0 ]; then MAX_SAMPLES=; fi

@@ -17,8 +17,8 @@ preset=imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px-$GEAR_MODE
 known "$preset"
 start=$(trained "$(stage1)" train_gear.sh)
 case $GEAR_MODE in
-  ar-init) short=ar; set -- --init "$start" "$@" ;;
-  vq-only) short=ar-vq-only; set -- --tokenizer "$start" "$@" ;;
+  ar-init) short="ar"; set -- --init "$start" "$@" ;;
+  vq-only) short="ar-vq-only"; set -- --tokenizer "$start" "$@" ;;
 esac
 run ar "$preset" \
-  "$(folder $short "stage2-gear-$GEAR_MODE-$TOKENIZER-$ENCODER-$SIZE$(pixels)")" "$@"
+  "$(folder "$short" "stage2-gear-$GEAR_MODE-$TOKENIZER-$ENCODER-$SIZE$(pixels)")" "$@"

@@ -12,6 +12,7 @@ if [ -n "${EXP_NAME:-}" ]; then fail "EXP_NAME names one run, but this script ma
 family=$(upper "$TOKENIZER")
 common SIZE IMAGE_SIZE TEMPERATURE VAE_ALIGN_PROJ_COEFF SPNORM_ALPHA "${family}_INIT" "${family}_STAGE0_CKPT"
 NOTES=0; export NOTES
+start=''
 eval "start=\${INIT:-\${${family}_STAGE0_CKPT:-}}"
 if [ -z "$start" ]; then
   # In the background, so that a signal to this script can be passed on; the script then waits until stage 0 has saved.

@@ -13,11 +13,11 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 
-start=$(upper "$TOKENIZER")_STAGE0_CKPT
-common SIZE IMAGE_SIZE TEMPERATURE VAE_ALIGN_PROJ_COEFF SPNORM_ALPHA "$start"
+named=$(upper "$TOKENIZER")_STAGE0_CKPT
+common SIZE IMAGE_SIZE TEMPERATURE VAE_ALIGN_PROJ_COEFF SPNORM_ALPHA "$named"
 preset=imagenet-$SIZE-$TOKENIZER-$ENCODER-${IMAGE_SIZE}px
 known "$preset"
-alias_of INIT "$start"
+alias_of INIT "$named"
 # Only the recipes on ImageNet have published warm-ups; anything else starts from a stage-0 run. One that was begun is
 # not passed over: with the published warm-up in its place the user's own would be lost unnoticed.
 if [ -n "${PRESET:-}${INIT:-}" ] || [ -z "${DATA_DIR:-}" ] || [ "$ENCODER" = lite0 ] || [ -d "$(stage0)" ]; then

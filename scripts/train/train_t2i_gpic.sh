@@ -16,10 +16,10 @@ set -eu
 . "$(dirname "$0")/common.sh"
 
 choose RECIPE gear llamagen-repa
-case $RECIPE in gear) start=VQ_STAGE1_CKPT ;; *) start=VQ_STAGE0_CKPT ;; esac
-common SIZE IMAGE_SIZE TEMPERATURE VAE_ALIGN_PROJ_COEFF SPNORM_ALPHA RECIPE T2I_SIZE EPOCHS SAMPLES_PER_EPOCH "$start" \
+case $RECIPE in gear) named=VQ_STAGE1_CKPT ;; *) named=VQ_STAGE0_CKPT ;; esac
+common SIZE IMAGE_SIZE TEMPERATURE VAE_ALIGN_PROJ_COEFF SPNORM_ALPHA RECIPE T2I_SIZE EPOCHS SAMPLES_PER_EPOCH "$named" \
   COCO_DIR COCO_STEPS COCO_FID_PATH COCO_FID_STEPS COCO_FID_NUM COCO_FID_CFG
-alias_of INIT "$start"
+alias_of INIT "$named"
 alias_of COCO_DIR COCO_FID_PATH
 alias_of COCO_STEPS COCO_FID_STEPS
 choose TOKENIZER vq  # the preset's; its data and text encoder are for one image size, too
@@ -32,6 +32,7 @@ case $RECIPE in
 esac
 numbers EPOCHS SAMPLES_PER_EPOCH COCO_STEPS COCO_FID_NUM COCO_FID_CFG
 for setting in COCO_STEPS COCO_FID_NUM COCO_FID_CFG; do
+  value=''
   eval "value=\${$setting:-0}"
   if [ -z "${COCO_DIR:-}" ] && [ "$value" != 0 ]; then
     fail "$setting is set but COCO_DIR is not; name the folder of COCO's parquet files with COCO_DIR (COCO_FID_PATH)."
@@ -42,4 +43,4 @@ set -- ${EPOCHS:+--set "stages.t2i.epochs=$EPOCHS"} \
   ${COCO_DIR:+--set "watch.coco_dir=$COCO_DIR" --set "watch.coco_every=${COCO_STEPS:-50000}"} \
   ${COCO_FID_NUM:+--set "watch.coco_images=$COCO_FID_NUM"} \
   ${COCO_FID_CFG:+--set "watch.coco_cfg_scale=$COCO_FID_CFG"} "$@"
-run t2i "$preset" "$(folder $short "$preset")" --tokenizer "$start" "$@"
+run t2i "$preset" "$(folder "$short" "$preset")" --tokenizer "$start" "$@"

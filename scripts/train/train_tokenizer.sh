@@ -10,10 +10,10 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 
-start=$(upper "$TOKENIZER")_INIT
-common SPNORM_ALPHA "$start"
+named=$(upper "$TOKENIZER")_INIT
+common SPNORM_ALPHA "$named"
 preset=imagenet-b-$TOKENIZER-$ENCODER
 known "$preset"
-alias_of INIT "$start"
+alias_of INIT "$named"
 set -- ${INIT:+--init "$INIT"} "$@"
 run tokenizer "$preset" "$(stage0)" "$@"
