@@ -1,8 +1,8 @@
 """The text-to-image suite from nothing, as a user runs it on the released model: `assets pull`, then one command.
 
-The files have the layouts of the real ones and the scorers' true networks, with few numbers or random ones in them: those
-of the gold checks, and tiny models in the place of GEAR-T2I-GPIC-1B, its tokenizer and its text encoder. The judge is a
-program that answers every question; everything else is what a user has.
+The files have the layouts of the real ones, with few numbers or random ones in them: those of the gold checks, and tiny
+models in the place of GEAR-T2I-GPIC-1B, its tokenizer and its text encoder. The judge is a program that answers every
+question; everything else is what a user has.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ def write_mirror(mirror: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A mirror, an empty home that knows the environments of this machine, a judge; own files by asset."""
     root = tmp_path_factory.mktemp("t2i")
     (home_dir() / "envs").mkdir(parents=True, exist_ok=True)
     (root / "home").mkdir()
     (root / "home" / "envs").symlink_to(home_dir() / "envs")
     own = {**write_mirror(root / "mirror"), **write_prompts(root / "prompts")}
-    yield {"": root, **own}
+    return {"": root, **own}
 
 
 def harness(root: Path, *words: object, status: int = 0, **variables: str) -> str:
