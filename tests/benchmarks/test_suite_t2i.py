@@ -109,11 +109,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"": root, **own}
 
 
-def harness(root: Path, *words: object, status: int = 0, **variables: str) -> str:
+def harness(root: Path, *words: object, **variables: str) -> str:
     command = [sys.executable, "-m", "harness", *map(str, words)]
     environment = {**os.environ, "HARNESS_HOME": str(root / "home"), "PYTHONPATH": str(ROOT), **variables}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == status, f"{command}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
 
