@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from harness import api
 from harness.contract.errors import MissingAsset, UserError
 from harness.planning.services import ServedModel, named_model, served_model
 from harness.planning.steps import Document, Plan, Step
@@ -287,6 +288,15 @@ def test_when_the_run_is_stopped_the_service_ends_and_the_same_command_continues
     assert harness.returncode == 130 and "the same command continues" in output
     assert servers(served.toy) == [] and 2 <= served.asked < NUM_IMAGES
     assert served.run().step("score-toy").status == "resumed"
+
+
+def test_the_environment_of_a_service_can_be_built_beforehand(served: Served) -> None:
+    ((name, row),) = api.prepare("toy-service")
+    assert name == "toy-service" and row["lock"] == "benchmarks/toy/service.lock"
+    setting = served.toy.setting()
+    assert setting.runtime.is_ready(served.plan().step("score-toy").environment)
+    with pytest.raises(UserError, match="no benchmark 'adm-service'"):
+        list(api.prepare("adm-service"))
 
 
 def test_a_program_of_the_users_own_takes_the_place_of_the_lock(served: Served) -> None:
