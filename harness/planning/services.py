@@ -118,6 +118,7 @@ def with_service(step: Step, benchmark: Benchmark, model: ServedModel, *, progra
     resources = step.resources
     return dataclasses.replace(
         step,
+        title=f"{step.title}, with {model.name} served beside it",
         environment=dataclasses.replace(step.environment, beside=beside),
         argv=("{python}", "-m", RUNNER, ADDRESS_VARIABLE, *serve, "---", *step.argv),
         inputs={**step.inputs, **{f"model/{name}": FileInput(path) for name, path in model.files().items()}},
