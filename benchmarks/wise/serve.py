@@ -114,13 +114,19 @@ def _serve(arguments: argparse.Namespace, command: Sequence[str], variables: Map
 
 
 def server_command(model: str, name: str, host: str, port: int) -> list[str]:
-    """The command line of vLLM. HARNESS_JUDGE_FLAGS, if set, replaces the protocol's flags."""
-    vllm = os.environ.get("HARNESS_JUDGE_PROGRAM") or shutil.which("vllm")
+    """The command line of vLLM. HARNESS_JUDGE_FLAGS, if set, replaces the protocol's flags.
+
+    Raises:
+        UserError: there is no such program.
+    """
+    named = os.environ.get("HARNESS_JUDGE_PROGRAM") or os.environ.get("VLLM") or "vllm"
+    vllm = shutil.which(named)
     if vllm is None:
-        raise EnvironmentFailure(
-            "vllm is not installed; pip install vllm, set HARNESS_JUDGE_PROGRAM to its path, or use the image wise."
+        raise UserError(
+            f"{named}: is no program that can be run; pip install vllm, set HARNESS_JUDGE_PROGRAM to its path, or use "
+            "the image wise."
         )
-    given = os.environ.get("HARNESS_JUDGE_FLAGS")
+    given = os.environ.get("HARNESS_JUDGE_FLAGS") or os.environ.get("JUDGE_FLAGS")
     flags = shlex.split(given) if given else list(FLAGS)
     return [vllm, "serve", model, "--served-model-name", name, "--host", host, "--port", str(port), *flags]
 

@@ -27,6 +27,8 @@ PROGRAM_VARIABLE = "HARNESS_JUDGE_PROGRAM"
 """The user's own program in place of what the lock of the service installs."""
 
 _HUB_PREFIX = "hf://"
+_CONFIGURATIONS = ("config.json", "params.json")
+"""One of these is in every folder of a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,8 @@ def served_model(given: str | Path) -> ServedModel:
     folder = Path(given).expanduser()
     if not str(given).strip() or not folder.is_dir():
         return _of_the_hub(str(given))
-    if next(walk(folder), None) is None:
-        raise UserError(f"--judge {given}: the folder is empty; give the folder of a model's weights.")
+    if not any((folder / name).is_file() for name in _CONFIGURATIONS):
+        raise UserError(f"--judge {given}: has no {_CONFIGURATIONS[0]}; give the folder of one model's weights.")
     return _from_folder(folder.resolve())
 
 
@@ -118,6 +120,7 @@ def with_service(step: Step, benchmark: Benchmark, model: ServedModel, *, progra
     resources = step.resources
     return dataclasses.replace(
         step,
+        title=f"{step.title}, with {model.name} served beside it",
         environment=dataclasses.replace(step.environment, beside=beside),
         argv=("{python}", "-m", RUNNER, ADDRESS_VARIABLE, *serve, "---", *step.argv),
         inputs={**step.inputs, **{f"model/{name}": FileInput(path) for name, path in model.files().items()}},

@@ -221,8 +221,9 @@ class VenvRuntime:
         scratch = str(places.scratch)
         variables = {**kept, **scratch_variables(scratch), "TMPDIR": f"{scratch}/tmp"}
         if step.environment.beside:
+            # First: the shell may have another build of the same program.
             programs = str(self._folder(step.environment.beside) / "bin")
-            variables["PATH"] = os.pathsep.join(filter(None, (variables.get("PATH"), programs)))
+            variables["PATH"] = os.pathsep.join(filter(None, (programs, variables.get("PATH"))))
         if step.environment.code:
             variables["PYTHONPATH"] = self._code_dir(step.environment, places)
         elif python_path := importable_from(PACKAGE_DIR.parent):

@@ -35,6 +35,7 @@ from harness.contract import (
     prompt_requests,
     read_items,
 )
+from harness.report.compare import ComparisonResult, metric_rows
 from harness.scoring.scorer import Assets, run_scorer
 
 ROOT = Path(__file__).parents[3]
@@ -286,6 +287,20 @@ def test_rounds_differ_and_the_spread_is_reported(patient, tmp_path: Path) -> No
     record = ScoreRecord.read(tmp_path / "out")
     found = [record.metric(name).value for name in ("wiscore_lowest", "wiscore", "wiscore_highest")]
     assert found == pytest.approx([0.6, 0.8, 1.0])
+
+
+def test_scores_of_two_wordings_are_not_compared(patient, tmp_path: Path) -> None:
+    samples = samples_of(tmp_path / "samples", dict.fromkeys(ONE_PER_CATEGORY, "good"))
+    records = []
+    for name, options in {"published": {}, "own": {"wording": "own"}}.items():
+        with serve({"good": [Line(text="1")]}, MODEL) as url:
+            patient.setenv("HARNESS_JUDGE_URL", url)
+            assert run(samples, tmp_path / name, **options) == 0
+        records.append(ScoreRecord.read(tmp_path / name))
+    verdicts = {row.verdict.result for row in metric_rows(records)}
+    assert verdicts == {ComparisonResult.NOT_COMPARABLE}
+    assert "wording (published and own)" in metric_rows(records)[0].verdict.reason
+    assert [any("own wording" in note for note in record.notes) for record in records] == [False, True]
 
 
 def test_the_older_protocol_reads_three_scores(patient, tmp_path: Path) -> None:

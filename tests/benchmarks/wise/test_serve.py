@@ -141,6 +141,13 @@ def test_a_judge_that_never_sees_ends_with_the_environments_status_and_its_own_w
     assert "run the same command again" in said.splitlines()[-1]
 
 
+def test_a_program_that_is_not_there_is_named_at_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_JUDGE_PROGRAM", str(model))
+    ran = start(model, {"judge": "Seven-7B"})
+    said, _ = ran.communicate(timeout=120)
+    assert ran.returncode == 2 and said.count(f"UserError: {model}: is no program") == 1
+
+
 def test_flags_of_ones_own_take_the_place_of_the_protocols(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_JUDGE_FLAGS", shlex.join(["--limit-mm-per-prompt", '{"image": 1}']))
     ran = start(model, {"judge": "Seven-7B"})

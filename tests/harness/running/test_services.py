@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from harness import api
 from harness.contract.errors import MissingAsset, UserError
 from harness.planning.services import ServedModel, named_model, served_model
 from harness.planning.steps import Document, Plan, Step
@@ -40,7 +41,7 @@ SERVER = """
     if arguments.probe:
         sys.exit(urllib.request.urlopen(arguments.probe + "/probe", timeout=2).status != 200)
 
-    model = json.loads((arguments.model / "model.json").read_text())  # what to do at each start
+    model = json.loads((arguments.model / "config.json").read_text())  # what to do at each start
     trace = Path(model["trace"])
     trace.mkdir(exist_ok=True)
     start = len(list(trace.glob("start-*")))
@@ -135,7 +136,7 @@ class Served:
         self.starts_as({})
 
     def starts_as(self, *starts: dict[str, Any], trace: str = "") -> None:
-        (self.folder / "model.json").write_text(json.dumps({"trace": trace or str(self.trace), "starts": starts}))
+        (self.folder / "config.json").write_text(json.dumps({"trace": trace or str(self.trace), "starts": starts}))
 
     @property
     def started(self) -> list[dict[str, Any]]:
@@ -197,7 +198,7 @@ def test_the_score_has_the_service_beside_it_and_no_other_step_has(served: Serve
     assert [step.name for step in plan.steps if step.has_service] == ["score-toy"]
     step = plan.step("score-toy")
     assert (step.resources.gpus, step.resources.memory_gb, step.resources.network) == (1, 4.5, False)
-    assert step.variables == {} and "model/model.json" in step.inputs
+    assert step.variables == {} and "model/config.json" in step.inputs
     assert options_of(step)["judge"] == "seven" and step.needs == ("sample-toy",)
 
 
@@ -224,7 +225,7 @@ def test_a_service_is_started_after_the_samples_asked_and_ended(served: Served) 
     assert record.status == "finished", record.step("score-toy").error
     (start,) = served.started
     assert start["options"]["judge"] == "seven"
-    assert start["path"].split(os.pathsep)[-1].startswith(f"{served.toy.home}/envs/toy-service-")
+    assert start["path"].split(os.pathsep)[0].startswith(f"{served.toy.home}/envs/toy-service-")
     assert "service: loading the model" in served.log() and "service: asked for /toy" in served.log()
     assert servers(served.toy) == [] and "leaving" not in served.log()
     beside = record.step("score-toy").environment["beside"]
@@ -289,6 +290,15 @@ def test_when_the_run_is_stopped_the_service_ends_and_the_same_command_continues
     assert served.run().step("score-toy").status == "resumed"
 
 
+def test_the_environment_of_a_service_can_be_built_beforehand(served: Served) -> None:
+    ((name, row),) = api.prepare("toy-service")
+    assert name == "toy-service" and row["lock"] == "benchmarks/toy/service.lock"
+    setting = served.toy.setting()
+    assert setting.runtime.is_ready(served.plan().step("score-toy").environment)
+    with pytest.raises(UserError, match="no benchmark 'adm-service'"):
+        list(api.prepare("adm-service"))
+
+
 def test_a_program_of_the_users_own_takes_the_place_of_the_lock(served: Served) -> None:
     step = served.plan(service_program="/opt/own/server").step("score-toy")
     assert step.environment.beside is None and step.identity["service_program"] == "/opt/own/server"
@@ -345,17 +355,19 @@ def test_a_repository_of_the_hub_is_taken_from_its_cache_with_links_followed(
         served_model("Owner/Other")
 
 
-@pytest.mark.parametrize("given", ["no/such/folder", "typo", "/no/such", "a b/c", "README", "../x", ""])
+@pytest.mark.parametrize("given", ["no/such/folder", "typo", "/no/such", "a b/c", "README", "../x", "", "models"])
 def test_what_is_no_model_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "README").write_text("x")
+    (tmp_path / "models" / "one").mkdir(parents=True)
+    (tmp_path / "models" / "one" / "config.json").touch()
     with pytest.raises(UserError, match="--judge"):
         served_model(given)
 
 
 def test_a_judge_for_nothing_is_refused(toy: Toy) -> None:
     (toy.root / "model").mkdir()
-    (toy.root / "model" / "x").touch()
+    (toy.root / "model" / "config.json").touch()
     harness = toy.harness(*toy.run_words(), "--judge", toy.root / "model")
     output, _ = harness.communicate(timeout=60)
     assert harness.returncode == 2 and "nothing in this run asks a judge" in output
