@@ -36,7 +36,7 @@ lint: setup  ## ruff and mypy
 lock: setup  ## resolve the lock files again from their inputs
 	$(BIN)/uv pip compile pyproject.toml --all-extras $(COMPILE) -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra demo --extra track --extra coco $(COMPILE) -o docker/core/requirements.lock
-	for input in benchmarks/*/requirements.in docker/*/*.in; do $(BIN)/uv pip compile $$input $(COMPILE_SCORER) -o $${input%.in}.lock; done
+	for input in benchmarks/*/requirements*.in docker/*/*.in; do $(BIN)/uv pip compile $$input $(COMPILE_SCORER) -o $${input%.in}.lock; done
 
 COMPILE := --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 COMPILE_SCORER := --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --no-annotate

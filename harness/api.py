@@ -31,6 +31,7 @@ from harness.contract.errors import (
     EnvironmentFailure,
     MissingAsset,
     UserError,
+    pick,
 )
 from harness.contract.record import ScoreRecord
 from harness.planning.check import Comparison, check_plan, compare_with_expected, full_check_plan
@@ -222,6 +223,7 @@ def check(
     benchmark: str,
     *,
     full: bool = False,
+    options: Options | None = None,
     assets: Mapping[str, str | Path] | None = None,
     progress: bool | Reporter = False,
     command: Sequence[str] | None = None,
@@ -234,6 +236,7 @@ def check(
     Args:
         benchmark: by id.
         full: the public batch with published scores, with the real assets; few benchmarks have one.
+        options: changes to the scorer's options, by name; the known answer must hold for them, too.
         assets: asset name -> a file or folder to use instead of the shipped or fetched one.
         progress: whether to show what happens on stderr, or a reporter.
         command: for the record; by default the command line of this process.
@@ -247,9 +250,9 @@ def check(
     chosen = catalog.benchmark(benchmark)
     if full:
         made = make_setting(project, catalog, assets=assets, **setting)
-        planned = full_check_plan(chosen, made.assets)
+        planned = full_check_plan(chosen, made.assets, options)
     else:
-        planned, shipped = check_plan(chosen)
+        planned, shipped = check_plan(chosen, options)
         made = make_setting(project, catalog, assets={**shipped, **(assets or {})}, **setting)
     done = execute(planned, made, force=not full, progress=progress, command=command)
     if exit_code(done.record) not in (EXIT_OK, EXIT_PARTLY_SCORED):
@@ -290,23 +293,26 @@ def prepare(
     """Build the scorers' environments or images now, for a machine without internet for example.
 
     Args:
-        benchmarks: by id; none means all.
+        benchmarks: by id, or by the name of an environment such as "adm-torch"; none means every benchmark's usual one.
         runtime: for which runtime they are built: "venv", "docker", or what an installed package adds.
         images: image name -> a ready image to use instead of building it.
         base_image: what images are built on.
         say: called with a sentence about what is being built.
     Yields:
-        (benchmark, its environment as records describe it), each as it is ready.
+        (name, its environment as records describe it), each as it is ready.
     Raises:
         EnvironmentFailure: one could not be built; with the end of the build's log.
     """
     project = find_project()
     catalog = Catalog.load(project)
     setting = make_setting(project, catalog, runtime=runtime, images=images, base_image=base_image)
-    for benchmark in [catalog.benchmark(name) for name in benchmarks] or list(catalog.benchmarks.values()):
-        environment = scorer_environment(benchmark)
+    known = dict(catalog.benchmarks)
+    for one in catalog.benchmarks.values():
+        known |= {f"{one.id}-{name}": one.as_variant(name) for name in one.scorer.variants}
+    for name in benchmarks or catalog.benchmarks:
+        environment = scorer_environment(pick(known, name, "benchmark", "harness ls"))
         setting.runtime.prepare(environment, say)
-        yield benchmark.id, setting.runtime.describe(environment)
+        yield name, setting.runtime.describe(environment)
 
 
 # --- what the command line calls -------------------------------------------------------------------------------------

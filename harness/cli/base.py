@@ -107,6 +107,15 @@ def by_benchmark(values: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return options
 
 
+def of_benchmark(benchmark: str, values: Mapping[str, str]) -> dict[str, Any] | None:
+    """Options of one benchmark, None for none: {"batch_size": "32"} or {"adm.batch_size": "32"} -> {"batch_size": 32}.
+
+    The benchmark is known, but messages of scorers name it, as `harness run` needs.
+    """
+    named = {key if key.startswith(f"{benchmark}.") else f"{benchmark}.{key}": text for key, text in values.items()}
+    return by_benchmark(named).get(benchmark)
+
+
 runtime_option = click.option(
     "--runtime",
     type=click.Choice(RUNTIMES.names()),

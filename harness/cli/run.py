@@ -21,6 +21,7 @@ from harness.cli.base import (
     by_benchmark,
     command_line,
     err,
+    of_benchmark,
     out,
     plain_table,
     request_options,
@@ -122,9 +123,7 @@ def score(
       harness score geneval --samples folder/ --layout geneval    a folder made for the original scorer
     """
     catalog, setting = Catalog.load(find_project()), _setting(rest)
-    # The benchmark is known here, but messages of scorers name it, as `harness run` needs: accept both forms.
-    named = {key if key.startswith(f"{benchmark}.") else f"{benchmark}.{key}": text for key, text in options.items()}
-    values = by_benchmark(named).get(benchmark)
+    values = of_benchmark(benchmark, options)
     plans = [api.plan_of_samples(catalog, benchmark, path, layout=layout, options=values) for path in samples]
     if dry_run:
         for planned in plans:

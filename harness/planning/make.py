@@ -61,7 +61,8 @@ def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
     _check_options(spec.options, benchmarks)
     _refuse_unused(spec)
     steps: list[Step] = []
-    for benchmark in benchmarks:
+    for chosen in benchmarks:
+        benchmark = chosen.for_options(chosen.read_options(spec.options.get(chosen.id, {})).as_mapping())
         drawing, samples = _drawing(benchmark, spec)
         known = {step.name for step in steps}
         steps += [step for step in drawing if step.name not in known]
@@ -88,7 +89,7 @@ def scorer_environment(benchmark: Benchmark) -> Environment:
     owner = scorer.of or benchmark.id
     folder = f"benchmarks/{owner}"
     return Environment(
-        name=owner,
+        name=f"{owner}-{benchmark.variant}" if benchmark.variant else owner,
         image=scorer.image or SCORER_IMAGE,
         build_arguments=() if scorer.image else _build_arguments(owner, scorer),
         lock=None if scorer.lock is None else f"{folder}/{scorer.lock}",

@@ -116,6 +116,10 @@ class VenvRuntime:
             row["lock_sha256"] = sha256_file(self.project.path(environment.lock))
         return row
 
+    def python(self, environment: Environment) -> str:
+        """The interpreter, once the environment is prepared."""
+        return sys.executable if environment.lock is None else str(self._folder(environment) / "bin" / "python")
+
     def _folder(self, environment: Environment) -> Path:
         return self.home / "envs" / f"{environment.name}-{self._lock_digest(environment)[:16]}"
 
@@ -174,8 +178,7 @@ class VenvRuntime:
 
     def _argv(self, step: Step, places: Places) -> list[str]:
         environment = step.environment
-        python = sys.executable if environment.lock is None else str(self._folder(environment) / "bin" / "python")
-        values = {"python": python, "in": str(_inputs_dir(places)), "out": str(places.output)}
+        values = {"python": self.python(environment), "in": str(_inputs_dir(places)), "out": str(places.output)}
         code = self._code_dir(environment, places)
         return fill_in(step.argv, {**values, "scratch": str(places.scratch), "code": code})
 

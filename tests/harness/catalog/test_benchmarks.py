@@ -29,6 +29,9 @@ def test_a_benchmark_folder_is_read_whole(toy):
         ("form: npz", "form: npz\nmetrics: []", "has no field 'metrics'"),
         ("form: npz", "form: npz\noptions: {scale: 2.0}", r"options are declared in interface\.py; .*: scale"),
         ("image: toy", "image: toy, stages: [{name: a, options: [size]}]", "stages, a names the option 'size', which"),
+        ("image: toy", "image: toy, variants: {a: {when: {size: 1}}}", "variants, a names the option 'size', which"),
+        ("image: toy", "image: toy, variants: {a: {when: {}}}", r"scorer\.variants\.a\.when"),
+        ("image: toy", "image: toy, variants: {a: {when: {scale: 1}, lock: no.lock}}", r"no\.lock does not exist"),
         ("labels: balanced", "options: [size]", "requests names the option 'size', which interface.py does not have"),
     ],
 )
