@@ -73,6 +73,7 @@ def plan(
     limit: int | None = None,
     seed: int = 0,
     gpus: int = 1,
+    memory_gb: float | None = None,
     protocol: Mapping[str, Any] | None = None,
     options: Mapping[str, Options] | None = None,
     **drawing: Any,
@@ -88,6 +89,7 @@ def plan(
         limit: only the first N images of each benchmark; such numbers are not comparable with published ones.
         seed: different seeds draw different images.
         gpus: GPUs to draw with.
+        memory_gb: memory of a step that draws, in GiB; None: what the generator says it needs.
         protocol: changes to how images are drawn, such as {"cfg_scale": 1.75}.
         options: changes to scorer options by benchmark, such as {"adm": {"batch_size": 32}}.
         drawing: the generator; exactly one of generator="COMMAND" (any program, called as COMMAND --requests DIR
@@ -97,7 +99,9 @@ def plan(
     """
     project = find_project()
     memo = DigestMemo(home_dir() / "digests")
-    context = DrawContext(project=project, gpus=gpus, limit=limit, options=options or {}, digest=memo.file)
+    context = DrawContext(
+        project=project, gpus=gpus, memory_gb=memory_gb, limit=limit, options=options or {}, digest=memo.file
+    )
     spec = RunSpec(
         benchmarks=benchmarks,
         suite=suite,
@@ -116,6 +120,7 @@ def run(
     limit: int | None = None,
     seed: int = 0,
     gpus: int = 1,
+    memory_gb: float | None = None,
     protocol: Mapping[str, Any] | None = None,
     options: Mapping[str, Options] | None = None,
     runtime: str = "venv",
@@ -133,7 +138,7 @@ def run(
         print(run.scores["adm"].metric("gfid").value)
 
     Args:
-        benchmarks, suite, limit, seed, gpus, protocol, options, drawing: as for `plan`.
+        benchmarks, suite, limit, seed, gpus, memory_gb, protocol, options, drawing: as for `plan`.
         runtime: how steps are isolated: "venv", "docker", or what an installed package adds.
         scheduler: where steps run: "here", or what an installed package adds.
         runs_dir: where run folders and finished work go.
@@ -152,6 +157,7 @@ def run(
         limit=limit,
         seed=seed,
         gpus=gpus,
+        memory_gb=memory_gb,
         protocol=protocol,
         options=options,
         **drawing,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gear.bench import memory
 from harness.catalog.benchmarks import Benchmark
 from harness.catalog.project import Project
 from harness.contract.errors import UserError
@@ -53,6 +54,8 @@ class GearGenerator:
     """Options of `gear sample` out of DRAWING_OPTIONS, such as {"dtype": "bf16", "ema": "false"}."""
     gpus: int = 1
     """GPUs that sample in parallel, one process on each; the images do not depend on it."""
+    memory_gb: float | None = None
+    """As the user says; None: computed from the models."""
     name: str = "gear"
     draws_nothing: bool = False
     heeds: frozenset[str] = frozenset()
@@ -82,8 +85,12 @@ class GearGenerator:
             argv=("{python}", "-m", "gear", "sample", *flags, "--form", benchmark.form),
             inputs=inputs,
             identity={"generator": "gear", "code": self.code_digest},
-            resources=Resources(gpus=self.gpus, memory_gb=8.0),
+            resources=Resources(gpus=self.gpus, memory_gb=self._memory_gb(benchmark), advice=memory.SAMPLING_ADVICE),
         )
+
+    def _memory_gb(self, benchmark: Benchmark) -> float:
+        models = self.ckpt, self.vq_ckpt, self.text_encoder
+        return self.memory_gb or memory.sampling_memory_gb(*models, self.options, benchmark.protocol, self.gpus)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +105,8 @@ class TokenizerGenerator:
     limit: int | None = None
     """Only this many images, from the first; None: all."""
     gpus: int = 1
+    memory_gb: float | None = None
+    """As the user says; None: computed from the tokenizer."""
     name: str = "tokenizer"
     draws_nothing: bool = True
     heeds: frozenset[str] = frozenset({"limit", "protocol image_size"})
@@ -129,11 +138,14 @@ class TokenizerGenerator:
                 self._input: FileInput(self.source),
             },
             identity={"generator": "gear", "code": self.code_digest},
-            resources=Resources(gpus=self.gpus, memory_gb=8.0),
+            resources=Resources(gpus=self.gpus, memory_gb=self._memory_gb(benchmark), advice=memory.ADVICE),
             produces=("pairs.json",),
             benchmark=benchmark.id,
         )
         return [step], OutputOf(step.name)
+
+    def _memory_gb(self, benchmark: Benchmark) -> float:
+        return self.memory_gb or memory.reconstruction_memory_gb(self.source, benchmark.protocol.image_size)
 
     @property
     def _input(self) -> str:
@@ -179,6 +191,7 @@ class Checkpoint:
             code_digest=gear_code_digest(context.project),
             options=options,
             gpus=context.gpus,
+            memory_gb=context.memory_gb,
         )
 
 
@@ -199,6 +212,7 @@ class Reconstruct:
             options=context.options,
             limit=context.limit,
             gpus=context.gpus,
+            memory_gb=context.memory_gb,
         )
 
 

@@ -179,6 +179,13 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="GPUs to draw with; a --generator starts once and sees all of them.",
         ),
+        click.option(
+            "--memory",
+            "memory_gb",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="GB",
+            help="Memory of a step that draws.  [default: as its models and processes need]",
+        ),
         click.option("--limit", type=click.IntRange(min=1), help="Draw only the first N images, as a quick test."),
         click.option("--seed", type=int, default=0, show_default=True, help="Different seeds draw different images."),
         click.option(

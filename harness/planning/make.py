@@ -278,10 +278,17 @@ def _scorer_resources(benchmark: Benchmark) -> Resources:
     return Resources(
         gpus=scorer.gpus,
         memory_gb=scorer.memory_gb,
+        advice=f"Raise scorer.{_memory_field(benchmark)} in {benchmark.folder / 'benchmark.yaml'}.",
         cpus=scorer.cpus,
         timeout_s=scorer.timeout_s,
         network=scorer.network,
     )
+
+
+def _memory_field(benchmark: Benchmark) -> str:
+    """Where benchmark.yaml says how much memory the scorer has, below `scorer`."""
+    variant = benchmark.scorer.variants.get(benchmark.variant)
+    return f"variants.{benchmark.variant}.memory_gb" if variant and variant.memory_gb else "memory_gb"
 
 
 def _asset_inputs(names: Iterable[str]) -> dict[str, Source]:

@@ -319,3 +319,9 @@ def test_adm_needs_a_gpu_and_no_tensorflow_where_pytorch_evaluates_its_graph(mon
     locks = [one.scorer.lock for one in (adm, adm.for_options({"backend": "torch"}))]
     texts = [(adm.folder / lock).read_text() for lock in locks]
     assert [("tensorflow" in text, "\ntorch==" in text) for text in texts] == [(True, False), (False, True)]
+
+
+def test_the_advice_on_memory_names_the_setting_that_governs_it(toy, varied):
+    where = toy.root / "benchmarks/toy/benchmark.yaml"
+    assert score_step(toy, varied).resources.advice == f"Raise scorer.memory_gb in {where}."
+    assert score_step(toy, varied, scale=3.0).resources.advice == f"Raise scorer.variants.fast.memory_gb in {where}."
