@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+# `make setup CUDA=12.6`; a variable CUDA of the shell often names a folder.
+OTHER_CUDA := $(if $(filter command,$(origin CUDA)),$(CUDA))
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)$(OTHER_CUDA)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint lock
@@ -10,7 +12,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | sha25
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
-setup: $(STAMP)  ## .venv from the lock file, with uv
+setup: $(STAMP)  ## .venv from the lock file, with uv; CUDA=12.6 for drivers before 580 (harness doctor says which)
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -19,6 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(if $(OTHER_CUDA),HARNESS_CUDA=$(OTHER_CUDA) $(BIN)/python -m harness.runtimes.cuda requirements.lock)
 	rm -f $(VENV)/.installed-*
 	touch $@
 
@@ -36,7 +39,7 @@ lint: setup  ## ruff and mypy
 lock: setup  ## resolve the lock files again from their inputs
 	$(BIN)/uv pip compile pyproject.toml --all-extras $(COMPILE) -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra demo --extra track --extra coco $(COMPILE) -o docker/core/requirements.lock
-	for input in benchmarks/*/requirements.in docker/*/*.in; do $(BIN)/uv pip compile $$input $(COMPILE_SCORER) -o $${input%.in}.lock; done
+	for input in benchmarks/*/requirements*.in docker/*/*.in; do $(BIN)/uv pip compile $$input $(COMPILE_SCORER) -o $${input%.in}.lock; done
 
 COMPILE := --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate
 COMPILE_SCORER := --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --no-annotate

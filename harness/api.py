@@ -32,6 +32,7 @@ from harness.contract.errors import (
     EnvironmentFailure,
     MissingAsset,
     UserError,
+    pick,
 )
 from harness.contract.record import ScoreRecord
 from harness.planning.check import Comparison, check_plan, compare_with_expected, full_check_plan
@@ -74,6 +75,7 @@ def plan(
     limit: int | None = None,
     seed: int = 0,
     gpus: int = 1,
+    memory_gb: float | None = None,
     protocol: Mapping[str, Any] | None = None,
     options: Mapping[str, Options] | None = None,
     assets: Mapping[str, str | Path] | None = None,
@@ -91,6 +93,7 @@ def plan(
         limit: only the first N images of each benchmark; such numbers are not comparable with published ones.
         seed: different seeds draw different images.
         gpus: GPUs to draw with.
+        memory_gb: memory of a step that draws, in GiB; None: what the generator says it needs.
         protocol: changes to how images are drawn, such as {"cfg_scale": 1.75}.
         options: changes to scorer options by benchmark, such as {"adm": {"batch_size": 32}}.
         assets: asset name -> a file or folder to use instead of the fetched one; a model among them is looked at.
@@ -103,10 +106,11 @@ def plan(
     """
     project = find_project()
     catalog = Catalog.load(project)
+    how: dict[str, Any] = {"gpus": gpus, "memory_gb": memory_gb, "limit": limit, "options": options, "assets": assets}
     spec = RunSpec(
         benchmarks=benchmarks,
         suite=suite,
-        generator=generator(project, catalog, gpus=gpus, limit=limit, options=options, assets=assets, **drawing),
+        generator=generator(project, catalog, **how, **drawing),
         limit=limit,
         run_seed=seed,
         protocol=protocol or {},
@@ -129,6 +133,7 @@ def generator(
     catalog: Catalog,
     *,
     gpus: int = 1,
+    memory_gb: float | None = None,
     limit: int | None = None,
     options: Mapping[str, Options] | None = None,
     assets: Mapping[str, str | Path] | None = None,
@@ -142,7 +147,13 @@ def generator(
     memo = DigestMemo(home_dir() / "digests")
     store = asset_store(catalog, memo, assets)
     context = DrawContext(
-        project=project, gpus=gpus, limit=limit, options=options or {}, digest=memo.file, asset=store.path_if_here
+        project=project,
+        gpus=gpus,
+        memory_gb=memory_gb,
+        limit=limit,
+        options=options or {},
+        digest=memo.file,
+        asset=store.path_if_here,
     )
     return choose_generator(drawing, context)
 
@@ -153,6 +164,7 @@ def run(
     limit: int | None = None,
     seed: int = 0,
     gpus: int = 1,
+    memory_gb: float | None = None,
     protocol: Mapping[str, Any] | None = None,
     options: Mapping[str, Options] | None = None,
     judge: str | Path | None = None,
@@ -171,7 +183,7 @@ def run(
         print(run.scores["adm"].metric("gfid").value)
 
     Args:
-        benchmarks, suite, limit, seed, gpus, protocol, options, judge, drawing: as for `plan`.
+        benchmarks, suite, limit, seed, gpus, memory_gb, protocol, options, judge, drawing: as for `plan`.
         runtime: how steps are isolated: "venv", "docker", or what an installed package adds.
         scheduler: where steps run: "here", or what an installed package adds.
         runs_dir: where run folders and finished work go.
@@ -190,6 +202,7 @@ def run(
         limit=limit,
         seed=seed,
         gpus=gpus,
+        memory_gb=memory_gb,
         protocol=protocol,
         options=options,
         assets=assets,
@@ -265,6 +278,7 @@ def check(
     benchmark: str,
     *,
     full: bool = False,
+    options: Options | None = None,
     assets: Mapping[str, str | Path] | None = None,
     progress: bool | Reporter = False,
     command: Sequence[str] | None = None,
@@ -277,6 +291,7 @@ def check(
     Args:
         benchmark: by id.
         full: the public batch with published scores, with the real assets; few benchmarks have one.
+        options: changes to the scorer's options, by name; the known answer must hold for them, too.
         assets: asset name -> a file or folder to use instead of the shipped or fetched one.
         progress: whether to show what happens on stderr, or a reporter.
         command: for the record; by default the command line of this process.
@@ -290,9 +305,9 @@ def check(
     chosen = catalog.benchmark(benchmark)
     if full:
         made = make_setting(project, catalog, assets=assets, **setting)
-        planned = full_check_plan(chosen, made.assets)
+        planned = full_check_plan(chosen, made.assets, options)
     else:
-        planned, shipped = check_plan(chosen)
+        planned, shipped = check_plan(chosen, options)
         made = make_setting(project, catalog, assets={**shipped, **(assets or {})}, **setting)
     done = execute(planned, made, force=not full, progress=progress, command=command)
     if exit_code(done.record) not in (EXIT_OK, EXIT_PARTLY_SCORED):
@@ -333,31 +348,36 @@ def prepare(
     """Build the scorers' environments or images now, for a machine without internet for example.
 
     Args:
-        benchmarks: by id; none means all. "ID-service" is the environment of what a scorer asks, if it has one.
+        benchmarks: by id, or by the name of an environment such as "adm-torch" (a scorer's variant) or "wise-service"
+            (what a scorer asks); none means every benchmark's usual one.
         runtime: for which runtime they are built: "venv", "docker", or what an installed package adds.
         images: image name -> a ready image to use instead of building it.
         base_image: what images are built on.
         say: called with a sentence about what is being built.
     Yields:
-        (benchmark, its environment as records describe it), each as it is ready.
+        (name, its environment as records describe it), each as it is ready.
     Raises:
         EnvironmentFailure: one could not be built; with the end of the build's log.
     """
     project = find_project()
     catalog = Catalog.load(project)
     setting = make_setting(project, catalog, runtime=runtime, images=images, base_image=base_image)
+    known = _environments(catalog)
     for name in benchmarks or catalog.benchmarks:
-        environment = _environment(name, catalog)
+        environment = pick(known, name, "environment", "harness ls")
         setting.runtime.prepare(environment, say)
         yield name, setting.runtime.describe(environment)
 
 
-def _environment(name: str, catalog: Catalog) -> Environment:
-    """The environment of a benchmark's scorer, or with "-service" behind its name, that of the scorer's service."""
-    owner = catalog.benchmarks.get(name.removesuffix("-service"))
-    if name.endswith("-service") and owner and owner.scorer.service:
-        return service_environment(owner.id, owner.scorer.service)
-    return scorer_environment(catalog.benchmark(name))
+def _environments(catalog: Catalog) -> dict[str, Environment]:
+    """Every environment of scorers, by benchmark; those of variants and services have theirs behind its name."""
+    found = {}
+    for one in catalog.benchmarks.values():
+        found[one.id] = scorer_environment(one)
+        found |= {f"{one.id}-{name}": scorer_environment(one.as_variant(name)) for name in one.scorer.variants}
+        if one.scorer.service:
+            found[f"{one.id}-service"] = service_environment(one.id, one.scorer.service)
+    return found
 
 
 # --- what the command line calls -------------------------------------------------------------------------------------

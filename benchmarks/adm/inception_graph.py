@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.adm.graph import CLASSIFIER, INPUT, POOL, SPATIAL, SPATIAL_CHANNELS, not_the_graph
 from harness.contract.errors import EnvironmentFailure, MissingAsset
 
 # Before the import: TensorFlow reads it once, and its start-up messages would hide the progress lines.
@@ -25,18 +26,9 @@ except ImportError as error:
 
 Array = npt.NDArray[Any]
 
-INPUT = "ExpandDims:0"
-POOL = "pool_3:0"
-SPATIAL = "mixed_6/conv:0"
-CLASSIFIER = "softmax/logits/MatMul"
-SPATIAL_CHANNELS = 7
-
 
 class InceptionGraph:
-    """(n, H, W, 3) uint8 images -> pool features (n, D) and spatial features (n, S), float32.
-
-    The graph resizes and scales by itself: its input is images of any size, float32 in 0..255.
-    """
+    """The graph in a TensorFlow session; a `benchmarks.adm.graph.Graph`."""
 
     def __init__(self, path: Path) -> None:
         """Load `classify_image_graph_def.pb`.
@@ -53,10 +45,7 @@ class InceptionGraph:
                     definition, input_map={INPUT: self._images}, return_elements=[POOL, SPATIAL, CLASSIFIER], name=""
                 )
             except (DecodeError, ValueError) as error:
-                raise MissingAsset(
-                    f"{path}: is not the Inception graph of the ADM evaluator ({error}); "
-                    "fetch it again: harness assets pull adm-inception-graph"
-                ) from error
+                raise MissingAsset(not_the_graph(path, error)) from error
             self._spatial = spatial[..., :SPATIAL_CHANNELS]
         self._session = tf.Session(graph=graph)
         self.classifier: Array = self._session.run(classifier.inputs[1])

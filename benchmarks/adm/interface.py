@@ -10,6 +10,7 @@ from harness.contract.digest import is_digest
 from harness.contract.fields import Within
 from harness.contract.interface import MetricSpec, ScreenedOptions
 
+Backend = Literal["tensorflow", "torch"]
 DistanceName = Literal["float16", "tensorflow"]
 Measure = Literal["gfid", "rfid"]
 Split = Literal["train", "val", "other"]
@@ -36,6 +37,9 @@ class Options(ScreenedOptions):
 
     batch_size: Annotated[int, Within(1)] = 64
     """Images per call of the graph."""
+    backend: Backend = "tensorflow"
+    """What evaluates the frozen graph: `tensorflow`, as published, on the CPU; or `torch`, the same arithmetic, on a
+    GPU where there is one."""
     is_split_size: Annotated[int, Within(1)] = 5_000
     """Images per part of the Inception Score."""
     manifold_k: Annotated[int, Within(1)] = 3
@@ -60,6 +64,8 @@ class Options(ScreenedOptions):
     (`python -m harness.contract adopt --kind`) cannot be overridden here."""
 
     def __post_init__(self) -> None:
+        if self.backend == "torch" and self.distances == "tensorflow":
+            raise ValueError("distances=tensorflow needs TensorFlow; leave out backend=torch or distances=tensorflow")
         for sha256, split in self.references.items():
             if not is_digest(sha256):
                 raise ValueError(f"references has {sha256}: {split}; give sha256: train, val or other")

@@ -23,7 +23,8 @@ from benchmarks.adm.evaluation import (
     evaluator_statistics,
     write_statistics,
 )
-from benchmarks.adm.interface import METRICS, Options
+from benchmarks.adm.graph import PACKAGES, open_graph
+from benchmarks.adm.interface import METRICS, Backend, Options
 from benchmarks.adm.references import Reference, kind_notes, refuse_mixed_up, refuse_other_kind
 from harness.contract.digest import digest_pixels, sha256_file
 from harness.contract.errors import MissingAsset
@@ -36,7 +37,7 @@ from harness.contract.samples import SampleSet
 from harness.metrics.frechet import Statistics
 from harness.metrics.interval import wilson_interval
 from harness.metrics.prdc import adm_radii
-from harness.scoring.features import FeatureFile
+from harness.scoring.features import FeatureFile, read_ahead
 from harness.scoring.scorer import Assets, FeatureJob, ScoreJob, describe_environment, run_scorer
 from harness.scoring.screen import screen_samples
 
@@ -66,7 +67,7 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
         benchmark_version=VERSION,
         metrics=metrics(evaluation, options, len(job.samples)),
         digests={f"asset:{GRAPH}": sha256_file(job.assets.file(GRAPH)), f"asset:{REFERENCE}": reference.sha256},
-        environment=describe_environment(["scipy", "tensorflow-cpu"]),
+        environment=describe_environment(["scipy", PACKAGES[options.backend]]),
         options=options.as_mapping(),
         images=describe_images(job.samples, reference),
         notes=[
@@ -97,9 +98,7 @@ def check(job: FeatureJob[SampleSet]) -> None:
     pool, spatial = stored_statistics(job.assets)
     if pool is None:
         return
-    from benchmarks.adm.inception_graph import InceptionGraph  # TensorFlow, which the checks before do not need
-
-    graph = InceptionGraph(job.assets.file(GRAPH))
+    graph = open_graph(job.assets.file(GRAPH), options.backend)
     for name, stored, features in zip(
         ("mu", "mu_s"), (pool, spatial), graph.features(np.zeros(_WARM_UP, np.uint8)), strict=True
     ):
@@ -125,7 +124,9 @@ def reference_features(job: FeatureJob[SampleSet]) -> None:
         digests: list[str] = []
         with open_npz_member(path, "arr_0", error=MissingAsset) as images:
             progress = job.progress(reference.count, "reference images")
-            pool, spatial = extract(job, digested(images.batches(options.batch_size), digests), progress)
+            pool, spatial = extract(
+                job, digested(images.batches(options.batch_size), digests), progress, options.backend
+            )
         write_json(job.out / REPEATS_FILE, len(digests) - len(set(digests)))
         if of_pool is None:
             of_pool, of_spatial = evaluator_statistics(pool), evaluator_statistics(spatial)
@@ -146,16 +147,17 @@ def sample_features(job: FeatureJob[SampleSet]) -> None:
     """Features of the samples in request order, and the classifier that turns them into probabilities."""
     options = Options.read(job.options, "adm")
     screen(job.samples, options)
-    extract(job, job.samples.batches(options.batch_size), job.progress(len(job.samples), "images"))
+    progress = job.progress(len(job.samples), "images")
+    extract(job, job.samples.batches(options.batch_size), progress, options.backend)
 
 
-def extract(job: FeatureJob[SampleSet], batches: Iterable[Array], progress: Progress) -> tuple[Array, Array]:
+def extract(
+    job: FeatureJob[SampleSet], batches: Iterable[Array], progress: Progress, backend: Backend
+) -> tuple[Array, Array]:
     """Write `pool.npy`, `spatial.npy` and `classifier.npy` batch by batch; images are never all in memory."""
-    from benchmarks.adm.inception_graph import InceptionGraph  # TensorFlow, which the score itself does not need
-
-    graph = InceptionGraph(job.assets.file(GRAPH))
+    graph = open_graph(job.assets.file(GRAPH), backend)
     pool, spatial = (FeatureFile(job.out / f"{name}.npy", progress.total) for name in ("pool", "spatial"))
-    for images_u8 in batches:
+    for images_u8 in read_ahead(batches):
         pool_batch, spatial_batch = graph.features(images_u8)
         pool.append(pool_batch)
         spatial.append(spatial_batch)

@@ -8,11 +8,12 @@ asks for. What is wrong is one sentence before the first step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gear.bench import memory
 from gear.bench.environment import CORE, gear_code_digest
-from gear.bench.inspection import Drawing, find_text_encoder, inspect_pair, inspect_tokenizer
+from gear.bench.inspection import Drawing, Tokens, find_text_encoder, inspect_pair, inspect_tokenizer
 from gear.bench.origins import Origin, of_asset, of_path_or_hub
 from gear.bench.released import needed_assets, released
 from harness.catalog.assets import Asset
@@ -41,6 +42,8 @@ class GearGenerator:
     """Options of `gear sample` out of DRAWING_OPTIONS, such as {"dtype": "bf16", "ema": "false"}."""
     gpus: int = 1
     """GPUs that sample in parallel, one process on each; the images do not depend on it."""
+    memory_gb: float | None = None
+    """As the user says; None: computed from the models."""
     name: str = "gear"
     draws_nothing: bool = False
     heeds: frozenset[str] = frozenset()
@@ -77,8 +80,15 @@ class GearGenerator:
             argv=("{python}", "-m", "gear", "sample", *flags, "--form", benchmark.form),
             inputs=inputs,
             identity={"generator": "gear", "code": self.code_digest},
-            resources=Resources(gpus=self.gpus, memory_gb=8.0),
+            resources=Resources(gpus=self.gpus, memory_gb=self._memory_gb(benchmark), advice=memory.SAMPLING_ADVICE),
         )
+
+    def _memory_gb(self, benchmark: Benchmark) -> float:
+        if self.memory_gb is not None or self.drawing is None:
+            return self.memory_gb or memory.UNKNOWN_GB
+        encoder = self.text_encoder.path if self.text_encoder is not None else None
+        needs = replace(self.drawing.needs, text_encoder=memory.bytes_in(encoder))
+        return memory.sampling_memory_gb(needs, self.options, benchmark.protocol, self.gpus)
 
 
 def _seen_as(name: str, origin: Origin) -> str:
@@ -121,8 +131,8 @@ class TokenizerGenerator:
             )
         settings = {**benchmark.options, **self.context.options.get(benchmark.id, {})}
         size = benchmark.protocol.image_size
-        side = inspect_tokenizer(self.source, ema=settings["ema"], context=self.context)
-        if side is not None and size % side:
+        found = inspect_tokenizer(self.source, ema=settings["ema"], context=self.context)
+        if found is not None and size % (side := found.side):
             raise UserError(
                 f"{self.source.said} makes tokens of {side} x {side} px, which do not fill {size} px; add --protocol "
                 f"image_size={size - size % side}."
@@ -141,11 +151,16 @@ class TokenizerGenerator:
             ),
             inputs={"images": AssetInput(str(benchmark.requests["images"])), **self.source.inputs(seen_as)},
             identity={"generator": "gear", "code": self.code_digest},
-            resources=Resources(gpus=self.context.gpus, memory_gb=8.0),
+            resources=Resources(gpus=self.context.gpus, memory_gb=self._memory_gb(found, size), advice=memory.ADVICE),
             produces=("pairs.json",),
             benchmark=benchmark.id,
         )
         return [step], OutputOf(step.name)
+
+    def _memory_gb(self, found: Tokens | None, size: int) -> float:
+        if self.context.memory_gb is not None or found is None:
+            return self.context.memory_gb or memory.UNKNOWN_GB
+        return memory.reconstruction_memory_gb(found.bytes, size)
 
 
 def _suffix(origin: Origin) -> str:
@@ -232,6 +247,7 @@ def model_generator(
         code_digest=gear_code_digest(context.project),
         options=options,
         gpus=context.gpus,
+        memory_gb=context.memory_gb,
         **more,
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gear.bench.environment import gear_code_digest
+from gear.bench.memory import Needs, bytes_of, needs_of_models
 from gear.bench.origins import Origin, pinned, text_encoder
 from harness.catalog.benchmarks import Benchmark
 from harness.catalog.project import home_dir
@@ -39,6 +40,8 @@ class Drawing:
     """Whether it has a null condition, which guidance needs."""
     text: Mapping[str, Any] | None = None
     """The `TextConfig` of a text-to-image model."""
+    needs: Needs
+    """Memory."""
 
     def refuse(self, model: str, benchmark: Benchmark, *, size_is_meant: bool) -> None:
         """Raise UserError unless it can draw what a benchmark asks for.
@@ -84,6 +87,16 @@ class Drawing:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """What a tokenizer makes of an image."""
+
+    side: int
+    """Pixels along one side of a token."""
+    bytes: int
+    """Of its weights in float32."""
+
+
 def inspect_pair(
     ckpt: Origin, vq_ckpt: Origin | None, *, ema: bool, trained_size: int | None, context: DrawContext
 ) -> Drawing | None:
@@ -103,8 +116,8 @@ def inspect_pair(
     return build(Drawing, _remembered(origins, what, context, find), "what a model draws")
 
 
-def inspect_tokenizer(origin: Origin, *, ema: bool, context: DrawContext) -> int | None:
-    """Pixels along one side of a token; None where the file is not here yet.
+def inspect_tokenizer(origin: Origin, *, ema: bool, context: DrawContext) -> Tokens | None:
+    """What a tokenizer makes of an image; None where the file is not here yet.
 
     Raises:
         UserError: the file holds no tokenizer.
@@ -112,15 +125,17 @@ def inspect_tokenizer(origin: Origin, *, ema: bool, context: DrawContext) -> int
     if origin.path is None:
         return None
 
-    def find() -> int:
+    def find() -> dict[str, Any]:
         from gear.weights import open_model
 
         with _named(origin):
             model = open_model(str(origin.path))
             model.check_tensors("tokenizer", ema=ema)
-            return model.tokenizer_config.downsample
+            weights = model.weights("tokenizer", ema=ema)
+            return asdict(Tokens(side=model.tokenizer_config.downsample, bytes=bytes_of(weights)))
 
-    return int(_remembered([origin], {"ema": ema, "kind": "tokenizer"}, context, find))
+    what = {"ema": ema, "kind": "tokenizer"}
+    return build(Tokens, _remembered([origin], what, context, find), "what a tokenizer makes")
 
 
 def find_text_encoder(drawing: Drawing, given: str | Origin | None) -> Origin | None:
@@ -196,10 +211,11 @@ def _inspect_pair(ckpt: Origin, vq_ckpt: Origin | None, *, ema: bool, trained_si
         if vq_ckpt is not None and model.has("tokenizer"):
             check_own_codes(model, source, ema=ema)
     size = ar.grid_side * tokenizer.downsample
+    needs = needs_of_models(ar, model.weights("ar", ema=ema), source.weights("tokenizer", ema=ema))
     if isinstance(ar, TextARConfig):
-        return Drawing(native_size=size, text=asdict(model.text_settings(ar)[0]))
+        return Drawing(native_size=size, text=asdict(model.text_settings(ar)[0]), needs=needs)
     assert isinstance(ar, ARConfig)
-    return Drawing(native_size=size, num_classes=ar.num_classes, guides=ar.class_dropout_prob > 0)
+    return Drawing(native_size=size, num_classes=ar.num_classes, guides=ar.class_dropout_prob > 0, needs=needs)
 
 
 @contextmanager

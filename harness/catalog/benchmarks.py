@@ -10,7 +10,7 @@ import importlib.util
 import itertools
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -69,6 +69,28 @@ class ServiceSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScorerVariant:
+    """What is different about running a scorer when options have certain values, such as another library's lock."""
+
+    when: Annotated[Mapping[str, Any], Within(1)]
+    """Option -> value; all of them."""
+    lock: str | None = None
+    """In place of the scorer's, and so are the others; None: as the scorer says."""
+    gpus: Annotated[int, Within(0)] | None = None
+    memory_gb: float | None = None
+    cpus: Annotated[int, Within(1)] | None = None
+
+    def applies(self, options: Mapping[str, Any]) -> bool:
+        """Whether the options have its values."""
+        return all(options.get(name) == value for name, value in self.when.items())
+
+    def of(self, scorer: ScorerSpec) -> ScorerSpec:
+        """The scorer with what is different."""
+        changes = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "when"}
+        return replace(scorer, **{name: value for name, value in changes.items() if value is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScorerSpec:
     """How the scorer of a benchmark is run."""
 
@@ -97,6 +119,8 @@ class ScorerSpec:
     """Whether it continues from what an interrupted attempt left in its output folder."""
     stages: tuple[FeatureStage, ...] = ()
     """Features that are computed before the score, each in a step of its own."""
+    variants: Mapping[str, ScorerVariant] = field(default_factory=dict)
+    """By name; the first whose options are given applies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +184,22 @@ class Benchmark(BenchmarkFile):
     options_type: type[ScorerOptions] = ScorerOptions
     metrics: tuple[MetricSpec, ...] = ()
     folder: Path = Path()
+    variant: str = ""
+    """The scorer's variant that `scorer` already is; "": none."""
+
+    def as_variant(self, name: str) -> Benchmark:
+        """This benchmark with the scorer's variant of that name; itself for "" and where it is that already."""
+        if name == self.variant:
+            return self
+        return replace(self, scorer=self.scorer.variants[name].of(self.scorer), variant=name)
+
+    def for_options(self, options: Mapping[str, Any]) -> Benchmark:
+        """This benchmark with the variant of its scorer that the options call for.
+
+        Args:
+            options: all of them, by name.
+        """
+        return self.as_variant(next((n for n, one in self.scorer.variants.items() if one.applies(options)), ""))
 
     def read_options(self, changes: Mapping[str, Any]) -> ScorerOptions:
         """The scorer's options with the user's changes.
@@ -234,7 +274,8 @@ def read_benchmark(path: Path) -> Benchmark:
         raise UserError(f"{path}: requests.script names no file in this folder; correct the name.")
     owner = path.parent.parent / file.scorer.of if file.scorer.of else path.parent
     service = file.scorer.service
-    for name in filter(None, (file.scorer.script, file.scorer.lock, service.script if service else None)):
+    locks = [file.scorer.lock, *(variant.lock for variant in file.scorer.variants.values())]
+    for name in filter(None, (file.scorer.script, *locks, service.script if service else None)):
         if not (owner / name).is_file():
             raise UserError(f"{path}, scorer: {owner / name} does not exist; correct the name or add the file.")
     own = path.parent / INTERFACE_FILE
@@ -251,7 +292,8 @@ def _defaults(file: BenchmarkFile, options_type: type[ScorerOptions], path: Path
         names = ", ".join(file.options)
         raise UserError(f"{path}: options are declared in {INTERFACE_FILE}; move these there: {names}.")
     defaults = options_type.read(file.options, file.id).as_mapping()
-    named = {f"scorer.stages, {stage.name}": stage.options for stage in file.scorer.stages}
+    named: dict[str, Iterable[str]] = {f"scorer.stages, {one.name}": one.options for one in file.scorer.stages}
+    named |= {f"scorer.variants, {name}": variant.when for name, variant in file.scorer.variants.items()}
     if service := file.scorer.service:
         named["scorer.service"] = tuple(filter(None, (service.model_option, service.revision_option)))
     for where, names in {**named, "requests": file.requests.get("options", ())}.items():

@@ -22,8 +22,8 @@ VARIABLE = "HARNESS_BENCHMARKS"
 
 _SHIPPED = (PACKAGE_DIR.parent, PACKAGE_DIR / "_bundled")
 """A checkout, or what a wheel brings: holds `benchmarks` and `docker`."""
-_NOT_CODE = frozenset({"benchmark.yaml", "assets.yaml", "requirements.in", "requirements.lock"})
-_NOT_CODE_SUFFIXES = frozenset({".md", ".pyc"})
+_NOT_CODE = frozenset({"benchmark.yaml", "assets.yaml"})
+_NOT_CODE_SUFFIXES = frozenset({".md", ".pyc", ".in", ".lock"})
 _NOT_CODE_FOLDERS = frozenset({"__pycache__", "check", "tests", "_bundled"})
 
 

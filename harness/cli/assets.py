@@ -259,6 +259,7 @@ def prepare(benchmarks: tuple[str, ...], runtime: str) -> None:
 
     \b
       harness prepare adm geneval
+      harness prepare adm-torch              for --set adm.backend=torch
       harness prepare --runtime docker
     """
     _prepare(benchmarks, runtime)

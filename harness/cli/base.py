@@ -107,6 +107,15 @@ def by_benchmark(values: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return options
 
 
+def of_benchmark(benchmark: str, values: Mapping[str, str]) -> dict[str, Any] | None:
+    """Options of one benchmark, None for none: {"batch_size": "32"} or {"adm.batch_size": "32"} -> {"batch_size": 32}.
+
+    The benchmark is known, but messages of scorers name it, as `harness run` needs.
+    """
+    named = {key if key.startswith(f"{benchmark}.") else f"{benchmark}.{key}": text for key, text in values.items()}
+    return by_benchmark(named).get(benchmark)
+
+
 runtime_option = click.option(
     "--runtime",
     type=click.Choice(RUNTIMES.names()),
@@ -174,6 +183,13 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=1,
             show_default=True,
             help="GPUs to draw with; a --generator starts once and sees all of them.",
+        ),
+        click.option(
+            "--memory",
+            "memory_gb",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="GB",
+            help="Memory of a step that draws.  [default: as its models and processes need]",
         ),
         click.option("--limit", type=click.IntRange(min=1), help="Draw only the first N images, as a quick test."),
         click.option("--seed", type=int, default=0, show_default=True, help="Different seeds draw different images."),

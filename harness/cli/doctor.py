@@ -40,7 +40,9 @@ class Finding:
 
 def checks(setting: Setting, home: Path) -> list[Finding]:
     """Everything but the assets, most basic first."""
-    runtime = [Finding(name=c.name, ok=c.ok, detail=c.detail, fix=c.fix) for c in setting.runtime.checks()]
+    runtime = [
+        Finding(name=c.name, ok=c.ok, detail=c.detail, fix=c.fix, required=c.required) for c in setting.runtime.checks()
+    ]
     version = ".".join(map(str, sys.version_info[:3]))
     return [
         Finding(name="python", ok=True, detail=f"{version} at {sys.executable}"),

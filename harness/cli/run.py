@@ -23,6 +23,7 @@ from harness.cli.base import (
     command_line,
     err,
     judge_option,
+    of_benchmark,
     out,
     plain_table,
     request_options,
@@ -127,10 +128,7 @@ def score(
       harness score geneval --samples folder/ --layout geneval    a folder made for the original scorer
     """
     catalog, setting = Catalog.load(find_project()), _setting(rest)
-    # The benchmark is known here, but messages of scorers name it, as `harness run` needs: accept both forms.
-    named = {key if key.startswith(f"{benchmark}.") else f"{benchmark}.{key}": text for key, text in options.items()}
-    values = by_benchmark(named).get(benchmark)
-    how: dict[str, Any] = {"layout": layout, "options": values, "judge": judge}
+    how: dict[str, Any] = {"layout": layout, "options": of_benchmark(benchmark, options), "judge": judge}
     plans = [api.plan_of_samples(catalog, benchmark, path, **how) for path in samples]
     if dry_run:
         for planned in plans:

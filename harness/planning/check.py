@@ -52,11 +52,14 @@ class Comparison:
         return self.error <= self.allowed
 
 
-def check_plan(benchmark: Benchmark) -> tuple[Plan, dict[str, str]]:
+def check_plan(benchmark: Benchmark, options: Mapping[str, Any] | None = None) -> tuple[Plan, dict[str, str]]:
     """The plan of a gold check, and the shipped assets that replace the real ones.
 
+    Args:
+        benchmark: whose case it is.
+        options: changes to the options of the case.
     Raises:
-        UserError: the benchmark ships no case.
+        UserError: the benchmark ships no case, or has no such option.
     """
     case = benchmark.check
     if not case.get("samples") or not case.get("expected"):
@@ -64,7 +67,7 @@ def check_plan(benchmark: Benchmark) -> tuple[Plan, dict[str, str]]:
     request = RunSpec(
         benchmarks=(benchmark.id,),
         generator=existing_samples(benchmark.folder / str(case["samples"])),
-        options={benchmark.id: dict(case.get("options") or {})},
+        options={benchmark.id: {**(case.get("options") or {}), **(options or {})}},
     )
     folder = benchmark.folder / str(case.get("assets", "check/assets"))
     plan = make_plan(request, Catalog([benchmark], {}))
@@ -74,11 +77,15 @@ def check_plan(benchmark: Benchmark) -> tuple[Plan, dict[str, str]]:
     return dataclasses.replace(plan, name=f"check-{benchmark.id}", steps=steps), overrides
 
 
-def full_check_plan(benchmark: Benchmark, assets: AssetStore) -> Plan:
+def full_check_plan(benchmark: Benchmark, assets: AssetStore, options: Mapping[str, Any] | None = None) -> Plan:
     """The plan of `--full`: the public batch that `check.full` names, scored against the benchmark's own assets.
 
+    Args:
+        benchmark: whose batch it is.
+        assets: where the batch is.
+        options: changes to the options of the case.
     Raises:
-        UserError: the benchmark names no such batch.
+        UserError: the benchmark names no such batch, or has no such option.
         MissingAsset: the batch is not in the asset store.
     """
     case = benchmark.check.get("full")
@@ -88,7 +95,7 @@ def full_check_plan(benchmark: Benchmark, assets: AssetStore) -> Plan:
     request = RunSpec(
         benchmarks=(benchmark.id,),
         generator=existing_samples(batch),
-        options={benchmark.id: dict(case.get("options") or {})},
+        options={benchmark.id: {**(case.get("options") or {}), **(options or {})}},
     )
     return dataclasses.replace(make_plan(request, Catalog([benchmark], {})), name=f"check-{benchmark.id}-full")
 

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,8 @@ class DrawContext:
     project: Project
     gpus: int = 1
     """GPUs to draw with."""
+    memory_gb: float | None = None
+    """Memory of a step that draws, where the user says it; None: the generator does."""
     limit: int | None = None
     """Only the first N images; None: all."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -94,6 +96,9 @@ def choose_generator(given: Mapping[str, Any], context: DrawContext) -> Generato
     return plugins[chosen[0]].generator(given, context)
 
 
+COMMAND_ADVICE = "Fewer steps run beside it when it has more: --memory GB."
+
+
 @dataclass(frozen=True, kw_only=True)
 class CommandGenerator:
     """Any program: `COMMAND --requests DIR --out DIR` writes a sample set.
@@ -106,6 +111,8 @@ class CommandGenerator:
     cwd: Path
     version: str = ""
     gpus: int = 1
+    memory_gb: float = 8.0
+    """Memory that other steps leave to it. Nothing holds it to that."""
     digest: Callable[[Path], str] = sha256_file
     """sha256 of a file."""
     name: str = "command"
@@ -125,7 +132,7 @@ class CommandGenerator:
             argv=self.command,
             inputs={},
             identity={"generator": self.version, "files": self._digests},
-            resources=Resources(gpus=self.gpus, memory_gb=8.0),
+            resources=Resources(gpus=self.gpus, memory_gb=self.memory_gb, advice=COMMAND_ADVICE),
             cwd=str(self.cwd),
         )
 
@@ -285,7 +292,8 @@ class _Command:
 
     def generator(self, values: Mapping[str, Any], context: DrawContext) -> Generator:
         version = values.get("generator_version", "")
-        return command_generator(values["generator"], version=version, gpus=context.gpus, digest=context.digest)
+        made = command_generator(values["generator"], version=version, gpus=context.gpus, digest=context.digest)
+        return replace(made, memory_gb=context.memory_gb or made.memory_gb)
 
 
 class _Samples:

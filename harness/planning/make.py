@@ -67,7 +67,8 @@ def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
     _check_options(spec.options, benchmarks)
     _refuse_unused(spec)
     steps: list[Step] = []
-    for benchmark in benchmarks:
+    for chosen in benchmarks:
+        benchmark = chosen.for_options(chosen.read_options(spec.options.get(chosen.id, {})).as_mapping())
         drawing, samples = _drawing(benchmark, spec)
         known = {step.name for step in steps}
         steps += [step for step in drawing if step.name not in known]
@@ -95,7 +96,7 @@ def scorer_environment(benchmark: Benchmark) -> Environment:
     owner = scorer.of or benchmark.id
     folder = f"benchmarks/{owner}"
     return Environment(
-        name=owner,
+        name=f"{owner}-{benchmark.variant}" if benchmark.variant else owner,
         image=scorer.image or SCORER_IMAGE,
         build_arguments=() if scorer.image else _build_arguments(owner, scorer),
         lock=None if scorer.lock is None else f"{folder}/{scorer.lock}",
@@ -298,10 +299,17 @@ def _scorer_resources(benchmark: Benchmark) -> Resources:
     return Resources(
         gpus=scorer.gpus,
         memory_gb=scorer.memory_gb,
+        advice=f"Raise scorer.{_memory_field(benchmark)} in {benchmark.folder / 'benchmark.yaml'}.",
         cpus=scorer.cpus,
         timeout_s=scorer.timeout_s,
         network=scorer.network,
     )
+
+
+def _memory_field(benchmark: Benchmark) -> str:
+    """Where benchmark.yaml says how much memory the scorer has, below `scorer`."""
+    variant = benchmark.scorer.variants.get(benchmark.variant)
+    return f"variants.{benchmark.variant}.memory_gb" if variant and variant.memory_gb else "memory_gb"
 
 
 def _asset_inputs(names: Iterable[str]) -> dict[str, Source]:

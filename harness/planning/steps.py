@@ -64,6 +64,9 @@ class Resources:
     gpus: int = 0
     """At most this many; with fewer on the machine, it gets those."""
     memory_gb: float = 2.0
+    """GiB. A container is ended beyond that."""
+    advice: str = ""
+    """A sentence for whoever sees it run out of memory: the setting that changes how much it has, or needs."""
     cpus: int = 1
     timeout_s: float | None = None
     network: bool = False

@@ -23,7 +23,7 @@ LARGEST_N_GAP = 0.01
 DRAWN = {"samples", "requests"}
 """Digests of what is compared; all others are of what measures it."""
 NOT_MEASURING = {
-    *("batch_size", "backend", "device"),  # how a number is computed
+    *("batch_size", "backend", "device"),  # how a number is computed; a note says when backends differ
     *("duplicates", "reference_split", "references", "samples_are"),  # what is refused
     *("exact", "ema"),  # whether there are more metrics; which weights are judged
 }
@@ -64,7 +64,7 @@ class MetricRow:
     cells: tuple[Metric | None, ...]
     verdict: Verdict
     note: str = ""
-    """What else differs between the models: how their images were drawn."""
+    """What else differs between the models: how their images were drawn, or what computed the number."""
 
     @property
     def any_metric(self) -> Metric:
@@ -92,7 +92,7 @@ def metric_rows(records: Sequence[ScoreRecord]) -> list[MetricRow]:
     tables = [{(m.name, m.category): m for m in record.metrics} for record in records]
     keys = list(dict.fromkeys(key for table in tables for key in table))
     obstacle = _versions_obstacle(records) or _settings_obstacle(records) or _images_obstacle(records)
-    note = protocol_note(records)
+    note = " ".join(filter(None, (protocol_note(records), backend_note(records))))
     rows = []
     for name, category in keys:
         cells = tuple(table.get((name, category)) for table in tables)
@@ -110,6 +110,12 @@ def protocol_note(records: Sequence[ScoreRecord]) -> str:
         return "Not every record says how its images were drawn (guidance, temperature)."
     differing = list(_differing(protocols, set().union(*protocols)))
     return f"The images were drawn with different {in_words(differing)}." if differing else ""
+
+
+def backend_note(records: Sequence[ScoreRecord]) -> str:
+    """One sentence when several records were computed by different backends; their numbers agree up to rounding."""
+    differing = list(_differing([record.options for record in records if "backend" in record.options], {"backend"}))
+    return f"The numbers were computed with different {in_words(differing)}." if differing else ""
 
 
 def judge(cells: Sequence[Metric | None]) -> Verdict:

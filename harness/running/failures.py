@@ -22,6 +22,8 @@ from harness.runtimes import Outcome
 from harness.store.run_record import RunRecord
 
 _TAIL_LINES = 12
+_KILLED = frozenset({-signal.SIGKILL, 137})
+"""What a machine without free memory does, too."""
 
 
 def exit_code(record: RunRecord) -> int:
@@ -110,12 +112,12 @@ def _advice(step: Step, outcome: Outcome) -> str:
     again = "Finished work is kept: run the same command again."
     if outcome.reason == "timeout" and step.benchmark:
         return f"Raise scorer.timeout_s in benchmarks/{step.benchmark}/benchmark.yaml. {again}"
-    if outcome.reason == "out of memory" and step.benchmark:
-        return f"Raise scorer.memory_gb in benchmarks/{step.benchmark}/benchmark.yaml. {again}"
+    if outcome.reason == "out of memory" or outcome.exit_code in _KILLED:
+        return f"{step.resources.advice} {again}".strip()
     return again
 
 
 def failure_code(outcome: Outcome) -> int:
-    if outcome.reason or outcome.exit_code in {-signal.SIGKILL, 137}:
+    if outcome.reason or outcome.exit_code in _KILLED:
         return EnvironmentFailure.exit_code
     return outcome.exit_code if outcome.exit_code > 0 else EXIT_DEFECT

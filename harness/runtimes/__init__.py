@@ -64,6 +64,8 @@ class Check:
     ok: bool
     detail: str
     fix: str = ""
+    required: bool = True
+    """Whether runs fail without it."""
 
 
 OnLine = Callable[[str], None]

@@ -25,7 +25,7 @@ from harness.contract.digest import digest_json
 from harness.contract.errors import EnvironmentFailure
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
-from harness.runtimes.image import build_image, image_digest
+from harness.runtimes.image import build_image, context_files, cuda_of, image_digest
 from harness.runtimes.venv import SERVICE_PREFIX, VenvRuntime, is_shown, scratch_variables
 from harness.runtimes.watchdog import OWNER, OWNER_LABEL, WORK_LABEL, watched
 from harness.store import lease
@@ -115,7 +115,10 @@ class DockerRuntime:
             return self.local.describe(environment)
         image = self.client.images.get(self.tag(environment))
         engine = self.client.version().get("Version")
-        return {"runtime": self.name, "image": self.tag(environment), "image_id": image.id, "engine": engine}
+        row = {"runtime": self.name, "image": self.tag(environment), "image_id": image.id, "engine": engine}
+        ready = environment.name in self.images
+        cuda = None if ready else cuda_of(context_files(self.project, environment), environment)
+        return {**row, "cuda": cuda.version} if cuda else row
 
     # --- running -----------------------------------------------------------------------------------------------------
 

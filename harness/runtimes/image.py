@@ -22,6 +22,8 @@ from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure, UserError
 from harness.contract.files import open_log
 from harness.planning.steps import Environment
+from harness.runtimes.cuda import Cuda, index_of, other_cuda, pins_torch, resolved
+from harness.runtimes.installer import run_uv
 
 _BIND_SOURCE = re.compile(r"--mount=(\S*type=bind\S*)")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -74,8 +76,40 @@ def context_files(project: Project, environment: Environment) -> dict[str, Path]
 
 def image_digest(project: Project, environment: Environment, base_image: str | None) -> str:
     """Digest of what a build reads, of its arguments, and of the base image's name where one is given."""
-    rows = [[name, sha256_file(path)] for name, path in context_files(project, environment).items()]
-    return digest_json([rows, dict(environment.build_arguments), base_image])
+    files = context_files(project, environment)
+    rows = [[name, sha256_file(path)] for name, path in files.items()]
+    parts = [rows, dict(environment.build_arguments), base_image]
+    cuda = cuda_of(files, environment)
+    return digest_json([*parts, cuda.tag] if cuda else parts)
+
+
+def cuda_of(files: Mapping[str, Path], environment: Environment) -> Cuda | None:
+    """The CUDA that the locks in a build's context have to be resolved for; None: they can be used as they are.
+
+    The environment's own lock decides, or where it names none, each of them.
+    """
+    locks = [path for name, path in files.items() if name.endswith(".lock") and environment.lock in (None, name)]
+    return next((cuda for lock in locks if (cuda := other_cuda(lock))), None)
+
+
+def fill_context(project: Project, environment: Environment, context: Path, locks: Path, log: Path) -> dict[str, str]:
+    """Copy what a build reads into its context, and return further build arguments.
+
+    Args:
+        project: where the files are.
+        environment: whose image it is.
+        context: the folder to fill.
+        locks: where locks that have been resolved for another CUDA are kept.
+        log: gets what uv says.
+    """
+    files = context_files(project, environment)
+    cuda = cuda_of(files, environment)
+    for name, path in files.items():
+        (context / name).parent.mkdir(parents=True, exist_ok=True)
+        if cuda and name.endswith(".lock") and pins_torch(path):
+            path = resolved(path, cuda, environment.python, locks, lambda words: run_uv(words, log, environment))
+        shutil.copyfile(path, context / name)
+    return {"TORCH_INDEX": index_of(cuda), "CUDA_IMAGE": cuda.image} if cuda else {}
 
 
 def build_image(project: Project, environment: Environment, *, tag: str, base_image: str | None, log: Path) -> None:
@@ -93,9 +127,7 @@ def build_image(project: Project, environment: Environment, *, tag: str, base_im
     arguments = dict(environment.build_arguments) | ({"BASE_IMAGE": base_image} if base_image else {})
     with tempfile.TemporaryDirectory(prefix="harness-build-") as folder:
         context = Path(folder)
-        for name, path in context_files(project, environment).items():
-            (context / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, context / name)
+        arguments |= fill_context(project, environment, context, log.parent.parent / "locks", log)
         dockerfile = context / "docker" / str(environment.image) / "Dockerfile"
         argv = [docker, "build", "--progress=plain", "-f", str(dockerfile), "-t", tag]
         argv += [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]

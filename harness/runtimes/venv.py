@@ -7,7 +7,6 @@ settings of the shell beyond a short list, home and caches in a scratch folder. 
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -20,10 +19,21 @@ import uv
 from harness.catalog.project import PACKAGE_DIR, Project, importable_from
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import EnvironmentFailure
-from harness.contract.files import is_writable, open_log, write_json
+from harness.contract.files import is_writable, write_json
 from harness.contract.walk import walk
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
+from harness.runtimes.cuda import (
+    LOCKED,
+    Cuda,
+    chosen_cuda,
+    find_gpus,
+    install_options,
+    other_cuda,
+    own_torch_problem,
+    resolved,
+)
+from harness.runtimes.installer import run_uv
 from harness.runtimes.process import run_process
 from harness.runtimes.watchdog import OWNER, OWNER_VARIABLE, WORK_VARIABLE, end_leftovers, watched
 from harness.store import lease
@@ -68,7 +78,6 @@ SHOWN_OF_NETWORK = frozenset(
 """Whose values of those are shown in command lines; of the others only the names, for they may hold secrets."""
 
 _MARKER = ".harness.json"
-_LOG_TAIL = 15
 
 
 class VenvRuntime:
@@ -122,16 +131,28 @@ class VenvRuntime:
         if environment.lock is not None:
             row["lock"] = environment.lock
             row["lock_sha256"] = sha256_file(self.project.path(environment.lock))
+            if cuda := self._cuda(environment):
+                row["cuda"] = cuda.version
         if environment.beside:
             row["beside"] = self.describe(environment.beside)
         return row
+
+    def _cuda(self, environment: Environment) -> Cuda | None:
+        """The CUDA that the lock is resolved for, where it cannot be used as it is."""
+        return None if environment.lock is None else other_cuda(self.project.path(environment.lock))
+
+    def python(self, environment: Environment) -> str:
+        """The interpreter, once the environment is prepared."""
+        return sys.executable if environment.lock is None else str(self._folder(environment) / "bin" / "python")
 
     def _folder(self, environment: Environment) -> Path:
         return self.home / "envs" / f"{environment.name}-{self._lock_digest(environment)[:16]}"
 
     def _lock_digest(self, environment: Environment) -> str:
         assert environment.lock is not None
-        return digest_json([sha256_file(self.project.path(environment.lock)), _python_version(environment)])
+        cuda = self._cuda(environment)
+        parts = [sha256_file(self.project.path(environment.lock)), _python_version(environment)]
+        return digest_json([*parts, cuda.tag] if cuda else parts)
 
     def _build(self, environment: Environment, folder: Path) -> None:
         assert environment.lock is not None
@@ -139,9 +160,14 @@ class VenvRuntime:
         python = environment.python or sys.executable
         lock = self.project.path(environment.lock)
         # Relocatable, since the folder is renamed after the build.
-        _uv(["venv", "--relocatable", "--allow-existing", "--python", python, str(folder)], log, environment)
+        run_uv(["venv", "--relocatable", "--allow-existing", "--python", python, str(folder)], log, environment)
         interpreter = str(folder / "bin" / "python")
-        _uv(["pip", "sync", "--require-hashes", "--python", interpreter, str(lock)], log, environment)
+        words, made = ["pip", "sync", "--require-hashes", "--python", interpreter], lock
+        if cuda := self._cuda(environment):
+            python = _python_version(environment)
+            made = resolved(lock, cuda, python, self.home / "locks", lambda argv: run_uv(argv, log, environment))
+            words += install_options(cuda)
+        run_uv([*words, str(made)], log, environment)
         write_json(folder / _MARKER, {"lock": environment.lock, "lock_sha256": sha256_file(lock)})
 
     # --- running -----------------------------------------------------------------------------------------------------
@@ -156,6 +182,9 @@ class VenvRuntime:
 
     def run(self, step: Step, places: Places, on_line: OnLine, stopped: Callable[[], bool]) -> Outcome:
         """Run the step as a process of this machine."""
+        ours = step.environment.lock is None and not step.environment.inherits
+        if places.gpus and ours and (problem := own_torch_problem()):
+            raise EnvironmentFailure(f"{step.name}: {problem}")
         self._lay_out_inputs(places)
         if step.environment.code:
             self.project.stage_code(step.environment.code, self._code_home(step.environment, places))
@@ -179,16 +208,15 @@ class VenvRuntime:
         end_leftovers(places.work)
 
     def checks(self) -> list[Check]:
-        """uv, and the interpreter."""
+        """uv, and which of PyTorch's builds the driver gets."""
         version = subprocess.run([uv.find_uv_bin(), "--version"], capture_output=True, text=True, check=False)
         ok = version.returncode == 0
         fix = "" if ok else "pip install uv"
-        return [Check(name="uv", ok=ok, detail=(version.stdout or version.stderr).strip(), fix=fix)]
+        return [Check(name="uv", ok=ok, detail=(version.stdout or version.stderr).strip(), fix=fix), _cuda_check()]
 
     def _argv(self, step: Step, places: Places) -> list[str]:
         environment = step.environment
-        python = sys.executable if environment.lock is None else str(self._folder(environment) / "bin" / "python")
-        values = {"python": python, "in": str(_inputs_dir(places)), "out": str(places.output)}
+        values = {"python": self.python(environment), "in": str(_inputs_dir(places)), "out": str(places.output)}
         code = self._code_dir(environment, places)
         return fill_in(step.argv, {**values, "scratch": str(places.scratch), "code": code})
 
@@ -268,6 +296,18 @@ def scratch_variables(scratch: str) -> dict[str, str]:
     }
 
 
+def _cuda_check() -> Check:
+    """Which of PyTorch's builds environments get, and whether the PyTorch beside the harness can use the GPUs."""
+    gpus = find_gpus()
+    driver = f"NVIDIA driver {gpus[0].driver_version}" if gpus else "no NVIDIA driver answers"
+    try:
+        chosen, problem = chosen_cuda() or LOCKED, own_torch_problem()
+    except EnvironmentFailure as error:
+        return Check(name="cuda", ok=False, detail=str(error), required=False)
+    detail = f"{driver}; environments get PyTorch for CUDA {chosen.version}"
+    return Check(name="cuda", ok=not problem, detail=detail, fix=problem, required=False)
+
+
 def _inputs_dir(places: Places) -> Path:
     return places.work / "in"
 
@@ -288,20 +328,3 @@ def _link_tree(source: Path, target: Path) -> None:
 
 def _python_version(environment: Environment) -> str:
     return environment.python or f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def _uv(arguments: list[str], log: Path, environment: Environment) -> None:
-    """Run uv with its output in a log; a failure shows the log's end."""
-    argv = [uv.find_uv_bin(), *arguments]
-    with open_log(log, "w" if arguments[0] == "venv" else "a") as handle:
-        handle.write(f"$ {shlex.join(argv)}\n")
-        handle.flush()
-        # uv follows the folder's own project settings, which are not the scorer's.
-        outcome = subprocess.run(argv, stdout=handle, stderr=subprocess.STDOUT, cwd=log.parent, check=False)
-    if outcome.returncode:
-        tail = "\n".join(f"    {line}" for line in log.read_text(encoding="utf-8").splitlines()[-_LOG_TAIL:])
-        raise EnvironmentFailure(
-            f"The environment '{environment.name}' could not be built from {environment.lock}:\n{tail}\n"
-            f"  Whole log: {log}\n"
-            "  Without internet, copy uv's cache from a machine that built it, and set UV_CACHE_DIR and UV_OFFLINE=1."
-        )

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from harness.contract.errors import EnvironmentFailure, UserError
+
+T = TypeVar("T")
+
+_AHEAD = 2
+
+
+def read_ahead(batches: Iterable[T]) -> Iterator[T]:
+    """The batches in order, the next two read while one is worked on: a network need not wait for the disk."""
+    iterator, end = iter(batches), object()
+    with ThreadPoolExecutor(1) as reader:  # one: a generator cannot be read from two threads
+        take: Any = lambda: reader.submit(next, iterator, end)  # noqa: E731
+        waiting = deque(take() for _ in range(_AHEAD))
+        while (batch := waiting.popleft().result()) is not end:
+            waiting.append(take())
+            yield batch
 
 
 class FeatureFile:

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.adm.interface import Options
+from benchmarks.adm.torch_graph import TorchGraph
 from harness.contract.record import ScoreRecord
 from harness.metrics.frechet import frechet_distance, statistics
-from harness.metrics.inception_score import inception_score
+from harness.metrics.inception_score import class_probabilities, inception_score
 from harness.metrics.prdc import containment, half_precision_squared_distances, neighbour_radii
 from tests.conformance.case import Result, Unsupported, check, load_case
 
@@ -25,6 +27,7 @@ Arrays = dict[str, np.ndarray]
 
 ROOT = Path(__file__).parents[2]
 POOL_WIDTH = 2048
+BACKENDS_AGREE = 1e-4
 FLOAT16_UNITS = 4
 
 
@@ -103,11 +106,34 @@ def distance_tolerance(meta: Meta, reference: np.ndarray, sample: np.ndarray) ->
 
 
 def check_scorer(meta: Meta, folder: Path) -> list[Result]:
-    """The `end_to_end_*` cases: `harness score adm`, on archives as they are, in the environment of the lock file."""
-    record = score(folder / meta["graph"].split()[0], folder / meta["reference"], folder / meta["sample"])
-    values = {metric.name: metric.value for metric in record.metrics}
+    """The `end_to_end_*` cases: `harness score adm`, on archives as they are, in the environment of the lock file;
+    and the same graph in PyTorch, here."""
+    files = folder / meta["graph"].split()[0], folder / meta["reference"], folder / meta["sample"]
+    values = {metric.name: metric.value for metric in score(*files).metrics}
     few = min(meta["ref_shape"][0], meta["sample_shape"][0]) < POOL_WIDTH
-    return [check_value(name, values["gfid" if name == "fid" else name], meta, few) for name in meta["expected"]]
+    results = [check_value(name, values["gfid" if name == "fid" else name], meta, few) for name in meta["expected"]]
+    in_torch = score_in_torch(*files)
+    return results + [
+        check(f"{name}, torch", in_torch[name], float(values[name] or np.nan), rtol=BACKENDS_AGREE, atol=0.0)
+        for name in ("gfid", "sfid", "inception_score")
+    ]
+
+
+def score_in_torch(graph: Path, reference: Path, sample: Path) -> dict[str, float]:
+    network = TorchGraph(graph, device="cpu")
+    images = [np.load(path)["arr_0"] for path in (reference, sample)]
+    of_reference, of_samples = (features(network, images_u8) for images_u8 in images)
+    probabilities = class_probabilities(of_samples[0], network.classifier)
+    return {
+        "gfid": distance_of(of_reference[0], of_samples[0]),
+        "sfid": distance_of(of_reference[1], of_samples[1]),
+        "inception_score": inception_score(probabilities, split_size=Options().is_split_size),
+    }
+
+
+def features(network: TorchGraph, images_u8: np.ndarray) -> list[np.ndarray]:
+    parts = [network.features(images_u8[start : start + 64]) for start in range(0, len(images_u8), 64)]
+    return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
 
 
 def score(graph: Path, reference: Path, sample: Path) -> ScoreRecord:

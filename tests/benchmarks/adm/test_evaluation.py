@@ -153,8 +153,9 @@ def test_every_metric_is_declared_and_every_number_has_its_name() -> None:
     assert set(DECLARED["check"]["expected"]) == set(computed[:5]) == set(DECLARED["check"]["full"]["expected"])
 
 
-def test_the_lock_names_no_host_and_hashes_everything() -> None:
-    lines = (FOLDER / "requirements.lock").read_text().splitlines()
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-torch.lock"])
+def test_the_lock_names_no_host_and_hashes_everything(lock: str) -> None:
+    lines = (FOLDER / lock).read_text().splitlines()
     assert not any("://" in line for line in lines)
     packages = [line for line in lines if line and not line.startswith((" ", "#"))]
     assert all("==" in line and line.endswith("\\") for line in packages)

@@ -37,6 +37,9 @@ def test_a_benchmark_folder_is_read_whole(toy):
         ("form: npz", "form: npz\nassets_if: [{options: {scale: x}, assets: [a]}]", "assets_if names .*scale"),
         ("source: sky", "options: {size: 1}", "published names .*has no option 'size'"),
         ("source: sky", "options: shade", "published names .*shade"),
+        ("image: toy", "image: toy, variants: {a: {when: {size: 1}}}", "variants, a names the option 'size', which"),
+        ("image: toy", "image: toy, variants: {a: {when: {}}}", r"scorer\.variants\.a\.when"),
+        ("image: toy", "image: toy, variants: {a: {when: {scale: 1}, lock: no.lock}}", r"no\.lock does not exist"),
         ("labels: balanced", "options: [size]", "requests names the option 'size', which interface.py does not have"),
     ],
 )

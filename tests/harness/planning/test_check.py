@@ -9,6 +9,7 @@ from harness.catalog.assets import Asset, AssetStore
 from harness.contract.errors import UserError
 from harness.contract.record import Metric, ScoreRecord
 from harness.planning.check import check_plan, compare_with_expected, full_check_plan
+from harness.planning.steps import Document
 
 
 def record(value: float | None) -> ScoreRecord:
@@ -50,6 +51,11 @@ def test_the_shipped_assets_take_the_place_of_the_real_ones(toy):
     plan, overrides = check_plan(toy.catalog.benchmark("toy"))
     assert plan.name == "check-toy" and [step.name for step in plan.steps] == ["samples", "score-toy"]
     assert overrides == {"toy-reference": str(toy.root / "benchmarks/toy/check/assets/toy-reference")}
+
+
+def test_a_check_can_be_asked_of_other_options(toy):
+    plan, _ = check_plan(toy.catalog.benchmark("toy"), {"refuse": 1})
+    assert plan.step("score-toy").inputs["options.json"] == Document({"scale": 2.0, "refuse": 1})
 
 
 def test_a_benchmark_without_a_case_says_so(toy):

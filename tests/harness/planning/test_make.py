@@ -11,6 +11,7 @@ import pytest
 from gear.bench.generators import TokenizerGenerator
 from gear.bench.origins import Origin
 from harness.catalog.benchmarks import Catalog, FeatureStage
+from harness.catalog.project import find_project
 from harness.contract.errors import UserError
 from harness.contract.interface import ScorerOptions
 from harness.planning.generators import DrawContext, existing_samples
@@ -298,3 +299,48 @@ def test_a_tokenizer_goes_by_limit_and_image_size_and_by_nothing_else_of_the_pro
     assert "--image-size 16" in " ".join(plan.steps[0].argv)
     with pytest.raises(UserError, match="leave out --seed, --protocol top_k,"):
         make_plan(RunSpec(**fields, protocol={"image_size": 16, "top_k": 5}, run_seed=1), pairs_benchmark(toy))
+
+
+# --- variants of a scorer --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def varied(toy):
+    """The toy's scorer, which has another lock and a GPU where it is scaled by 3."""
+    (toy.root / "benchmarks/toy/requirements-fast.lock").touch()
+    variants = "{fast: {when: {scale: 3.0}, lock: requirements-fast.lock, gpus: 1, memory_gb: 7}}"
+    toy.edit("benchmarks/toy/benchmark.yaml", "image: toy}", f"image: toy, variants: {variants}}}")
+    return Catalog.load(toy.project)
+
+
+def score_step(toy, catalog: Catalog, **options) -> Step:
+    spec = RunSpec(benchmarks=("toy",), generator=toy.command(), options={"toy": options})
+    return make_plan(spec, catalog).step("score-toy")
+
+
+def test_an_option_can_choose_another_lock_and_other_resources(toy, varied):
+    fast = score_step(toy, varied, scale=3.0)
+    assert (fast.environment.name, fast.environment.lock) == ("toy-fast", "benchmarks/toy/requirements-fast.lock")
+    assert (fast.resources.gpus, fast.resources.memory_gb, fast.resources.cpus) == (1, 7, 1)
+
+
+def test_without_that_option_nothing_is_different(toy, varied):
+    assert score_step(toy, varied, scale=2.0) == score_step(toy, toy.catalog, scale=2.0)
+
+
+def test_the_lock_of_a_variant_is_not_code(toy, varied):
+    assert not [name for name in toy.project.code_files(["benchmarks/toy"]) if name.endswith(".lock")]
+
+
+def test_adm_needs_a_gpu_and_no_tensorflow_where_pytorch_evaluates_its_graph(monkeypatch):
+    monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)
+    adm = Catalog.load(find_project()).benchmark("adm")
+    locks = [one.scorer.lock for one in (adm, adm.for_options({"backend": "torch"}))]
+    texts = [(adm.folder / lock).read_text() for lock in locks]
+    assert [("tensorflow" in text, "\ntorch==" in text) for text in texts] == [(True, False), (False, True)]
+
+
+def test_the_advice_on_memory_names_the_setting_that_governs_it(toy, varied):
+    where = toy.root / "benchmarks/toy/benchmark.yaml"
+    assert score_step(toy, varied).resources.advice == f"Raise scorer.memory_gb in {where}."
+    assert score_step(toy, varied, scale=3.0).resources.advice == f"Raise scorer.variants.fast.memory_gb in {where}."

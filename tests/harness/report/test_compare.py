@@ -128,6 +128,15 @@ def test_options_that_do_not_change_the_metric_may_differ(make_record: MakeRecor
     assert metric_rows([one, other])[0].verdict.winner == 0
 
 
+def test_another_backend_is_compared_with_a_note(make_record: MakeRecord) -> None:
+    records = [make_record(("gfid", 3.0, False), options={"backend": name}) for name in ("tensorflow", "torch")]
+    older = dataclasses.replace(records[0], options={})
+    (row,) = metric_rows(records)
+    assert row.verdict.result is ComparisonResult.TIE
+    assert row.note == "The numbers were computed with different backend (tensorflow and torch)."
+    assert metric_rows([older, records[0]])[0].note == ""
+
+
 def test_another_cfg_is_compared_with_a_note(make_record: MakeRecord) -> None:
     one, other = (make_record(("gfid", v, False), protocol={"cfg_scale": c}) for v, c in ((3.0, 1.0), (9.0, 1.5)))
     rows = metric_rows([one, other])

@@ -225,9 +225,12 @@ print("cap", [line.split()[1] for line in open("/proc/self/status") if line.star
 
 @needs_engine
 def test_too_much_memory_is_told_from_other_failures(toy, runtime):
-    hungry = step("{python}", "-c", "x = bytearray(1 << 30); print(len(x))", resources=Resources(memory_gb=0.1))
+    hungry = step(
+        "{python}", "-c", "x = bytearray(1 << 30); print(len(x))", resources=Resources(memory_gb=0.1, advice="Do this.")
+    )
     record, _, _ = run(toy, runtime, hungry)
     assert exit_code(record) == 6 and "more than its 0.1 GB of memory" in record.steps[0].error
+    assert "Do this. Finished work is kept" in record.steps[0].error
 
 
 @needs_engine

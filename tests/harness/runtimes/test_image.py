@@ -122,7 +122,7 @@ def test_scorers_with_pytorch_install_over_the_shared_layer_without_replacing_it
     """The lock's line for PyTorch is also what the Dockerfile goes by."""
     shared = pins(ROOT / "docker/scorer/torch.lock")
     large = {name for name in shared if name in {"torch", "torchvision", "triton"} or name.startswith("nvidia-")}
-    with_pytorch = {path: pins(path) for path in ROOT.glob("benchmarks/*/requirements.lock") if "torch" in pins(path)}
+    with_pytorch = {path: pins(path) for path in ROOT.glob("benchmarks/*/requirements*.lock") if "torch" in pins(path)}
     assert len(with_pytorch) >= 5
     for path, own in with_pytorch.items():
         assert {name: own[name] for name in large & set(own)} == {name: shared[name] for name in large & set(own)}, path
@@ -132,6 +132,7 @@ def test_every_shipped_image_holds_the_code_of_its_scorers(monkeypatch):
     monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)
     project = find_project()
     for benchmark in Catalog.load(project).benchmarks.values():
-        environment = scorer_environment(benchmark)
-        missing = set(project.code_files(environment.code)) - set(context_files(project, environment))
-        assert not missing, f"the image of {benchmark.id} lacks {sorted(missing)[:3]}"
+        for variant in ("", *benchmark.scorer.variants):
+            environment = scorer_environment(benchmark.as_variant(variant))
+            missing = set(project.code_files(environment.code)) - set(context_files(project, environment))
+            assert not missing, f"the image of {environment.name} lacks {sorted(missing)[:3]}"

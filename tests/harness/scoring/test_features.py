@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.contract.errors import EnvironmentFailure, UserError
-from harness.scoring.features import FeatureFile, read_features
+from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
+from harness.scoring.features import FeatureFile, read_ahead, read_features
 
 
 def test_batches_become_one_array_on_disk(tmp_path: Path) -> None:
@@ -43,3 +44,27 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "pool.npy").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"pool\.npy: cannot be read as features"):
         read_features(tmp_path / "pool.npy")
+
+
+def test_batches_are_read_ahead_in_order_and_no_further(tmp_path: Path) -> None:
+    read: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for number in range(9):
+            read.append(number)
+            yield number
+
+    for seen, batch in enumerate(read_ahead(batches())):
+        assert batch == seen and len(read) <= seen + 4
+    assert read == list(range(9))
+
+
+def test_a_damaged_batch_is_an_error_where_it_would_be_used() -> None:
+    def batches() -> Iterator[int]:
+        yield 1
+        raise BadSamples("the second one is damaged")
+
+    ahead = read_ahead(batches())
+    assert next(ahead) == 1
+    with pytest.raises(BadSamples, match="damaged"):
+        next(ahead)
