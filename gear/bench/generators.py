@@ -177,16 +177,14 @@ class Checkpoint:
     options = (
         DrawOption(
             "ckpt",
-            "GEAR model to sample: a file, a run folder, a converted folder, or hf://owner/name.",
+            "GEAR model to sample: file, folder, or hub id.",
             metavar="SOURCE",
         ),
-        DrawOption("vq_ckpt", "Its tokenizer, if that is in a separate file.", metavar="SOURCE"),
-        DrawOption(
-            "text_encoder", "Its text encoder, if that moved: a folder, or an id in the hub's cache.", metavar="DIR"
-        ),
+        DrawOption("vq_ckpt", "Its tokenizer, if that is another file.", metavar="SOURCE"),
+        DrawOption("text_encoder", "Its text encoder, if that moved.", metavar="DIR"),
         DrawOption(
             "draw",
-            "Options of gear sample: dtype=bf16, ema=false, trained-size=384, tile=N, rounding=nearest.",
+            "Options of gear sample: dtype, ema, trained-size, tile, rounding.",
             "assignments",
         ),
     )
@@ -269,7 +267,7 @@ class Reconstruct:
     options = (
         DrawOption(
             "tokenizer",
-            "Tokenizer to score by its reconstructions: a file, a folder, or hf://owner/name.",
+            "Tokenizer to score: file, folder, or hub id.",
             metavar="SOURCE",
         ),
     )
@@ -291,9 +289,7 @@ def _tokenizer_generator(source: Origin, context: DrawContext, **more: Any) -> T
 class Preset:
     """`--preset`: a published model or tokenizer with everything it needs, and drawn as published."""
 
-    options = (
-        DrawOption("preset", "Published model or tokenizer by name, with its files and settings.", metavar="NAME"),
-    )
+    options = (DrawOption("preset", "Published model or tokenizer, with all it needs.", metavar="NAME"),)
 
     def generator(self, values: Mapping[str, Any], context: DrawContext) -> Generator:
         """A generator whose files are assets.

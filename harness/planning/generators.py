@@ -299,7 +299,7 @@ class _Command:
 class _Samples:
     """`--samples PATH`."""
 
-    options = (DrawOption("samples", "Score existing samples: a sample set, an NPZ file or an image folder.", "path"),)
+    options = (DrawOption("samples", "Existing samples: sample set, NPZ, or image folder.", "path"),)
 
     def generator(self, values: Mapping[str, Any], context: DrawContext) -> Generator:
         return existing_samples(Path(values["samples"]))
