@@ -16,12 +16,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.catalog.assets import Asset, read_assets
-from harness.catalog.project import home_dir
 from harness.contract.digest import digest_json, sha256_file
 from harness.contract.errors import MissingAsset, UserError
 from harness.contract.walk import walk
+
+if TYPE_CHECKING:
+    from harness.catalog.assets import Asset
 
 _HUB, _WEB = "hf://", "https://"
 _LIST = Path(__file__).with_name("assets.yaml")
@@ -51,7 +53,14 @@ def find_asset(source: str, *, purpose: str, setting: str) -> Path:
 
 @cache
 def listed_assets() -> Mapping[str, Asset]:
-    """The files that presets read, by name, as `harness assets ls` shows them."""
+    """The files that presets read, by name, as `harness assets ls` shows them.
+
+    None in the image where steps draw: it has no asset store, and is given the files that it reads.
+    """
+    try:
+        from harness.catalog.assets import read_assets
+    except ModuleNotFoundError:
+        return {}
     return read_assets([_LIST])
 
 
@@ -150,8 +159,12 @@ def _cached_path(source: str) -> Path:
 def _in_asset_store(source: str) -> Path | None:
     """Where the harness would keep it; None where it is not listed, or nobody knows a home."""
     asset = listed_asset(source)
+    if asset is None:
+        return None
+    from harness.catalog.project import home_dir
+
     try:
-        return None if asset is None else home_dir() / "assets" / asset.name / asset.file
+        return home_dir() / "assets" / asset.name / asset.file
     except UserError:
         return None
 
