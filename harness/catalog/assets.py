@@ -262,6 +262,8 @@ class AssetStore:
         write_json(self._note(asset), note)
         if path.is_dir():
             _remove(path)
+        for part in parts.values():
+            part.chmod(_readable_mode(part))
         partial.replace(path)
         return path
 
@@ -322,6 +324,12 @@ def _is_listed(asset: Asset, content: bytes) -> bool:
     if asset.sha256:
         return hashlib.sha256(content).hexdigest() == asset.sha256
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == asset.git_blob
+
+
+def _readable_mode(path: Path) -> int:
+    """Of a file that others may read, as far as its folder lets them: some libraries write weights for their owner
+    alone, and a container's user may be another one."""
+    return path.stat().st_mode | (path.parent.stat().st_mode & 0o444)
 
 
 def _digest_of_folder(folder: Path) -> str:

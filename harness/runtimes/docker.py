@@ -22,7 +22,7 @@ from docker.types import DeviceRequest, Mount
 import docker
 from harness.catalog.project import Project
 from harness.contract.digest import digest_json
-from harness.contract.errors import EnvironmentFailure
+from harness.contract.errors import EnvironmentFailure, UserError
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.image import build_image, context_files, cuda_of, image_digest
@@ -167,6 +167,7 @@ class DockerRuntime:
         if places.gpus and not self._offers_gpus:
             on_line("The engine gives no GPUs to containers (see harness doctor): running on CPU.")
             places = dataclasses.replace(places, gpus=())
+        _refuse_unreadable(places)
         _hand_over(places.output)
         with watched(places.work, containers=True):
             return self._run_container(step, places, on_line, stopped)
@@ -309,6 +310,19 @@ def _read(stream: Iterator[bytes], on_line: OnLine) -> None:
             on_line(line.decode(errors="replace"))
     if rest:
         on_line(rest.decode(errors="replace"))
+
+
+def _refuse_unreadable(places: Places) -> None:
+    """Some libraries write weights for their owner alone, and inside they would be missing."""
+    if os.geteuid() != 0:
+        return
+    for given in places.inputs.values():
+        for path in [given, *(walk_files(given) if given.is_dir() else ())]:
+            if not path.stat().st_mode & 0o004:
+                raise UserError(
+                    f"{path}: can be read by its owner alone, and a container's user is another one when root starts "
+                    f"it; let others read it: chmod -R a+rX {given}"
+                )
 
 
 def _hand_over(output: Path) -> None:

@@ -242,3 +242,17 @@ def test_every_listed_asset_says_whether_commercial_use_is_allowed_and_most_can_
     )
     by_hand = {asset.name for asset in read_assets(files).values() if not (asset.urls or asset.hub)}
     assert by_hand == {"demo-digits", "imagenet-val"}
+
+
+def test_files_that_their_library_wrote_for_their_owner_alone_can_be_read_in_the_store(tmp_path):
+    """A step may run as another user than the one who fetched them."""
+    (file := tmp_path / "given.bin").write_bytes(b"weights")
+    file.chmod(0o600)
+    asset = Asset(name="weights", file="weights.bin")
+    store = make_store(tmp_path, asset)
+    store.root.mkdir(parents=True, exist_ok=True)
+    store.bring(asset, file)
+    brought = store.own_path(asset)
+    brought.chmod(0o600)
+    store.admit(asset, brought.rename(brought.with_name(".partial")), source="test", replace=True)
+    assert brought.stat().st_mode & 0o004

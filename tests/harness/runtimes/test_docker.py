@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from harness.planning.steps import Environment, FileInput, Plan, Resources, Step
 from harness.running.execute import run_plan
 from harness.running.failures import exit_code
 from harness.runtimes import Places, RuntimeOptions, watchdog
-from harness.runtimes.docker import WORK_LABEL, DockerRuntime, docker_run_line
+from harness.runtimes.docker import WORK_LABEL, DockerRuntime, _refuse_unreadable, docker_run_line
 
 DOCKERFILE = """
 ARG BASE_IMAGE=python:3.11-slim
@@ -309,3 +310,17 @@ def test_an_unknown_runtime_is_named(toy):
 
     with pytest.raises(UserError, match="did you mean docker"):
         make_runtime("rocket", toy.project, toy.home)
+
+
+def test_root_is_told_of_files_that_the_containers_user_could_not_read(tmp_path: Path, monkeypatch) -> None:
+    """safetensors writes weights for their owner alone; inside the container they seemed to be missing."""
+    weights = tmp_path / "encoder" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.touch(mode=0o600)
+    places = Places(inputs={"text-encoder": weights.parent}, work=tmp_path / "work")
+    for user, refused in ((0, True), (1000, False)):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        with (
+            pytest.raises(UserError, match=r"safetensors: can be read .* chmod -R a\+rX") if refused else nullcontext()
+        ):
+            _refuse_unreadable(places)
