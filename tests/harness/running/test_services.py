@@ -295,7 +295,7 @@ def test_the_environment_of_a_service_can_be_built_beforehand(served: Served) ->
     assert name == "toy-service" and row["lock"] == "benchmarks/toy/service.lock"
     setting = served.toy.setting()
     assert setting.runtime.is_ready(served.plan().step("score-toy").environment)
-    with pytest.raises(UserError, match="no benchmark 'adm-service'"):
+    with pytest.raises(UserError, match="no environment 'adm-service'"):
         list(api.prepare("adm-service"))
 
 
