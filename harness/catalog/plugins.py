@@ -123,6 +123,8 @@ COMMANDS = Plugins(
         "show": "harness.cli.look:show",
         "report": "harness.cli.look:report",
         "compare": "harness.cli.look:compare",
+        "freeze": "harness.cli.freeze:freeze",
+        "verify": "harness.cli.freeze:verify",
         "export": "harness.cli.look:export",
         "doctor": "harness.cli.doctor:doctor",
         "assets": "harness.cli.assets:assets",
