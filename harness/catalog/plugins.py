@@ -122,7 +122,7 @@ COMMANDS = Plugins(
         "ls": "harness.cli.look:ls",
         "show": "harness.cli.look:show",
         "report": "harness.cli.look:report",
-        "compare": "harness.cli.look:compare",
+        "compare": "harness.cli.compare:compare",
         "freeze": "harness.cli.freeze:freeze",
         "verify": "harness.cli.freeze:verify",
         "export": "harness.cli.look:export",

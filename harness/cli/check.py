@@ -33,7 +33,7 @@ from harness.running.failures import exit_code
 )
 @click.option(
     "--tolerance",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="YAML: how far metrics may be off, as benchmark: {metric: {rel: 1.0e-3}}.",
 )
