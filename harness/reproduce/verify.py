@@ -70,7 +70,7 @@ def verify(folder: Path, benchmarks: Mapping[str, Benchmark], find_asset: FindAs
             yield from _samples(run, step, step.inputs.get("samples"))
             yield from _score(run, step, benchmarks, find_asset)
         else:
-            yield Finding(what=step.name, verdict="not checked", why=f"{step.kind} are not kept with a record")
+            yield Finding(what=step.name, verdict="not checked", why=f"no record keeps the output of {step.kind}")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -171,15 +171,16 @@ def _score(run: Run, step: StepResult, benchmarks: Mapping[str, Benchmark], find
 
 
 def _score_digests(run: Run, step: StepResult, record: ScoreRecord) -> Iterator[Finding]:
-    """Whether the score is of the images and requests that lie in the folder."""
-    for other in run.record.steps:
-        same_benchmark = other.benchmark == step.benchmark
-        if same_benchmark and other.kind == "requests" and other.is_finished and "requests" in record.digests:
-            yield _compared(f"{step.name}, its requests", record.digests["requests"] == other.digest)
-        folder = sample_folder(run, other) if same_benchmark and other.is_finished else None
-        if folder is not None and folder.is_dir() and other.kind in ("sample", "score"):
-            stated = SampleSet.open_index(folder).digest
-            yield _compared(f"{step.name}, its samples", record.digests.get("samples") == stated)
+    """Whether the score is of the requests and images of the run."""
+    steps = [other for other in run.record.steps if other.is_finished and other.benchmark == step.benchmark]
+    requests = {other.digest for other in steps if other.kind == "requests"}
+    if requests and "requests" in record.digests:
+        yield _compared(f"{step.name}, its requests", record.digests["requests"] in requests)
+    drawn = [other for other in steps if other.kind == "sample" and other.digest in step.inputs.values()] or [step]
+    folders = [folder for folder in (sample_folder(run, other) for other in drawn) if folder and folder.is_dir()]
+    if folders:
+        stated = {SampleSet.open_index(folder).digest for folder in folders}
+        yield _compared(f"{step.name}, its samples", record.digests.get("samples") in stated)
 
 
 def _metrics(

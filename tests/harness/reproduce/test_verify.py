@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,6 +18,8 @@ from harness.cli import main
 from harness.contract.errors import EXIT_DEFECT, EXIT_USAGE
 from harness.contract.files import read_json, write_json, write_json_lines
 from harness.contract.images import encode_png
+from harness.planning.steps import OutputOf
+from harness.running.execute import run_plan
 
 
 def harness(*words: object) -> Result:
@@ -67,6 +70,28 @@ def test_a_run_and_its_frozen_folder_hold(run, frozen):
 def test_a_run_folder_holds_by_its_name(toy, run):
     result = harness("verify", run.name)
     assert result.exit_code == 0, result.output
+
+
+def test_two_scores_of_one_benchmark_are_told_apart(toy):
+    plans = toy.plan(), toy.plan(run_seed=1)
+    second = [
+        dataclasses.replace(
+            step,
+            name=f"{step.name}-2",
+            inputs={
+                name: OutputOf(f"{source.step}-2", source.path) if isinstance(source, OutputOf) else source
+                for name, source in step.inputs.items()
+            },
+        )
+        for step in plans[1].steps
+    ]
+    both = dataclasses.replace(plans[0], steps=(*plans[0].steps, *second))
+    _, folder = run_plan(both, toy.setting(), run_id="both")
+    assert harness("freeze", "both", "--samples", "--out", "kept").exit_code == 0
+    shutil.rmtree(folder)
+    result = harness("verify", "kept")
+    assert result.exit_code == 0, result.output
+    assert "score-toy, its samples" in result.output and "score-toy-2, its samples" in result.output
 
 
 def test_freezing_without_samples_keeps_their_digests_and_says_that_no_pixel_was_looked_at(toy, run):
