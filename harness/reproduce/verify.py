@@ -28,6 +28,7 @@ RELATIVE, ABSOLUTE = 1e-9, 1e-12
 """How far the same sum may be off on another machine: processors add in other orders."""
 
 _BATCH = 32
+_NOT_OF_ITEMS = "does not follow from the items: it needs features of the images, or another measurement"
 
 Verdict = Literal["same", "changed", "not checked"]
 FindAsset = Callable[[str], Path | None]
@@ -118,10 +119,11 @@ def _requests(run: Run, step: StepResult) -> Iterator[Finding]:
 
 def _samples(run: Run, step: StepResult, digest: str | None) -> Iterator[Finding]:
     """The images of a step: what states them, their digest in the record, and every pixel that is here."""
-    folder = sample_folder(run, step)
-    if folder is None:  # a score of images that an earlier step drew
+    folder, what = sample_folder(run, step), f"{step.name}, samples"
+    if folder is None:
+        if not any(other.kind == "sample" for other in run.record.steps):  # else they are looked at with their own step
+            yield Finding(what=what, verdict="not checked", why="the record does not say where they are")
         return
-    what = f"{step.name}, samples"
     if not folder.is_dir():
         yield Finding(what=what, verdict="not checked", why=f"{folder} is not here")
         return
@@ -206,14 +208,14 @@ def _recomputed(
         return {}, f"{record.benchmark} version {record.benchmark_version} is not among the benchmarks here"
     recompute = read_recompute(benchmark)
     if recompute is None:
-        return {}, "no item states it: it needs features of the images"
+        return {}, _NOT_OF_ITEMS
     try:
         metrics = recompute.metrics_from_items(list(read_items(folder)), source_of(record, find_asset))
     except MissingAsset as error:
         return {}, str(error)
     except (UserError, ArithmeticError, LookupError, TypeError, ValueError) as error:  # items that were tampered with
         return {}, f"the items cannot be summed up ({type(error).__name__}: {error})"
-    return {(metric.name, metric.category): metric for metric in metrics}, "no item states it: it needs more than items"
+    return {(metric.name, metric.category): metric for metric in metrics}, _NOT_OF_ITEMS
 
 
 def source_of(record: ScoreRecord, find_asset: FindAsset) -> ItemSource:
