@@ -65,7 +65,7 @@ def verify(record: str, runs_dir: Path, assets: dict[str, str], as_json: bool) -
     Without a scorer, a GPU or a network: pixels, requests, items, scores, and every metric that follows from the items.
     Exit status 1 when anything has changed.
     """
-    folder = api.load_run(record, runs_dir).folder
+    folder = api.find_run(record, runs_dir)  # a record that cannot be read is a finding, too
     found = list(_look(folder, assets))
     if as_json:
         say(json.dumps([vars(row) for row in found], indent=2))

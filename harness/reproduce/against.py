@@ -13,7 +13,8 @@ from harness.contract.fields import Within, build
 from harness.contract.record import Metric, ScoreRecord
 from harness.contract.yaml import read_yaml
 from harness.metrics.interval import spread_of
-from harness.report.compare import ComparisonResult, MetricRow, metric_rows, protocol_note, value_of
+from harness.report.compare import ComparisonResult, MetricRow, metric_rows, value_of
+from harness.reproduce.frozen import requests_of
 from harness.store.run_record import Run
 
 Verdict = Literal[
@@ -141,17 +142,21 @@ def _row_obstacle(row: MetricRow) -> str:
 
 
 def _requests_obstacle(run: Run, recorded: Sequence[Run]) -> str:
-    """Another limit; or other requests although the seed is the same: other prompts, labels or seeds of images."""
+    """Another limit, or other prompts; other seeds and labels give other images of the same model."""
     for other in recorded:
         limits = [one.record.options.get("limit") for one in (other, run)]
         if limits[0] != limits[1]:
             return f"measured with different limit ({limits[0]} and {limits[1]})"
-        same_seed = len({one.record.options.get("run_seed") for one in (other, run)}) == 1
         for name in other.scores.keys() & run.scores.keys():
-            digests = {one.scores[name].digests.get("requests") for one in (other, run)}
-            if same_seed and len(digests) > 1 and not protocol_note([other.scores[name], run.scores[name]]):
-                return "the images were drawn for other requests: other prompts or labels, with the same seed"
+            prompts = [_prompts(one, one.scores[name].benchmark) for one in (other, run)]
+            if None not in prompts and prompts[0] != prompts[1]:
+                return "the images were drawn for other prompts"
     return ""
+
+
+def _prompts(run: Run, benchmark: str) -> list[tuple[str, str | None]] | None:
+    requests = requests_of(run, benchmark)
+    return None if requests is None else [(request.id, request.prompt) for request in requests]
 
 
 def _judges_obstacle(scores: Sequence[ScoreRecord]) -> str:

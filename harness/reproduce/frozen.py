@@ -25,7 +25,7 @@ from harness.contract.errors import UserError
 from harness.contract.fields import Text, build
 from harness.contract.files import read_head, read_json, safe_join, write_json
 from harness.contract.record import ITEMS_FILE, SCORE_FILE
-from harness.contract.requests import HEAD_FILE, LINES_FILE
+from harness.contract.requests import HEAD_FILE, LINES_FILE, RequestSet
 from harness.contract.samples import IMAGES_DIR, INDEX_FILE, MANIFEST_FILE, NPZ_FILE, SampleSet
 from harness.contract.walk import walk
 from harness.store.folders import publish_folder
@@ -96,6 +96,17 @@ def sample_folder(run: Run, step: StepResult) -> Path | None:
     if step.kind != "score" or kept.is_dir():
         return kept if kept.is_dir() else None
     return next((Path(source["file"]) for source in _sources(run, step) if source.get("kind") == "sample"), None)
+
+
+def requests_of(run: Run, benchmark: str) -> RequestSet | None:
+    """What was drawn for a benchmark; None where it is not known, or no longer here."""
+    for step in run.record.steps:
+        if step.benchmark != benchmark or not step.is_finished:
+            continue
+        folder = run.folder / step.folder / "output" if step.kind == "requests" else sample_folder(run, step)
+        if folder is not None and (folder / HEAD_FILE).is_file():
+            return RequestSet.read(folder)
+    return None
 
 
 def item_digests(path: Path) -> list[str]:

@@ -17,10 +17,9 @@ from harness.catalog.benchmarks import Benchmark, read_recompute
 from harness.contract.errors import UserError
 from harness.contract.items import ItemValue
 from harness.contract.record import Metric, ScoreRecord, read_items
-from harness.contract.requests import HEAD_FILE, RequestSet
 from harness.metrics.paired import Stratum, difference, mcnemar_exact, paired_interval, welch_interval
 from harness.report.compare import ComparisonResult, MetricRow, metric_rows, value_of
-from harness.reproduce.frozen import sample_folder
+from harness.reproduce.frozen import requests_of
 from harness.reproduce.verify import FindAsset, source_of
 from harness.store.run_record import Run
 
@@ -226,18 +225,8 @@ def _requests_problem(name: str, runs: tuple[Run, Run]) -> str:
     digests = [run.scores[name].digests.get("requests") for run in runs]
     if digests[0] is not None and digests[0] == digests[1]:
         return ""
-    drawn = [_drawn(run, run.scores[name].benchmark) for run in runs]
-    if None in drawn:
+    before, after = (requests_of(run, run.scores[name].benchmark) for run in runs)
+    if before is None or after is None:
         return "the prompts of one of them are not known, so the items do not pair"
+    drawn = [[(row.id, row.prompt, row.label, row.seed) for row in requests] for requests in (before, after)]
     return "" if drawn[0] == drawn[1] else "drawn for other prompts or with other seeds, so the items do not pair"
-
-
-def _drawn(run: Run, benchmark: str) -> list[tuple[object, ...]] | None:
-    """What was drawn, whatever the protocol: id, prompt, label and seed of each image; None where it is not known."""
-    for step in run.record.steps:
-        if step.benchmark != benchmark or not step.is_finished:
-            continue
-        folder = run.folder / step.folder / "output" if step.kind == "requests" else sample_folder(run, step)
-        if folder is not None and (folder / HEAD_FILE).is_file():
-            return [(row.id, row.prompt, row.label, row.seed) for row in RequestSet.read(folder)]
-    return None

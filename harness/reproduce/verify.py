@@ -15,7 +15,7 @@ from typing import Literal
 from harness.catalog.benchmarks import Benchmark, read_recompute
 from harness.contract.digest import sha256_file
 from harness.contract.errors import MissingAsset, UserError
-from harness.contract.files import read_json_lines
+from harness.contract.files import read_json_lines, safe_join
 from harness.contract.items import ItemSource
 from harness.contract.record import ITEMS_FILE, SCORE_FILE, Metric, ScoreRecord, read_items
 from harness.contract.requests import RequestSet
@@ -52,13 +52,15 @@ def verify(folder: Path, benchmarks: Mapping[str, Benchmark], find_asset: FindAs
         folder: has record.json.
         benchmarks: by id; the metrics of one that is not among them are not computed.
         find_asset: for the few metrics that need a file from outside, such as a question table.
-    Raises:
-        UserError: record.json or frozen.json cannot be read at all.
     """
-    frozen = Frozen.read(folder)
-    if frozen is not None:
-        yield from _frozen_files(folder, frozen)
-    run = Run.read(folder)
+    try:
+        frozen = Frozen.read(folder)
+        if frozen is not None:
+            yield from _frozen_files(folder, frozen)
+        run = Run.read(folder)
+    except UserError as error:
+        yield _broken(RECORD_FILE, error)
+        return
     yield Finding(what=RECORD_FILE, verdict="same")
     for step in run.record.steps:
         if not step.is_finished:
@@ -79,7 +81,7 @@ def verify(folder: Path, benchmarks: Mapping[str, Benchmark], find_asset: FindAs
 
 def _frozen_files(folder: Path, frozen: Frozen) -> Iterator[Finding]:
     for name, sha256 in frozen.files.items():
-        path = folder / name
+        path = safe_join(folder, name)
         if not path.is_file():
             yield Finding(what=name, verdict="changed", why="is missing")
         elif sha256_file(path) != sha256:

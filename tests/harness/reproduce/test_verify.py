@@ -150,6 +150,22 @@ def test_a_changed_record_is_named(frozen):
     assert "record.json" in result.output and "is not the file of frozen.json" in result.output
 
 
+@pytest.mark.parametrize("name", ["record.json", "frozen.json"])
+@pytest.mark.parametrize("text", ["{", "{}", '{"format": "run-record", "schema_version": 99}'])
+def test_a_record_that_cannot_be_read_is_named(frozen, name, text):
+    (frozen / name).write_text(text)
+    result = harness("verify", frozen)
+    assert result.exit_code == EXIT_DEFECT and name in result.output
+
+
+def test_a_frozen_folder_names_no_file_outside_of_it(frozen):
+    row = read_json(frozen / "frozen.json")
+    row["files"]["../../secret"] = "0" * 64
+    write_json(frozen / "frozen.json", row)
+    result = harness("verify", frozen)
+    assert result.exit_code == EXIT_DEFECT and "'..' part" in result.output
+
+
 def test_a_run_that_was_changed_is_not_frozen(toy, run):
     edit_item(run, 0, 1.0)
     result = harness("freeze", run, "--out", "small")
