@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from rich.text import Text
 
 from harness import api
-from harness.cli.base import Command, command_line, err, out, plain_table, setting_options
+from harness.cli.base import Command, command_line, err, out, plain_table, print_reasons, setting_options
 from harness.contract.errors import EXIT_DEFECT, EXIT_NOT_COMPARABLE, EXIT_OK, EXIT_PARTLY_SCORED, UserError
 from harness.report.formats import format_together
 from harness.reproduce.against import Held, environment_notes, hold, read_tolerances
@@ -147,11 +147,12 @@ def _written(runs_dir: Path) -> dict[str, int]:
 
 def _print_held(held: Sequence[Held]) -> None:
     styles = {"equal": "green", "differs": "bold red", "not comparable": "yellow"}
-    table = plain_table("metric", "recorded", "now", "", "")
+    table = plain_table("metric", "recorded", "now", "")
     for row in held:
         values = iter(format_together([value for value in (row.recorded, row.got) if value is not None]))
         texts = ["–" if value is None else next(values) for value in (row.recorded, row.got)]
         label = f"{row.benchmark} {row.metric.label or row.metric.name}"
         title = f"{label} ({row.metric.category})" if row.metric.category else label
-        table.add_row(Text(title), *texts, Text(row.verdict, styles.get(row.verdict, "green")), Text(row.why))
+        table.add_row(Text(title), *texts, Text(row.verdict, styles.get(row.verdict, "green")))
     out.print(table)
+    print_reasons((f"{row.benchmark} {row.metric.label or row.metric.name}", row.why) for row in held)

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness import api
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import find_project
-from harness.cli.base import Command, err, out, plain_table, runs_option, say
+from harness.cli.base import Command, err, out, plain_table, print_reasons, runs_option, say
 from harness.contract.errors import EXIT_DEFECT, EXIT_NOT_COMPARABLE, UserError, describe_statuses, pick
 from harness.contract.record import ScoreRecord
 from harness.report.compare import ComparisonResult, metric_rows
@@ -158,10 +158,10 @@ def _print_differences(found: Sequence[Difference]) -> None:
         step = "–" if row.difference is None else f"{row.difference:+.6g}"
         interval = "–" if row.interval is None else " .. ".join(format_together(row.interval))
         p = "–" if row.p is None else f"{row.p:.2g}"
-        why = f" ({row.why})" if row.why else ""
-        words = Text.assemble((row.conclusion, _STYLES.get(row.conclusion, "yellow")), (why, "dim"))
-        table.add_row(Text(f"{row.benchmark} {_title(row)}"), step, interval, p, str(row.pairs or "–"), words)
+        conclusion = Text(row.conclusion, _STYLES.get(row.conclusion, "yellow"))
+        table.add_row(Text(f"{row.benchmark} {_title(row)}"), step, interval, p, str(row.pairs or "–"), conclusion)
     out.print(table)
+    print_reasons((f"{row.benchmark} {_title(row)}", row.why) for row in found)
     for benchmark in dict.fromkeys(row.benchmark for row in found):
         _print_flips([row for row in found if row.benchmark == benchmark and row.metric.category is None])
 

@@ -95,7 +95,7 @@ def hold(run: Run, recorded: Sequence[Run], tolerances: Tolerances) -> Iterator[
 def _of_benchmark(
     name: str, now: ScoreRecord, recorded: Sequence[ScoreRecord], tolerances: Tolerances, obstacle: str
 ) -> Iterator[Held]:
-    obstacle = obstacle or _judges_obstacle([now, *recorded])
+    obstacle = obstacle or _judges_obstacle([*recorded, now])
     for row in metric_rows([*recorded, now]):
         before, got = [cell for cell in row.cells[:-1] if cell is not None], row.cells[-1]
         verdict: Verdict
@@ -162,12 +162,9 @@ def _prompts(run: Run, benchmark: str) -> list[tuple[str, str | None]] | None:
 def _judges_obstacle(scores: Sequence[ScoreRecord]) -> str:
     """A judge that its server describes in another way."""
     judges = [score.environment.get("judge") for score in scores]
-    known = {(judge.get("id"), judge.get("revision")) for judge in judges if isinstance(judge, Mapping)}
-    return (
-        f"measured by different judges ({' and '.join(str(name) for name, _ in sorted(known, key=str))})"
-        if len(known) > 1
-        else ""
-    )
+    known = [(judge.get("id"), judge.get("revision")) for judge in judges if isinstance(judge, Mapping)]
+    names = [" ".join(str(word) for word in judge if word) for judge in dict.fromkeys(known)]
+    return f"measured by different judges ({' and '.join(names)})" if len(names) > 1 else ""
 
 
 def environment_notes(run: Run, recorded: Run) -> list[str]:

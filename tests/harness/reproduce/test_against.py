@@ -128,3 +128,27 @@ def test_a_record_made_by_another_program_needs_a_run(toy, record):
 
 def test_a_benchmark_or_a_record_is_named(toy):
     assert harness("check").exit_code == EXIT_USAGE
+
+
+def test_another_judge_does_not_compare(toy, record):
+    shutil.copytree(record, toy.root / "other")
+    for folder, judge in ((record, "one"), (toy.root / "other", "two")):
+        path = next(folder.glob("steps/*-score-toy/output/score.json"))
+        row = read_json(path)
+        row["environment"]["judge"] = {"id": judge, "revision": "abc"}
+        write_json(path, row)
+        edit(folder)
+    result = harness("check", "other", "--against", record)
+    assert result.exit_code == EXIT_NOT_COMPARABLE
+    assert "different judges (one abc and two abc)" in result.output
+
+
+def test_what_has_changed_around_the_images_is_told_with_a_difference(toy, record):
+    edit(record, value=100.0)
+    path = next(record.glob("steps/*-score-toy/output/score.json"))
+    row = read_json(path)
+    row["environment"]["numpy"] = "0.1"
+    write_json(path, row)
+    edit(record)
+    result = harness("check", "first", "--against", record)
+    assert result.exit_code == EXIT_DEFECT and "toy: numpy was 0.1, is " in result.output

@@ -104,3 +104,20 @@ def test_runs_that_do_not_compare_end_with_a_status_of_their_own(toy):
 def test_a_frozen_run_pairs_with_a_run(pair, toy):
     assert harness("freeze", "first", "--out", "kept").exit_code == EXIT_OK
     assert row_of(harness("compare", "kept", "second", "--json"))["pairs"] == 12
+
+
+def test_verdicts_that_flipped_are_named_and_tested_by_mcnemar(pair, toy):
+    """Right is what is brighter than 128: the second model never loses an image, and the p is that of the flips."""
+    toy.edit("benchmarks/toy/recompute.py", 'value=row["value"]', 'value=float(row["value"] > 128)')
+    values = {}
+    for name in ("first", "second"):
+        path = next((toy.runs_dir / name).glob("steps/*-score-toy/output/items.jsonl"))
+        values[name] = {row["id"]: row["value"] for row in map(json.loads, path.read_text().splitlines())}
+    gained = [item for item, value in values["first"].items() if value <= 128 < values["second"][item]]
+    result = harness("compare", "first", "second", "--json")
+    row = row_of(result)
+    assert gained and row["gained"] == gained and row["lost"] == []
+    assert row["p"] == min(1.0, 2 / 2 ** len(gained))
+    assert row["conclusion"] == ("better" if len(gained) >= 6 else "cannot be told apart")
+    printed = harness("compare", "first", "second").output
+    assert f"only the second gets right: {gained[0]}" in printed and "only the first gets right: none" in printed
