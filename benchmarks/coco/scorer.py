@@ -18,15 +18,15 @@ from PIL import Image
 
 from benchmarks.coco.evaluation import fid
 from benchmarks.coco.interface import METRICS, Options
+from benchmarks.coco.recompute import metrics_from_items
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples
 from harness.contract.images import to_square
 from harness.contract.interface import Metrics
+from harness.contract.items import ItemSource
 from harness.contract.record import ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
-from harness.metrics.clip_score import clip_score
-from harness.metrics.interval import bootstrap_interval
 from harness.scoring.coco import CocoParquet, selection
 from harness.scoring.features import FeatureFile, read_features
 from harness.scoring.scorer import Assets, FeatureJob, ScoreJob, describe_environment, run_scorer
@@ -58,13 +58,13 @@ def score(job: ScoreJob[SampleSet]) -> ScoreRecord:
     for row, (id_, cosine) in enumerate(zip(job.samples.ids, cosines, strict=True)):
         job.items.append({"id": id_, "row": row, "cosine": float(cosine)})
     make = Metrics(METRICS).make
-    low, high = bootstrap_interval(100.0 * cosines) or (np.nan, np.nan)
+    source = ItemSource(benchmark="coco", options=options.as_mapping(), asset=job.assets.file)
     return ScoreRecord(
         benchmark="coco",
         benchmark_version=VERSION,
         metrics=[
             make("fid", fid(real, drawn), n=len(drawn)),
-            make("clip_score", clip_score(cosines), n=len(drawn), interval=(low, high)),
+            *metrics_from_items(job.items, source),
         ],
         digests={
             **{f"asset:{name}": sha256_file(job.assets.file(name)) for name in (WEIGHTS, *CLIP)},

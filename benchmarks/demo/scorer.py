@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.demo.interface import METRICS, Options
+from benchmarks.demo.recompute import accuracy, metrics_from_items
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, MissingAsset
 from harness.contract.interface import Metrics
+from harness.contract.items import ItemSource
 from harness.contract.npz import read_npz_array
 from harness.contract.progress import Progress
 from harness.contract.record import Metric, ScoreRecord
 from harness.metrics.frechet import frechet_distance, statistics
-from harness.metrics.interval import wilson_interval
 from harness.metrics.prdc import PRDC, prdc
 from harness.scoring.digit_classifier import DigitClassifier
 from harness.scoring.scorer import ScoreJob, describe_environment, run_scorer
@@ -70,13 +71,14 @@ def score(job: ScoreJob) -> ScoreRecord:
     predicted_real = classifier.predict(held_out.images_u8)
     for row, (label, digit) in enumerate(zip(labels, predicted, strict=True)):
         job.items.append({"id": job.samples.ids[row], "row": row, "label": int(label), "predicted": int(digit)})
+    source = ItemSource(benchmark="demo", options=job.options, asset=job.assets.file)
     return ScoreRecord(
         benchmark="demo",
         benchmark_version=VERSION,
         metrics=[
             *feature_metrics(reference, sample, real),
-            accuracy("class_accuracy", predicted == labels),
-            accuracy("class_accuracy_real", predicted_real == held_out.labels),
+            *metrics_from_items(job.items, source),
+            accuracy("class_accuracy_real", int((predicted_real == held_out.labels).sum()), len(predicted_real)),
         ],
         digests={
             **{f"asset:{ASSET}/{split}": sha256_file(asset_file(job, split)) for split in SPLITS},
@@ -157,12 +159,6 @@ def feature_metrics(reference: Array, sample: Array, real: Array) -> list[Metric
     make = Metrics(METRICS).make
     counts = {name: len(real) if name.endswith("_real") else len(sample) for name in values}
     return [make(name, value, n=counts[name]) for name, value in values.items()]
-
-
-def accuracy(name: str, right: Array) -> Metric:
-    """Share of `right` (N,) bool, with its interval."""
-    hits, count = int(right.sum()), len(right)
-    return Metrics(METRICS).make(name, hits / count, n=count, interval=wilson_interval(hits, count))
 
 
 if __name__ == "__main__":

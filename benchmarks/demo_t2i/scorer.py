@@ -6,28 +6,27 @@ are right on real held-out digits is measured in the same run and reported with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.demo_t2i.interface import METRICS, Options
+from benchmarks.demo_t2i.interface import Options
+from benchmarks.demo_t2i.recompute import metrics_from_items, share
 from benchmarks.demo_t2i.request_set import ASSET
 from benchmarks.demo_t2i.verdict import colours_of, judge
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, MissingAsset
 from harness.contract.files import read_json
-from harness.contract.interface import Metrics
+from harness.contract.items import ItemSource
 from harness.contract.npz import read_npz_array
-from harness.contract.record import Metric, ScoreRecord
+from harness.contract.record import ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
-from harness.metrics.interval import wilson_interval
 from harness.scoring.digit_classifier import DigitClassifier
 from harness.scoring.scorer import ScoreJob, describe_environment, run_scorer
-from harness.scoring.verdicts import Summary, printed, summarise, write_results
+from harness.scoring.verdicts import printed, summarise, write_results
 
 Array = npt.NDArray[Any]
 Row = dict[str, Any]
@@ -57,13 +56,13 @@ def score(job: ScoreJob) -> ScoreRecord:
             rows.append(judged(requests, len(rows), digit, colour))
         progress.advance(len(images_u8))
     job.items.extend(rows)
-    summary = summarise(rows)
     write_results(job.out / "results.jsonl", rows)
-    print(printed(summary))
+    print(printed(summarise(rows)))
+    source = ItemSource(benchmark=requests.benchmark, options=job.options, asset=job.assets.file)
     return ScoreRecord(
         benchmark=requests.benchmark,
         benchmark_version=requests.version,
-        metrics=metrics(summary, rows, reader.right_on(held_out, about)),
+        metrics=[*metrics_from_items(rows, source), share("real_digits", reader.right_on(held_out, about))],
         digests={f"asset:{ASSET}/{name}": sha256_file(folder / name) for name in FILES},
         environment=describe_environment(["scipy"]),
         notes=["A demonstration: the numbers are comparable only with other runs of this benchmark."],
@@ -120,29 +119,6 @@ def judged(requests: RequestSet, index: int, digit: str, colour: str | None) -> 
         "digit_right": verdict.digit_right,
         "colour_right": verdict.colour_right,
     }
-
-
-def metrics(summary: Summary, rows: list[Row], real: Array) -> list[Metric]:
-    """The mean over the tasks, the tasks, the kinds of errors, and the score of real digits."""
-    found, prompts = summary.correct_prompts, summary.prompts
-    return [
-        Metrics(METRICS).make("demo_t2i", summary.overall, n=summary.images),
-        *(
-            share("task_score", [row["correct"] for row in rows if row["tag"] == tag], category=tag)
-            for tag in summary.tasks
-        ),
-        share("digit_accuracy", (row["digit_right"] for row in rows)),
-        share("colour_accuracy", (row["colour_right"] for row in rows)),
-        share("correct_prompts", [True] * found + [False] * (prompts - found)),
-        share("real_digits", real),
-    ]
-
-
-def share(name: str, right: Iterable[bool], category: str | None = None) -> Metric:
-    """Share of `right`, with its interval."""
-    hits = [bool(one) for one in right]
-    interval = wilson_interval(sum(hits), len(hits))
-    return Metrics(METRICS).make(name, sum(hits) / len(hits), n=len(hits), interval=interval, category=category)
 
 
 def read_about(path: Path) -> Row:

@@ -17,7 +17,7 @@ IMAGES_PER_PROMPT = 4
 """Further ones are ignored, since the original's grid has no room for them."""
 FULL_COUNT = 1065 * IMAGES_PER_PROMPT
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.dpg.interface import Options
-from benchmarks.dpg.metrics import FULL_COUNT, IMAGES_PER_PROMPT, metrics, score_prompts
+from benchmarks.dpg.metrics import FULL_COUNT, IMAGES_PER_PROMPT
 from benchmarks.dpg.mplug import FILES, WEIGHTS, Answerer
 from benchmarks.dpg.questions import Item, read_questions
+from benchmarks.dpg.recompute import QUESTIONS, compared, metrics_from_items
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure
+from harness.contract.items import ItemSource
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet, prompt_item
 from harness.contract.samples import SampleSet
@@ -28,7 +30,6 @@ from harness.scoring.scorer import ScoreJob, describe_environment, is_environmen
 from harness.scoring.workers import run_on_devices
 
 VERSION = 1
-QUESTIONS = "dpg-questions"
 PACKAGES = ("torch", "torchvision", "transformers", "modelscope")
 
 Row = dict[str, Any]
@@ -36,7 +37,7 @@ Row = dict[str, Any]
 
 def score(job: ScoreJob) -> ScoreRecord:
     started = time.monotonic()
-    Options.read(job.options, "dpg")
+    options = Options.read(job.options, "dpg").as_mapping()
     requests = prompts_of(job.samples)
     files = {name: job.assets.file(name) for name in (QUESTIONS, WEIGHTS, *FILES)}
     digests = {f"asset:{name}": sha256_file(path) for name, path in files.items()}
@@ -52,17 +53,16 @@ def score(job: ScoreJob) -> ScoreRecord:
         problem = rows[0]["error"] if rows else f"the question table has none of the prompts, such as {requests[0].id}"
         raise EnvironmentFailure(f"no image could be scored; the first: {problem}")
     job.items.extend(rows)
-    compared = score_prompts(answered, read_questions(files[QUESTIONS]))
-    corrected = score_prompts(answered, items, lenient=True)
+    source = ItemSource(benchmark="dpg", options=options, asset=job.assets.file)
     return ScoreRecord(
         benchmark="dpg",
         benchmark_version=VERSION,
-        metrics=metrics(compared, corrected),
+        metrics=metrics_from_items(rows, source),
         digests=digests,
         environment={**describe_environment(PACKAGES), "devices": describe_devices(available_devices())},
         timings_s={"answer": round(time.monotonic() - started, 3)},
         unscored=unscored(counted, items, rows),
-        notes=notes(compared.dropped, len(counted), len(requests) - len(counted), files[WEIGHTS]),
+        notes=notes(compared(rows, source).dropped, len(counted), len(requests) - len(counted), files[WEIGHTS]),
     )
 
 

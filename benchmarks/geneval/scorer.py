@@ -19,10 +19,12 @@ from benchmarks.geneval.colors import crop_object
 from benchmarks.geneval.detector import ASSET as DETECTOR
 from benchmarks.geneval.detector import Detector, Objects, backend_in_force
 from benchmarks.geneval.interface import Options
-from benchmarks.geneval.notes import metrics, notes
+from benchmarks.geneval.notes import notes
+from benchmarks.geneval.recompute import metrics_from_items
 from benchmarks.geneval.verdict import judge
 from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, EnvironmentFailure
+from harness.contract.items import ItemSource
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet
 from harness.contract.samples import SampleSet
@@ -66,13 +68,13 @@ def score(job: ScoreJob) -> ScoreRecord:
     if not judged:
         raise EnvironmentFailure(f"no image could be judged; the first failed with: {rows[0]['error']}")
     job.items.extend(rows)
-    summary = summarise(judged)
     write_results(job.out / "results.jsonl", judged)
-    print(printed(summary))
+    print(printed(summarise(judged)))
+    source = ItemSource(benchmark=requests.benchmark, options=options.as_mapping(), asset=job.assets.file)
     return ScoreRecord(
         benchmark=requests.benchmark,
         benchmark_version=requests.version,
-        metrics=metrics(summary),
+        metrics=metrics_from_items(rows, source),
         digests=digests,
         environment={**describe_environment(PACKAGES), "devices": describe_devices(devices), "attention": backend},
         timings_s={"judge": round(time.monotonic() - started, 3)},

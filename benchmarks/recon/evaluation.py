@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from harness.metrics.frechet import frechet_distance, statistics
 from harness.metrics.image import mean_of_batch_means
 
 Array = npt.NDArray[Any]
+
+IMAGE_METRICS = ("psnr", "ssim", "l1")
+"""Metrics that are means over images."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,11 +40,16 @@ def evaluate(measured: Measured, options: Options) -> dict[str, float]:
     fitted = (
         statistics(features, mean_dtype=np.float32) for features in (measured.originals, measured.reconstructions)
     )
+    each = {name: getattr(measured, name) for name in IMAGE_METRICS}
+    return {"rfid": frechet_distance(*fitted).value, **image_means(each, options.mean_batch)}
+
+
+def image_means(each: Mapping[str, Array], batch: int) -> dict[str, float]:
+    """Name -> mean of the values per image (N,): of batch means for L1 and PSNR, plain for SSIM."""
     return {
-        "rfid": frechet_distance(*fitted).value,
-        "psnr": mean_of_batch_means(measured.psnr, options.mean_batch),
-        "ssim": float(measured.ssim.mean()),
-        "l1": mean_of_batch_means(measured.l1, options.mean_batch),
+        "psnr": mean_of_batch_means(each["psnr"], batch),
+        "ssim": float(each["ssim"].mean()),
+        "l1": mean_of_batch_means(each["l1"], batch),
     }
 
 

@@ -6,18 +6,20 @@ One feature stage reads the pairs once, for the per-image metrics and for both s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.recon.evaluation import Measured, batch_means_interval, evaluate
+from benchmarks.recon.evaluation import Measured, evaluate
 from benchmarks.recon.interface import METRICS, Options
 from benchmarks.recon.pairs import PairSet
+from benchmarks.recon.recompute import metrics_from_items
 from harness.contract.digest import sha256_file
 from harness.contract.files import read_json, write_json
 from harness.contract.interface import Metrics
+from harness.contract.items import ItemSource, Row
 from harness.contract.record import Metric, ScoreRecord
 from harness.metrics.image import l1, psnr, ssim
-from harness.metrics.interval import bootstrap_interval
 from harness.scoring.features import FeatureFile, read_features
 from harness.scoring.scorer import FeatureJob, ScoreJob, describe_environment, run_scorer
 
@@ -35,9 +37,7 @@ def score(job: ScoreJob[PairSet]) -> ScoreRecord:
             originals=read_features(folder / "originals.npy"),
             reconstructions=read_features(folder / "reconstructions.npy"),
         )
-    for row in range(len(job.samples)):
-        values = {name: float(getattr(measured, name)[row]) for name in ("l1", "psnr", "ssim")}
-        job.items.append({"id": f"{row:06d}", "row": row, **values})
+    job.items.extend(items_of(measured))
     return ScoreRecord(
         benchmark="recon",
         benchmark_version=VERSION,
@@ -73,15 +73,18 @@ def measure_pairs(job: FeatureJob[PairSet]) -> None:
 
 
 def metrics(measured: Measured, options: Options) -> Iterator[Metric]:
-    """The metrics. Means over images have a bootstrap interval around the published mean; rFID has none."""
-    intervals = {
-        "psnr": batch_means_interval(measured.psnr, options.mean_batch),
-        "ssim": bootstrap_interval(measured.ssim),
-        "l1": batch_means_interval(measured.l1, options.mean_batch),
-    }
-    make = Metrics(METRICS).make
-    for name, value in evaluate(measured, options).items():
-        yield make(name, value, n=len(measured.l1), interval=intervals.get(name))
+    """rFID, which has no interval, and the means over the images."""
+    rfid = evaluate(measured, options)["rfid"]
+    yield Metrics(METRICS).make("rfid", rfid, n=len(measured.l1))
+    source = ItemSource(benchmark="recon", options=options.as_mapping(), asset=Path)
+    yield from metrics_from_items(list(items_of(measured)), source)
+
+
+def items_of(measured: Measured) -> Iterator[Row]:
+    """A row per pair."""
+    for row in range(len(measured.l1)):
+        values = {name: float(getattr(measured, name)[row]) for name in ("l1", "psnr", "ssim")}
+        yield {"id": f"{row:06d}", "row": row, **values}
 
 
 def notes(pairs: PairSet, options: Options) -> list[str]:

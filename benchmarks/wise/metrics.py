@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from harness.contract.interface import Metrics
 from harness.contract.record import Metric
 from harness.metrics.interval import wilson_interval
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 def metrics(protocol: WiseProtocol, rows: Sequence[Row], repeats: int) -> list[Metric]:

@@ -19,12 +19,14 @@ from benchmarks.wise import replay
 from benchmarks.wise.connection import Connection
 from benchmarks.wise.interface import Options
 from benchmarks.wise.judge import NO_FAULT_OF_THE_IMAGE, Judge, NoAnswer
-from benchmarks.wise.metrics import metrics, notes, write_score_lines
+from benchmarks.wise.metrics import notes, write_score_lines
 from benchmarks.wise.protocols import PROTOCOLS
+from benchmarks.wise.recompute import metrics_from_items
 from benchmarks.wise.replies import read
 from benchmarks.wise.wording import Wording, wording_of
 from harness.contract.errors import BadSamples, EnvironmentFailure, UserError
 from harness.contract.images import encode_png
+from harness.contract.items import ItemSource
 from harness.contract.record import ScoreRecord, Unscored
 from harness.contract.requests import Request, RequestSet
 from harness.contract.samples import SampleSet
@@ -70,10 +72,11 @@ def score_with(judge: Judge, job: ScoreJob, requests: RequestSet) -> ScoreRecord
     require_scores(rows, options)
     job.items.extend(rows)
     write_score_lines(job.out / "scores.jsonl", rows)
+    source = ItemSource(benchmark=requests.benchmark, options=options.as_mapping(), asset=job.assets.file)
     return ScoreRecord(
         benchmark=requests.benchmark,
         benchmark_version=requests.version,
-        metrics=metrics(protocol, rows, options.repeats),
+        metrics=metrics_from_items(rows, source),
         digests={"judge_wording": wording.digest},
         environment={
             **describe_environment(),

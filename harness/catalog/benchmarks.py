@@ -9,11 +9,11 @@ import functools
 import importlib.util
 import itertools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from harness.catalog.assets import Asset, read_assets
 from harness.catalog.plugins import asset_lists
@@ -22,7 +22,9 @@ from harness.contract.digest import digest_json
 from harness.contract.errors import UserError, pick
 from harness.contract.fields import Within, build, field_types
 from harness.contract.interface import MetricSpec, ScorerOptions
+from harness.contract.items import RECOMPUTE_FILE, ItemSource, ItemValue, Row
 from harness.contract.layouts import Layout
+from harness.contract.record import Metric
 from harness.contract.requests import SamplingProtocol
 from harness.contract.yaml import read_yaml
 
@@ -332,6 +334,46 @@ def read_interface(path: Path) -> tuple[type[ScorerOptions], tuple[MetricSpec, .
     if not isinstance(metrics, tuple) or not all(isinstance(metric, MetricSpec) for metric in metrics):
         raise UserError(f"{path}: has no METRICS; write a tuple of harness.contract.interface.MetricSpec.")
     return options_type, metrics
+
+
+class Recompute(Protocol):
+    """The recompute.py of a benchmark: what follows from its items without the scorer (`harness.contract.items`)."""
+
+    def metrics_from_items(self, items: Sequence[Row], source: ItemSource) -> list[Metric]:
+        """The metrics that need nothing but the items; its scorer calls the same function."""
+
+    def values_from_items(self, items: Sequence[Row], source: ItemSource) -> Iterator[ItemValue]:
+        """What each item adds to each of them."""
+
+
+def read_recompute(benchmark: Benchmark) -> Recompute | None:
+    """The recompute.py beside a benchmark's scorer; None where a benchmark has no number that follows from its items.
+
+    Raises:
+        UserError: the file cannot be run, or lacks one of the two functions.
+    """
+    owner = benchmark.folder.parent / benchmark.scorer.of if benchmark.scorer.of else benchmark.folder
+    path = owner / RECOMPUTE_FILE
+    if not path.is_file():
+        return None
+    _make_importable(owner.parent)
+    module: Any = _module(path, path.stat().st_mtime_ns)
+    for name in ("metrics_from_items", "values_from_items"):
+        if not callable(getattr(module, name, None)):
+            raise UserError(f"{path}: has no function {name}; write it (see harness/contract/items.py).")
+    found: Recompute = module
+    return found
+
+
+def _make_importable(folder: Path) -> None:
+    """Make each folder in it a `benchmarks.<id>`, as which scorers import their own, wherever it lies."""
+    try:
+        package = importlib.import_module("benchmarks")
+    except ImportError:
+        package = sys.modules["benchmarks"] = ModuleType("benchmarks")
+        package.__path__ = []
+    if str(folder) not in package.__path__:
+        package.__path__ = [*package.__path__, str(folder)]
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -221,6 +221,16 @@ def plain_table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")  # a name that is cut cannot be copied
     return table
+
+
+def print_reasons(rows: Iterable[tuple[str, str]]) -> None:
+    """(name, reason) rows below a table: each reason once, with everything that it is about."""
+    names: dict[str, list[str]] = {}
+    for name, reason in rows:
+        if reason:
+            names.setdefault(reason, []).append(name)
+    for reason, about in names.items():
+        out.print(Text(f"{', '.join(about)}: {reason}.", "dim"), soft_wrap=True)
 
 
 def _drawing_option(option: DrawOption) -> Callable[..., Any]:

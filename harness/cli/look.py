@@ -1,11 +1,9 @@
-"""`harness ls`, `show`, `report`, `compare`, `export`: lists benchmarks and runs, and shows results."""
+"""`harness ls`, `show`, `report`, `export`: lists benchmarks and runs, and shows results."""
 
 from __future__ import annotations
 
-import itertools
 import shlex
 import webbrowser
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -74,22 +72,6 @@ def report(run: str, runs_dir: Path, open_it: bool) -> None:
 @click.command(cls=Command)
 @click.argument("runs", nargs=-1, required=True)
 @runs_option
-def compare(runs: tuple[str, ...], runs_dir: Path) -> None:
-    """Compare the scores of several runs side by side.
-
-    Names the better one where the numbers allow it."""
-    found = {run.folder.resolve(): run for run in (api.load_run(name, runs_dir) for name in runs)}
-    scores = dict(zip(_distinct_names(list(found)), (run.scores for run in found.values()), strict=True))
-    for benchmark in dict.fromkeys(name for scored in scores.values() for name in scored):
-        columns = [
-            ScoreColumn(label=name, record=scored[benchmark]) for name, scored in scores.items() if benchmark in scored
-        ]
-        out.print(score_table(columns, title=benchmark))
-
-
-@click.command(cls=Command)
-@click.argument("runs", nargs=-1, required=True)
-@runs_option
 @click.option("--to", "form", type=click.Choice(EXPORTERS.names()), required=True, help="The output format.")
 @click.option("--out", "out_path", type=click.Path(path_type=Path), help="Output file.  [default: printed]")
 def export(runs: tuple[str, ...], runs_dir: Path, form: str, out_path: Path | None) -> None:
@@ -127,12 +109,6 @@ def write_report(run_dir: Path, catalog: Catalog) -> Path:
     from harness.report.run import report_for_run  # imports the plotting library
 
     return report_for_run(run_dir, catalog)
-
-
-def _distinct_names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of different absolute paths that tell them apart."""
-    by_length = (["/".join(folder.parts[-length:]) for folder in folders] for length in itertools.count(1))
-    return next(names for names in by_length if len(set(names)) == len(folders))
 
 
 def _scores_if_readable(run: api.Run) -> dict[str, ScoreRecord]:

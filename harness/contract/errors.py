@@ -25,7 +25,7 @@ EXIT_STATUSES = {
     EXIT_MISSING_ASSET: "an asset is missing or is not the listed file",
     EXIT_PARTLY_SCORED: "scored, but some items could not be",
     EXIT_ENVIRONMENT: "the environment failed",  # no GPU kernel, out of memory, disk full, judge unreachable
-    EXIT_NOT_COMPARABLE: "the results are not comparable",  # reserved: no command ends with it yet
+    EXIT_NOT_COMPARABLE: "the results are not comparable",  # of `harness compare` and `harness check --against`
     EXIT_STOPPED: "stopped by a signal after saving (the same command continues)",  # EX_TEMPFAIL of sysexits
     EXIT_INTERRUPTED: "interrupted",  # the shells' convention: 128 + SIGINT
 }

@@ -97,11 +97,20 @@ class SampleSet:
         Raises:
             BadSamples: naming the file and what to do.
         """
-        folder = Path(folder)
-        manifest = _read_manifest(folder)
-        samples = cls(folder, manifest, _read_index(folder, manifest))
+        samples = cls.open_index(folder)
         samples._check_pixel_files()
         return samples
+
+    @classmethod
+    def open_index(cls, folder: PathLike) -> SampleSet:
+        """Open what states the images, manifest and index, where their pixels may be elsewhere.
+
+        Raises:
+            BadSamples: naming the file and what to do.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        return cls(folder, manifest, _read_index(folder, manifest))
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -161,6 +170,11 @@ class SampleSet:
         if requests.digest != self.request_digest or [request.id for request in requests] != self.ids:
             raise BadSamples(f"{self.folder / HEAD_FILE}: is not the request set of the samples; {_AGAIN}.")
         return requests
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether any pixels are in the folder."""
+        return (self.folder / (NPZ_FILE if self.form == "npz" else IMAGES_DIR)).exists()
 
     @property
     def npz_path(self) -> Path:

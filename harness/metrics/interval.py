@@ -62,6 +62,12 @@ class Spread:
     interval: tuple[float, float]
     """95 % interval of the mean, by Student's t."""
 
+    @property
+    def next_within(self) -> float:
+        """How far from the mean one more score lies with 95 % probability: it varies like the others, and so does the
+        mean."""
+        return (self.interval[1] - self.mean) * math.sqrt(self.n + 1)
+
 
 def spread_of(values: Sequence[float]) -> Spread:
     """How much a score varies from seed to seed. Raises ValueError for fewer than two values."""

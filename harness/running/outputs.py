@@ -8,13 +8,13 @@ import stat
 from pathlib import Path
 from typing import NoReturn
 
-from harness.contract.digest import digest_json, sha256_file
+from harness.contract.digest import sha256_file
 from harness.contract.errors import BadSamples, UserError
 from harness.contract.record import SCORE_FILE, ScoreRecord
 from harness.contract.requests import RequestSet
 from harness.contract.samples import SampleSet
 from harness.planning.steps import Step
-from harness.store.digests import DigestMemo
+from harness.store.digests import DigestMemo, digest_of_samples
 
 
 def digest_of(kind: str, path: Path, memo: DigestMemo) -> str:
@@ -23,10 +23,7 @@ def digest_of(kind: str, path: Path, memo: DigestMemo) -> str:
         case "requests":
             return RequestSet.read(path).digest
         case "sample":
-            # The same pixels score differently under other prompts (requests) or labels (index), and a scorer may look
-            # at the generator: reconstructions are judged differently.
-            samples = SampleSet.open(path)
-            return digest_json([samples.manifest.index_sha256, samples.request_digest, samples.generator.get("kind")])
+            return digest_of_samples(SampleSet.open(path))
         case "score":
             return sha256_file(path / SCORE_FILE)
         case _:

@@ -6,12 +6,13 @@ The overall score is not the share of right images: every task weighs the same, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.contract.files import write_atomically
+from harness.contract.items import ItemValue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,7 @@ def summarise(items: Iterable[Mapping[str, Any]]) -> Summary:
     for item in items:
         correct = bool(item["correct"])
         tasks.setdefault(item["tag"], []).append(correct)
-        metadata = item["metadata"]
-        prompt = metadata if isinstance(metadata, str) else json.dumps(metadata, sort_keys=True)
+        prompt = _prompt_of(item)
         prompts[prompt] = prompts.get(prompt, False) or correct
     if not tasks:
         raise ValueError("there are no judged images to sum up")
@@ -77,6 +77,36 @@ def summarise(items: Iterable[Mapping[str, Any]]) -> Summary:
         prompts=len(prompts),
         correct_prompts=sum(prompts.values()),
     )
+
+
+def verdict_values(
+    items: Iterable[Mapping[str, Any]], *, overall: str, images: str | None = None
+) -> Iterator[ItemValue]:
+    """What each judged image, and each prompt, adds to the numbers of `summarise`.
+
+    Args:
+        items: as for `summarise`, with `id`.
+        overall: the metric that is the mean over the tasks.
+        images: the metric that is the share of right images, if there is one; those of tasks and prompts are called
+            `task_score` and `correct_prompts`.
+    """
+    prompts: dict[str, bool] = {}
+    for item in items:
+        prompt, value = _prompt_of(item), float(bool(item["correct"]))
+        prompts[prompt] = prompts.get(prompt, False) or value > 0
+        of_item: dict[str, Any] = {"item": item["id"], "value": value, "prompt": prompt}
+        yield ItemValue(metric=overall, group=item["tag"], **of_item)
+        yield ItemValue(metric="task_score", category=item["tag"], **of_item)
+        if images is not None:
+            yield ItemValue(metric=images, **of_item)
+    for prompt, hit in prompts.items():
+        yield ItemValue(metric="correct_prompts", item=prompt, value=float(hit), prompt=prompt)
+
+
+def _prompt_of(item: Mapping[str, Any]) -> str:
+    """The metadata as text: images with equal ones are of one prompt."""
+    metadata = item["metadata"]
+    return metadata if isinstance(metadata, str) else json.dumps(metadata, sort_keys=True)
 
 
 def printed(summary: Summary) -> str:

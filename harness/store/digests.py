@@ -7,11 +7,15 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.contract.digest import digest_json, is_digest, sha256_file
 from harness.contract.errors import UserError
 from harness.contract.files import read_json, write_json
 from harness.contract.walk import walk
+
+if TYPE_CHECKING:
+    from harness.contract.samples import SampleSet
 
 _SETTLED_S = 2.0
 """A file changed this recently may change again within the resolution of its time stamp: its digest is not kept."""
@@ -83,6 +87,15 @@ class DigestMemo:
         if settled != known:
             _remember(place, {"path": str(real), "files": settled})
         return {name: sha256 for name, (_, sha256) in rows.items()}
+
+
+def digest_of_samples(samples: SampleSet) -> str:
+    """Of a sample set as the input of a score.
+
+    The same pixels score differently under other prompts (requests) or labels (index), and a scorer may look at the
+    generator: reconstructions are judged differently.
+    """
+    return digest_json([samples.manifest.index_sha256, samples.request_digest, samples.generator.get("kind")])
 
 
 def _row(path: str, known: object) -> tuple[list[int], str]:

@@ -19,7 +19,7 @@ def real_environments(world: Path) -> Path:
 
 
 def shipped_samples(world: Path) -> None:
-    """The samples of adm's gold check as `samples.npz`, and without the last one as `other.npz`."""
+    """The samples of adm's gold check as `samples.npz`, and with the last one inverted as `other.npz`."""
     images_u8 = np.load(ROOT / "benchmarks/adm/check/samples/samples.npz")["arr_0"]
     np.savez(world / "samples.npz", arr_0=images_u8)
-    np.savez(world / "other.npz", arr_0=images_u8[:-1])
+    np.savez(world / "other.npz", arr_0=np.concatenate([images_u8[:-1], 255 - images_u8[-1:]]))

@@ -142,6 +142,8 @@ RULES = [
     Rule(r"harness assets import geneval", read, "the real file has a digest"),
     Rule(r"harness prepare ", read, "builds environments or images"),
     Rule(r"harness check adm --full", read, "12 GB of files from outside"),
+    Rule(r"harness check .*--against ", read, "draws again; tests/harness/reproduce does it"),
+    Rule(r"harness compare \S+,", read, "needs runs of several seeds; tests/harness/reproduce has them"),
     Rule(r"harness check ", plan, "builds an environment of TensorFlow or of mmdet; the slow test does the first"),
     Rule(r"harness (run|score) .*--runtime docker", read, "needs a container engine"),
     Rule(r"harness (run|score) ", plan, "needs files from outside; the slow test scores with the shipped small ones"),

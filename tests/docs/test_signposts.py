@@ -9,6 +9,9 @@ import pytest
 import yaml
 
 from harness import __version__
+from harness.catalog.benchmarks import Catalog
+from harness.catalog.plugins import COMMANDS
+from harness.catalog.project import find_project
 from harness.contract import errors
 from tests.docs.pages import ROOT
 
@@ -56,6 +59,28 @@ def test_the_workflow_runs_ci_and_make():
     assert versions == {"3.11"}
 
 
+def test_the_workflow_of_reproducing_and_its_action_call_commands_that_there_are():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/reproduce.yml").read_text())["jobs"]
+    lines = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    lines = [line.removeprefix(".venv/bin/harness ") for line in lines if "harness" in line]
+    assert [line.split()[0] for line in lines] == ["demo", "freeze"]
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    given = jobs["check"]["steps"][-1]["with"]
+    assert set(given) <= set(action["inputs"]) and (ROOT / given["tolerance"]).is_file()
+    script = action["runs"]["steps"][-1]["run"]
+    assert '"$harness" verify "$RECORD"' in script and '--against "$RECORD"' in script and "--tolerance" in script
+    for line in [*lines, "verify RECORD", "check RUN --against RECORD --tolerance FILE"]:
+        program, *words = line.split()
+        COMMANDS.load(program).make_context(program, words)
+
+
+def test_the_tolerances_of_the_demo_name_its_metrics():
+    wanted = yaml.safe_load((ROOT / ".github/reproduce.yaml").read_text())
+    assert set(wanted) == {"gear-score", "baseline-score"}
+    metrics = {metric.name for metric in Catalog.load(find_project()).benchmark("demo").metrics}
+    assert all(set(rows) == metrics for rows in wanted.values())
+
+
 def test_the_citation_has_what_readers_of_the_format_need():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
@@ -78,7 +103,7 @@ def test_the_page_of_formats_has_every_exit_status():
     table = {int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
     classes = (errors.UserError, errors.BadSamples, errors.MissingAsset, errors.EnvironmentFailure)
     known = {errors.EXIT_OK, errors.EXIT_DEFECT, errors.EXIT_PARTLY_SCORED, *(kind.exit_code for kind in classes)}
-    assert known | {75, 130} == table
+    assert known | {errors.EXIT_NOT_COMPARABLE, 75, 130} == table
 
 
 def test_the_picture_is_small():

@@ -73,9 +73,9 @@ INTERFACE = """
 
 SCORER = """
     from benchmarks.toy.brightness import brightness
-    from benchmarks.toy.interface import METRICS, Options
+    from benchmarks.toy.interface import Options
+    from benchmarks.toy.recompute import metrics_from_items
     from harness.contract.record import ScoreRecord, Unscored
-    from harness.contract.interface import Metrics
     from harness.scoring.scorer import run_scorer
 
 
@@ -91,12 +91,28 @@ SCORER = """
         refused = job.samples.ids[: options.refuse]
         left_out = [Unscored(id=name, reason_class="whim", reason="asked to") for name in refused]
         job.items.extend({"id": name, "value": value} for name, value in zip(job.samples.ids, values))
-        metric = Metrics(METRICS).make("brightness", sum(values) / len(values), n=len(values))
-        return ScoreRecord(benchmark="toy", benchmark_version=1, metrics=[metric], unscored=left_out)
+        metrics = metrics_from_items(job.items, None)
+        return ScoreRecord(benchmark="toy", benchmark_version=1, metrics=metrics, unscored=left_out)
 
 
     if __name__ == "__main__":
         raise SystemExit(run_scorer(score))
+"""
+
+RECOMPUTE = """
+    from benchmarks.toy.interface import METRICS
+    from harness.contract.interface import Metrics
+    from harness.contract.items import ItemValue
+
+
+    def metrics_from_items(items, source):
+        values = [row["value"] for row in items]
+        return [Metrics(METRICS).make("brightness", sum(values) / len(values), n=len(values))]
+
+
+    def values_from_items(items, source):
+        for row in items:
+            yield ItemValue(metric="brightness", item=row["id"], value=row["value"], prompt=row["id"])
 """
 
 BRIGHTNESS = """
@@ -219,6 +235,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     (folder / "assets.yaml").write_text(ASSETS)
     (folder / "interface.py").write_text(textwrap.dedent(INTERFACE))
     (folder / "scorer.py").write_text(textwrap.dedent(SCORER))
+    (folder / "recompute.py").write_text(textwrap.dedent(RECOMPUTE))
     (folder / "brightness.py").write_text(textwrap.dedent(BRIGHTNESS))
     np.savez(folder / "check" / "samples.npz", arr_0=np.full((3, 8, 8, 3), 10, np.uint8))
     (folder / "check" / "assets" / "toy-reference" / "reference.txt").write_text("1.0")

@@ -20,8 +20,9 @@ MAY_IMPORT = {
     "schedulers": {"planning"},
     "running": {"contract", "catalog", "store", "planning", "runtimes", "schedulers"},
     "report": {"contract", "metrics", "catalog", "store"},
+    "reproduce": {"contract", "metrics", "catalog", "store", "report"},
     "api": {"contract", "catalog", "planning", "running", "store"},
-    "cli": {"api", "contract", "catalog", "planning", "running", "report"},
+    "cli": {"api", "contract", "catalog", "planning", "running", "report", "reproduce"},
 }
 """Room of `harness` -> rooms that it may import; each stands above all that it imports."""
 GEAR_WORDS = (
