@@ -11,7 +11,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from docker.types import DeviceRequest, Mount
 import docker
 from harness.catalog.project import Project
 from harness.contract.digest import digest_json
-from harness.contract.errors import EnvironmentFailure
+from harness.contract.errors import EnvironmentFailure, UserError
 from harness.planning.steps import Environment, Step
 from harness.runtimes import Check, OnLine, Outcome, Places, RuntimeOptions, Say, fill_in
 from harness.runtimes.image import build_image, image_digest
 from harness.runtimes.venv import SERVICE_PREFIX, VenvRuntime, is_shown, scratch_variables
+from harness.runtimes.waiting import GivenUp, Limit, ask
 from harness.runtimes.watchdog import OWNER, OWNER_LABEL, WORK_LABEL, watched
 from harness.store import lease
 from harness.store.folders import walk_files
@@ -37,7 +39,12 @@ PIDS_LIMIT = 4096
 
 _TMPFS = "nosuid,nodev,mode=1777"
 _STOP_GRACE_S = 10
+_END_S = 30.0
+"""After this the end of a container is no longer waited for, whatever its engine says."""
 _POLL_S = 0.2
+_RUNNING = {"created", "running", "paused", "restarting"}
+"""Every other word means that it does not run any more: engines have different ones."""
+_KILLED = 137
 _PLACES = {"python": "python", "in": "/in", "out": "/out", "scratch": "/scratch", "code": "/app"}
 
 
@@ -86,10 +93,11 @@ class DockerRuntime:
         """Whether the engine has the image."""
         if environment.image is None:
             return self.local.is_ready(environment)
-        try:
-            self.client.images.get(self.tag(environment))
-        except ImageNotFound:
-            return False
+        with _understood("when asked for an image"):
+            try:
+                self.client.images.get(self.tag(environment))
+            except ImageNotFound:
+                return False
         return True
 
     def prepare(self, environment: Environment, say: Say) -> None:
@@ -113,8 +121,9 @@ class DockerRuntime:
         """Runtime, image and its id, engine version."""
         if environment.image is None:
             return self.local.describe(environment)
-        image = self.client.images.get(self.tag(environment))
-        engine = self.client.version().get("Version")
+        with _understood("when asked for an image"):
+            image = self.client.images.get(self.tag(environment))
+            engine = self.client.version().get("Version")
         return {"runtime": self.name, "image": self.tag(environment), "image_id": image.id, "engine": engine}
 
     # --- running -----------------------------------------------------------------------------------------------------
@@ -165,70 +174,45 @@ class DockerRuntime:
             on_line("The engine gives no GPUs to containers (see harness doctor): running on CPU.")
             places = dataclasses.replace(places, gpus=())
         _hand_over(places.output)
-        with watched(places.work, containers=True):
-            return self._run_container(step, places, on_line, stopped)
+        limit = Limit(stopped=stopped, timeout_s=step.resources.timeout_s)
+        with watched(places.work, containers=True), _understood(f"during '{step.name}'"):
+            return self._run_container(step, places, on_line, limit)
 
-    def _run_container(self, step: Step, places: Places, on_line: OnLine, stopped: Callable[[], bool]) -> Outcome:
-        started = time.monotonic()
+    def _run_container(self, step: Step, places: Places, on_line: OnLine, limit: Limit) -> Outcome:
         try:
-            container = self.client.containers.create(**self.settings(step, places))
+            container = ask(lambda: self.client.containers.create(**self.settings(step, places)), limit)
+        except GivenUp:
+            return Outcome(exit_code=_KILLED, seconds=limit.seconds, reason=limit.reason)
         except APIError as error:
             raise EnvironmentFailure(
                 f"The container of '{step.name}' could not be created: {error.explanation or error}"
             ) from error
         try:
-            return self._follow(container, step, on_line, stopped, started)
-        except DockerException as error:
-            raise EnvironmentFailure(f"The Docker engine failed during '{step.name}': {error}") from error
+            return _follow(container, on_line, limit)
         finally:
-            with suppress(DockerException):  # the engine may be gone, which is the error being reported
-                container.remove(force=True, v=True)
+            with suppress(Exception):  # the engine may be gone, which is the error being reported
+                ask(lambda: container.remove(force=True, v=True), Limit(timeout_s=_END_S))
 
     def clear(self, places: Places) -> None:
         """Remove containers, and processes, that a killed harness left running in this work folder."""
         self.local.clear(places)
-        for container in self.client.containers.list(all=True, filters={"label": f"{WORK_LABEL}={places.work}"}):
-            with suppress(NotFound):
-                container.remove(force=True, v=True)
+        with _understood("when asked for its containers"):
+            for container in self.client.containers.list(all=True, filters={"label": f"{WORK_LABEL}={places.work}"}):
+                with suppress(NotFound):
+                    container.remove(force=True, v=True)
 
     def checks(self) -> list[Check]:
         """The engine, BuildKit's command, and whether containers can have GPUs."""
         try:
-            version = self.client.version()
+            with _understood("when asked for its version"):
+                version, offers_gpus = self.client.version(), self._offers_gpus
         except EnvironmentFailure as error:
             return [Check(name="docker", ok=False, detail=str(error), fix="start the Docker engine")]
-        gpus = "yes" if self._offers_gpus else "no (install the NVIDIA container toolkit to use them)"
+        gpus = "yes" if offers_gpus else "no (install the NVIDIA container toolkit to use them)"
         return [
             Check(name="docker", ok=True, detail=f"engine {version.get('Version')}, GPUs in containers: {gpus}"),
             *self.local.checks(),
         ]
-
-    def _follow(
-        self, container: Any, step: Step, on_line: OnLine, stopped: Callable[[], bool], started: float
-    ) -> Outcome:
-        # Attached before the start, so that not even the first line is missed.
-        stream = container.attach(stream=True, logs=True, stdout=True, stderr=True)
-        reader = threading.Thread(target=_read, args=(stream, on_line), daemon=True)
-        container.start()
-        reader.start()
-        reason = self._wait(container, stopped, started, step.resources.timeout_s)
-        reader.join(timeout=_STOP_GRACE_S)
-        state = container.attrs["State"]
-        if state.get("OOMKilled"):
-            reason = "out of memory"
-        return Outcome(exit_code=int(state["ExitCode"]), seconds=time.monotonic() - started, reason=reason)
-
-    def _wait(self, container: Any, stopped: Callable[[], bool], started: float, timeout_s: float | None) -> str:
-        reason = ""
-        while True:
-            container.reload()
-            if container.status in {"exited", "dead"}:
-                return reason
-            late = timeout_s is not None and time.monotonic() - started > timeout_s
-            if late or stopped():
-                reason = "timeout" if late else "cancelled"
-                _end(container)
-            time.sleep(_POLL_S)
 
     def _variables(self, step: Step) -> dict[str, str]:
         judge = {name: value for name, value in os.environ.items() if name.startswith(SERVICE_PREFIX)}
@@ -288,9 +272,85 @@ def _mounts(places: Places) -> list[Mount]:
     return [*inputs, Mount(target="/out", source=str(places.output.resolve()), type="bind", read_only=False)]
 
 
-def _end(container: Any) -> None:
-    """Ask the program to end, twice: a container that has just started does not handle the signal yet, and would run on
-    for the whole grace period it has for saving its work."""
+@contextmanager
+def _understood(when: str) -> Iterator[None]:
+    """Turn whatever goes wrong in talking to the engine into one sentence: a program that answers requests for Docker's
+    may answer anything."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        said = str(error) if isinstance(error, DockerException) else f"{type(error).__name__}: {error}"
+        raise EnvironmentFailure(
+            f"The Docker engine failed {when} ({said}); check it with: harness doctor --runtime docker"
+        ) from error
+
+
+# --- one container ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """What the engine says about a container."""
+
+    runs: bool
+    exit_code: int
+    out_of_memory: bool
+
+
+def _follow(container: Any, on_line: OnLine, limit: Limit) -> Outcome:
+    """Start the container, pass its output on, and wait for its end."""
+    reader = None
+    try:
+        # Attached before the start, so that not even the first line is missed.
+        stream = ask(lambda: container.attach(stream=True, logs=True, stdout=True, stderr=True), limit)
+        ask(container.start, limit)
+        reader = threading.Thread(target=_read, args=(stream, on_line), daemon=True)
+        reader.start()
+        reason, state = "", _wait(container, limit)
+    except GivenUp:
+        reason = limit.reason
+        state = _end(container)
+    if reader:
+        reader.join(timeout=_STOP_GRACE_S)
+    reason = "out of memory" if state.out_of_memory else reason
+    return Outcome(exit_code=state.exit_code, seconds=limit.seconds, reason=reason)
+
+
+def _wait(container: Any, limit: Limit) -> _State:
+    """How the container ended by itself; GivenUp when it reaches its limit."""
+    while True:
+        state = ask(lambda: _state(container), limit)
+        if not state.runs:
+            return state
+        if limit.reason:
+            raise GivenUp
+        time.sleep(_POLL_S)
+
+
+def _state(container: Any) -> _State:
+    # Not by reload(), which would put nonsense in the place of the id, by which the container is ended and removed.
+    said = container.client.api.inspect_container(container.id)["State"]
+    return _State(
+        runs=said["Status"] in _RUNNING,
+        exit_code=int(said["ExitCode"]),
+        out_of_memory=bool(said.get("OOMKilled")),
+    )
+
+
+def _end(container: Any) -> _State:
+    """Ask the program to end; how it ended, or that it was killed where the engine does not say in time."""
+    limit = Limit(timeout_s=_END_S)
+    with suppress(Exception):
+        ask(lambda: _stop(container), limit)
+        return ask(lambda: _state(container), limit)
+    return _State(runs=False, exit_code=_KILLED, out_of_memory=False)
+
+
+def _stop(container: Any) -> None:
+    """Ask twice: a container that has just started does not handle the signal yet, and would run on for the whole grace
+    period it has for saving its work."""
     with suppress(APIError):  # it may have ended in the meantime
         container.kill("SIGTERM")
         time.sleep(1.0)
@@ -300,10 +360,11 @@ def _end(container: Any) -> None:
 def _read(stream: Iterator[bytes], on_line: OnLine) -> None:
     """Lines from chunks; a carriage return ends a line too, since progress bars of libraries use it."""
     rest = b""
-    for chunk in stream:
-        *lines, rest = re.split(rb"\r\n|\n|\r", rest + chunk)
-        for line in lines:
-            on_line(line.decode(errors="replace"))
+    with suppress(Exception):  # the engine is gone: who waits for the container's end finds out, and says so
+        for chunk in stream:
+            *lines, rest = re.split(rb"\r\n|\n|\r", rest + chunk)
+            for line in lines:
+                on_line(line.decode(errors="replace"))
     if rest:
         on_line(rest.decode(errors="replace"))
 
