@@ -172,7 +172,7 @@ def run(
 
     Args:
         benchmarks, suite, limit, seed, gpus, protocol, options, judge, drawing: as for `plan`.
-        runtime: how steps are isolated: "venv", "docker", or what an installed package adds.
+        runtime: how steps are isolated: "venv", "docker", "podman", or what an installed package adds.
         scheduler: where steps run: "here", or what an installed package adds.
         runs_dir: where run folders and finished work go.
         assets: asset name -> a file or folder to use instead of the fetched one.
@@ -334,7 +334,7 @@ def prepare(
 
     Args:
         benchmarks: by id; none means all. "ID-service" is the environment of what a scorer asks, if it has one.
-        runtime: for which runtime they are built: "venv", "docker", or what an installed package adds.
+        runtime: for which runtime they are built: "venv", "docker", "podman", or what an installed package adds.
         images: image name -> a ready image to use instead of building it.
         base_image: what images are built on.
         say: called with a sentence about what is being built.
