@@ -26,7 +26,7 @@ from harness.planning.steps import Environment
 _BIND_SOURCE = re.compile(r"--mount=(\S*type=bind\S*)")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _LOG_TAIL = 20
-_BUILD_OPTIONS = {"docker": ["--progress=plain"], "podman": ["--no-cache"]}
+_BUILD_OPTIONS = {"docker": ["--progress=plain"], "podman": ["--layers=false"]}
 """Podman's cache knows a RUN by its text, not by the files that are mounted into it: the image of one benchmark would
 get the environment of another, whose lock is mounted at the same place."""
 
