@@ -184,7 +184,7 @@ def run(
 
     Args:
         benchmarks, suite, limit, seed, gpus, memory_gb, protocol, options, judge, drawing: as for `plan`.
-        runtime: how steps are isolated: "venv", "docker", or what an installed package adds.
+        runtime: how steps are isolated: "venv", "docker", "podman", or what an installed package adds.
         scheduler: where steps run: "here", or what an installed package adds.
         runs_dir: where run folders and finished work go.
         assets: asset name -> a file or folder to use instead of the fetched one.
@@ -350,7 +350,7 @@ def prepare(
     Args:
         benchmarks: by id, or by the name of an environment such as "adm-torch" (a scorer's variant) or "wise-service"
             (what a scorer asks); none means every benchmark's usual one.
-        runtime: for which runtime they are built: "venv", "docker", or what an installed package adds.
+        runtime: for which runtime they are built: "venv", "docker", "podman", or what an installed package adds.
         images: image name -> a ready image to use instead of building it.
         base_image: what images are built on.
         say: called with a sentence about what is being built.

@@ -93,7 +93,11 @@ GENERATORS = Plugins(
 RUNTIMES = Plugins(
     "harness.runtimes",
     "runtime",
-    {"venv": "harness.runtimes.venv:VenvRuntime", "docker": "harness.runtimes.docker:DockerRuntime"},
+    {
+        "venv": "harness.runtimes.venv:VenvRuntime",
+        "docker": "harness.runtimes.docker:DockerRuntime",
+        "podman": "harness.runtimes.podman:PodmanRuntime",
+    },
 )
 """Ways of isolating a step, by the name that `--runtime` takes."""
 

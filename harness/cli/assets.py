@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -231,7 +232,7 @@ def _assets() -> tuple[Catalog, AssetStore]:
 
 @click.group(cls=Group)
 def images() -> None:
-    """Build the scorers' Docker images ahead of their first use."""
+    """Build the scorers' images ahead of their first use."""
 
 
 @images.command("build")
@@ -240,13 +241,20 @@ def images() -> None:
     "--image", "images", multiple=True, callback=assignment, metavar="NAME=IMAGE", help="Use this ready image."
 )
 @click.option("--base-image", metavar="IMAGE", help="Base image for builds ($BASE_IMAGE).")
-def images_build(benchmarks: tuple[str, ...], **options: Any) -> None:
+@click.option(
+    "--runtime",
+    type=click.Choice(("docker", "podman")),
+    default=lambda: "podman" if os.environ.get("HARNESS_RUNTIME") == "podman" else "docker",
+    show_default="docker, or podman where $HARNESS_RUNTIME says so",
+    help="Whose images.",
+)
+def images_build(benchmarks: tuple[str, ...], runtime: str, **options: Any) -> None:
     """Build the images of benchmarks (default: all) if missing.
 
     \b
       harness images build adm --base-image python:3.11-slim
     """
-    _prepare(benchmarks, "docker", **options)
+    _prepare(benchmarks, runtime, **options)
 
 
 @click.command(cls=Command)

@@ -22,8 +22,9 @@ from harness.runtimes import Outcome
 from harness.store.run_record import RunRecord
 
 _TAIL_LINES = 12
-_KILLED = frozenset({-signal.SIGKILL, 137})
-"""What a machine without free memory does, too."""
+_KILLED = frozenset({-signal.SIGKILL, 128 + signal.SIGKILL})
+"""A process of this machine, and one in a container, whose engine does not always see that memory ran out. A machine
+without free memory does it, too."""
 
 
 def exit_code(record: RunRecord) -> int:
@@ -101,9 +102,10 @@ def _ending(step: Step, outcome: Outcome) -> str:
     if outcome.reason == "out of memory":
         return f"needed more than its {step.resources.memory_gb:g} GB of memory"
     code = outcome.exit_code
+    if code in _KILLED:
+        return f"ended with exit code {code} (killed by SIGKILL, often because memory ran out)"
     if code < 0:
-        often = ", often because memory ran out" if code == -signal.SIGKILL else ""
-        return f"ended with exit code {code} (killed by {signal.Signals(-code).name}{often})"
+        return f"ended with exit code {code} (killed by {signal.Signals(-code).name})"
     meaning = f" ({EXIT_STATUSES[code]})" if code in EXPLAINED_STATUSES else ""
     return f"ended with exit code {code}{meaning}"
 

@@ -111,9 +111,9 @@ class RuntimeOptions:
     """What the user may choose about a runtime."""
 
     base_image: str | None = None
-    """Docker: the image the others start from (`BASE_IMAGE`)."""
+    """Containers: the image the others start from (`BASE_IMAGE`)."""
     images: Mapping[str, str] = field(default_factory=dict)
-    """Docker: a ready image to use instead of building one, by the environment's name (a scorer's: its benchmark's)."""
+    """Containers: a ready image instead of one to build, by the environment's name (a scorer's: its benchmark's)."""
 
 
 class RuntimeFactory(Protocol):

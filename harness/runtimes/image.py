@@ -28,6 +28,9 @@ from harness.runtimes.installer import run_uv
 _BIND_SOURCE = re.compile(r"--mount=(\S*type=bind\S*)")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _LOG_TAIL = 20
+_BUILD_OPTIONS = {"docker": ["--progress=plain"], "podman": ["--layers=false"]}
+"""Podman's cache knows a RUN by its text, not by the files that are mounted into it: the image of one benchmark would
+get the environment of another, whose lock is mounted at the same place."""
 
 
 def dockerfile_sources(text: str, arguments: Mapping[str, str]) -> list[str]:
@@ -112,24 +115,25 @@ def fill_context(project: Project, environment: Environment, context: Path, lock
     return {"TORCH_INDEX": index_of(cuda), "CUDA_IMAGE": cuda.image} if cuda else {}
 
 
-def build_image(project: Project, environment: Environment, *, tag: str, base_image: str | None, log: Path) -> None:
-    """Build an image with BuildKit, which the Dockerfiles' mounts need and the engine's own API lacks.
+def build_image(
+    project: Project, environment: Environment, *, tag: str, base_image: str | None, log: Path, program: str
+) -> None:
+    """Build an image by a command, "docker" or "podman": it knows the Dockerfiles' mounts, which engines' APIs lack.
 
     Raises:
         EnvironmentFailure: the build failed; with the end of its log.
     """
-    docker = shutil.which("docker")
-    if docker is None:
+    if shutil.which(program) is None:
         raise EnvironmentFailure(
-            f"Building the image of '{environment.name}' needs the 'docker' command, which is not installed; install "
-            f"it, or name a ready image: --image {environment.name}=REPOSITORY@sha256:..."
+            f"Building the image of '{environment.name}' needs the '{program}' command, which is not installed; "
+            f"install it, or name a ready image: --image {environment.name}=REPOSITORY@sha256:..."
         )
     arguments = dict(environment.build_arguments) | ({"BASE_IMAGE": base_image} if base_image else {})
     with tempfile.TemporaryDirectory(prefix="harness-build-") as folder:
         context = Path(folder)
         arguments |= fill_context(project, environment, context, log.parent.parent / "locks", log)
         dockerfile = context / "docker" / str(environment.image) / "Dockerfile"
-        argv = [docker, "build", "--progress=plain", "-f", str(dockerfile), "-t", tag]
+        argv = [program, "build", *_BUILD_OPTIONS[program], "-f", str(dockerfile), "-t", tag]
         argv += [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
         _run_build([*argv, str(context)], environment.name, log)
 

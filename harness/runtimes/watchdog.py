@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -65,13 +65,39 @@ def _processes(markers: set[bytes]) -> Iterator[int]:
                 yield int(folder.name)
 
 
-def _remove_containers(work: str, owner: str) -> None:
+def remove_podman_containers(labels: Mapping[str, str], *, timeout_s: float | None = None) -> None:
+    """Remove Podman's containers that have all the labels, running or not.
+
+    Raises:
+        subprocess.SubprocessError: Podman failed, or did not answer in time.
+        OSError: there is no Podman.
+    """
+    filters = [word for name, value in labels.items() for word in ("--filter", f"label={name}={value}")]
+    found = _podman("ps", "--all", "--quiet", "--no-trunc", *filters, timeout_s=timeout_s).split()
+    if found:
+        _podman("rm", "--force", "--ignore", "--time", "0", "--volumes", *found, timeout_s=timeout_s)
+
+
+def _podman(*words: str, timeout_s: float | None) -> str:
+    done = subprocess.run(["podman", *words], check=True, capture_output=True, text=True, timeout=timeout_s)
+    return done.stdout
+
+
+def _remove_docker_containers(labels: Mapping[str, str]) -> None:
     import docker  # only here: a step without containers needs no engine
 
-    labels = [f"{WORK_LABEL}={work}", f"{OWNER_LABEL}={owner}"]
-    for container in docker.from_env().containers.list(all=True, filters={"label": labels}):
+    words = [f"{name}={value}" for name, value in labels.items()]
+    for container in docker.from_env().containers.list(all=True, filters={"label": words}):
         with suppress(Exception):  # removed in the meantime; the others still have to be
             container.remove(force=True, v=True)
+
+
+def _end(work: str, owner: str, engine: str | None) -> None:
+    if engine is None:
+        end_leftovers(work, owner)
+    else:
+        remove = remove_podman_containers if engine == "podman" else _remove_docker_containers
+        remove({WORK_LABEL: work, OWNER_LABEL: owner})
 
 
 # --- the harness's side ----------------------------------------------------------------------------------------------
@@ -122,9 +148,10 @@ _WATCHDOG = _Watchdog()
 
 
 @contextmanager
-def watched(work: Path, *, containers: bool = False) -> Iterator[None]:
-    """While this lasts, the death of this process ends what carries its marks: processes, or containers."""
-    line = json.dumps({"work": str(work), "owner": OWNER, "containers": containers})
+def watched(work: Path, *, engine: str | None = None) -> Iterator[None]:
+    """While this lasts, the death of this process ends what carries its marks: processes, or containers of an engine,
+    "docker" or "podman"."""
+    line = json.dumps({"work": str(work), "owner": OWNER, "engine": engine})
     _WATCHDOG.begin(line)
     try:
         yield
@@ -144,7 +171,7 @@ def main() -> None:
         (under_way.append if line[0] == "+" else under_way.remove)(line[1:])
     for row in map(json.loads, under_way):
         with suppress(Exception):  # an engine that does not answer: the next step still has to be ended
-            (_remove_containers if row["containers"] else end_leftovers)(row["work"], row["owner"])
+            _end(**row)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ RULES = [
     Rule(r"harness check .*--against ", read, "draws again; tests/harness/reproduce does it"),
     Rule(r"harness compare \S+,", read, "needs runs of several seeds; tests/harness/reproduce has them"),
     Rule(r"harness check ", plan, "builds an environment of TensorFlow or of mmdet; the slow test does the first"),
-    Rule(r"harness (run|score) .*--runtime docker", read, "needs a container engine"),
+    Rule(r"harness (run|score) .*--runtime (docker|podman)", read, "needs a container engine"),
     Rule(r"harness (run|score) ", plan, "needs files from outside; the slow test scores with the shipped small ones"),
     Rule(r"gear train ", read, "trains for minutes; the slow test shortens the stages"),
     Rule(r"gear reconstruct digits", read, "makes the digits first; the slow test does it"),

@@ -1,24 +1,18 @@
-"""Containers: the hardening as text, and the real thing on a container engine."""
+"""Containers of Docker: the hardening, as text."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import subprocess
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from harness.catalog.project import find_project
 from harness.contract.errors import EnvironmentFailure, UserError
-from harness.planning.steps import Environment, FileInput, Plan, Resources, Step
-from harness.running.execute import run_plan
-from harness.running.failures import exit_code
-from harness.runtimes import Places, RuntimeOptions, watchdog
-from harness.runtimes.docker import WORK_LABEL, DockerRuntime, _refuse_unreadable, docker_run_line
+from harness.planning.steps import Environment, Resources, Step
+from harness.runtimes import Places, RuntimeOptions
+from harness.runtimes.containers import refuse_unreadable
+from harness.runtimes.docker import DockerRuntime, sdk_settings
 
 DOCKERFILE = """
 ARG BASE_IMAGE=python:3.11-slim
@@ -32,10 +26,6 @@ COPY harness/metrics /app/harness/metrics
 COPY benchmarks/toy /app/benchmarks/toy
 """
 TOY = Environment(name="toy", image="toy", keyed=True)
-
-
-needs_engine = pytest.mark.engine
-"""Deselected by `make test`; `.ci/run` starts an engine and runs these. The base image: `BASE_IMAGE`."""
 
 
 @pytest.fixture
@@ -113,7 +103,7 @@ def test_secrets_are_given_by_name_where_a_command_line_is_shown(runtime, toy, m
     places, asking = Places(inputs={}, work=toy.root), step(resources=Resources(network=True))
     line = runtime.command(asking, places)
     assert line[line.index("HARNESS_JUDGE_API_KEY") - 1] == "--env" and not any("sk-very" in word for word in line)
-    assert runtime.settings(asking, places)["environment"]["HARNESS_JUDGE_API_KEY"] == "sk-very-secret"
+    assert runtime.container(asking, places).environment["HARNESS_JUDGE_API_KEY"] == "sk-very-secret"
 
 
 def test_gpus_are_asked_for_only_when_wanted_and_granted(runtime, toy):
@@ -141,9 +131,25 @@ def test_a_ready_image_is_used_as_it_is_and_its_name_is_the_key(toy):
     assert ready.environment_digest(TOY) != other.environment_digest(TOY)
 
 
-def test_the_command_line_says_what_the_sdk_is_told(runtime, toy):
-    places = Places(inputs={}, work=toy.root)
-    assert runtime.command(step(), places) == docker_run_line(runtime.settings(step(), places))
+def test_the_sdk_is_told_what_the_command_line_says(runtime, toy):
+    places = Places(inputs={}, work=toy.root, gpus=("0", "2"))
+    container = runtime.container(step(resources=Resources(gpus=2, memory_gb=1.5)), places)
+    settings, line = sdk_settings(container), " ".join(runtime.run_line(container)) + " "
+    assert settings["read_only"] and settings["init"] and settings["entrypoint"] == []
+    for part in (
+        f"--network {settings['network_mode']} ",
+        f"--cap-drop={settings['cap_drop'][0]} ",
+        f"--security-opt={settings['security_opt'][0]} ",
+        f"--memory {settings['mem_limit']} --memory-swap {settings['memswap_limit']} ",
+        f"--pids-limit {settings['pids_limit']} --shm-size {settings['shm_size']} ",
+        f"--user {settings['user']} --workdir {settings['working_dir']} ",
+        *(f"--tmpfs {folder}:{options} " for folder, options in settings["tmpfs"].items()),
+        *(f"--env {name}={value} " for name, value in settings["environment"].items()),
+        *(f"--mount type=bind,source={mount['Source']},target={mount['Target']}" for mount in settings["mounts"]),
+        f'"device={",".join(settings["device_requests"][0]["DeviceIDs"])}" ',
+        f"{settings['image']} {' '.join(settings['command'][1:])} ",
+    ):
+        assert part in line, part
 
 
 def test_an_engine_that_does_not_answer_is_an_environment_failure(runtime, monkeypatch):
@@ -152,157 +158,6 @@ def test_an_engine_that_does_not_answer_is_an_environment_failure(runtime, monke
         runtime.prepare(TOY, print)
     (check, *_) = runtime.checks()
     assert not check.ok
-
-
-# --- for real --------------------------------------------------------------------------------------------------------
-
-
-def run(toy, runtime: DockerRuntime, one: Step):
-    record, run_dir = run_plan(Plan(name="p", steps=(one,)), toy.setting(runtime=runtime))
-    log = run_dir / record.steps[0].folder / "log.txt"
-    return record, (log.read_text() if log.exists() else ""), run_dir
-
-
-@needs_engine
-def test_a_benchmark_gives_the_same_score_in_a_container_and_in_an_environment(toy, runtime, score_of):
-    venv = toy.run()
-    record, _ = run_plan(toy.plan(), toy.setting(runtime=runtime))
-    assert record.status == "finished", [row.error for row in record.steps]
-    assert [row.status for row in record.steps] == ["cached", "cached", "run"]
-    assert score_of(toy.runs_dir, record) == score_of(toy.runs_dir, venv)
-    environment = record.step("score-toy").environment
-    assert environment["runtime"] == "docker" and environment["image_id"].startswith("sha256:")
-    again, _ = run_plan(toy.plan(), toy.setting(runtime=runtime))
-    assert [row.status for row in again.steps] == ["cached"] * 3
-
-
-@needs_engine
-def test_a_benchmark_outside_of_the_checkout_is_scored_in_the_common_image(toy, score_of):
-    """Only its folder is its own: the Dockerfile is the shipped one."""
-    lock = Path(__file__).parents[3] / "benchmarks/demo_t2i/requirements.lock"
-    shutil.copyfile(lock, toy.root / "benchmarks/toy/numpy-pillow.lock")
-    toy.edit("benchmarks/toy/benchmark.yaml", "image: toy", "lock: numpy-pillow.lock")
-    runtime = DockerRuntime(find_project(), toy.home, RuntimeOptions())
-    record, _ = run_plan(toy.plan(), toy.setting(runtime=runtime))
-    assert record.status == "finished", [row.error for row in record.steps]
-    assert score_of(toy.runs_dir, record) == score_of(toy.runs_dir, toy.run())
-    assert record.step("score-toy").environment["image"].startswith("harness/toy:")
-
-
-@needs_engine
-def test_a_container_can_do_what_it_needs_and_nothing_else(toy, runtime):
-    (toy.root / "data").mkdir()
-    (toy.root / "data" / "a.txt").write_text("x")
-    code = """
-import os, socket
-def may(name, act):
-    try: act(); print(name, "yes")
-    except OSError as error: print(name, "no")
-may("read input", lambda: open("/in/data/a.txt").read())
-may("write input", lambda: open("/in/data/b.txt", "w"))
-may("write output", lambda: open("/out/result.txt", "w").write("done"))
-may("write scratch", lambda: open("/scratch/x", "w"))
-may("write root", lambda: open("/app/x", "w"))
-may("reach network", lambda: socket.create_connection(("1.1.1.1", 53), 2))
-print("uid root", "yes" if os.getuid() == 0 else "no")
-print("cap", [line.split()[1] for line in open("/proc/self/status") if line.startswith(("CapEff", "NoNewPrivs"))])
-"""
-    data = {"data": FileInput(toy.root / "data")}
-    record, log, run_dir = run(toy, runtime, step("{python}", "-c", code, inputs=data, produces=("result.txt",)))
-    assert exit_code(record) == 0, record.steps[0].error
-    answers = dict(line.rsplit(" ", 1) for line in log.splitlines() if line.endswith((" yes", " no")))
-    assert answers == {
-        "read input": "yes",
-        "write input": "no",
-        "write output": "yes",
-        "write scratch": "yes",
-        "write root": "no",
-        "reach network": "no",
-        "uid root": "no",
-    }
-    assert "cap ['0000000000000000', '1']" in log
-    assert (run_dir / record.steps[0].folder / "output" / "result.txt").read_text() == "done"
-
-
-@needs_engine
-def test_too_much_memory_is_told_from_other_failures(toy, runtime):
-    hungry = step(
-        "{python}", "-c", "x = bytearray(1 << 30); print(len(x))", resources=Resources(memory_gb=0.1, advice="Do this.")
-    )
-    record, _, _ = run(toy, runtime, hungry)
-    assert exit_code(record) == 6 and "more than its 0.1 GB of memory" in record.steps[0].error
-    assert "Do this. Finished work is kept" in record.steps[0].error
-
-
-@needs_engine
-def test_a_container_that_takes_too_long_is_ended_and_removed(toy, runtime):
-    slow = step("{python}", "-c", "import time; time.sleep(100)", resources=Resources(timeout_s=1))
-    record, _, _ = run(toy, runtime, slow)
-    assert exit_code(record) == 6 and "took longer" in record.steps[0].error
-    assert containers_of(toy, runtime) == []
-
-
-def harness_with_a_container(toy, runtime) -> tuple[subprocess.Popen[str], list[str]]:
-    """A harness whose scorer is running, and the words it was called with."""
-    runtime.prepare(TOY, print)
-    toy.edit(
-        "benchmarks/toy/scorer.py",
-        "    progress = ",
-        "    import time; time.sleep(30 if job.options['refuse'] else 0)\n    progress = ",
-    )
-    words = [*toy.run_words(), "--runtime", "docker", "--set", "toy.refuse=1"]
-    harness = toy.harness(*words)
-    deadline = time.monotonic() + 60
-    while not containers_of(toy, runtime):
-        assert time.monotonic() < deadline and harness.poll() is None
-        time.sleep(0.1)
-    return harness, words
-
-
-def kill(harness: subprocess.Popen[str], *, and_its_watchdog: bool) -> None:
-    if and_its_watchdog:
-        subprocess.run(["pkill", "-KILL", "-P", str(harness.pid), "-f", watchdog.__file__], check=True)
-    harness.send_signal(signal.SIGKILL)
-    harness.communicate()
-
-
-@needs_engine
-def test_a_container_ends_with_the_harness_that_is_killed(toy, runtime):
-    harness, _ = harness_with_a_container(toy, runtime)
-    kill(harness, and_its_watchdog=False)
-    deadline = time.monotonic() + 60
-    while containers_of(toy, runtime):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-@needs_engine
-def test_a_container_that_a_killed_harness_left_is_removed_by_the_next(toy, runtime):
-    harness, words = harness_with_a_container(toy, runtime)
-    kill(harness, and_its_watchdog=True)
-    (left,) = containers_of(toy, runtime)
-    deadline = time.monotonic() + 60
-    again = toy.harness(*words)
-    while left in containers_of(toy, runtime):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    again.send_signal(signal.SIGTERM)
-    output, _ = again.communicate(timeout=60)
-    assert again.returncode == 130, output
-    assert containers_of(toy, runtime) == []
-
-
-@needs_engine
-def test_an_image_that_does_not_build_shows_the_end_of_its_log(toy, runtime):
-    toy.edit("docker/toy/Dockerfile", "pip install numpy pillow", "pip install this-is-not-a-package==0")
-    record, _, _ = run(toy, runtime, step("{python}", "-V"))
-    assert exit_code(record) == 6
-    assert "this-is-not-a-package" in record.steps[0].error and "build-image-toy.log" in record.steps[0].error
-
-
-def containers_of(toy, runtime: DockerRuntime) -> list[str]:
-    found = runtime.client.containers.list(all=True, filters={"label": WORK_LABEL})
-    return [one.id for one in found if Path(one.labels[WORK_LABEL]).is_relative_to(toy.root)]
 
 
 def test_an_unknown_runtime_is_named(toy):
@@ -320,7 +175,6 @@ def test_root_is_told_of_files_that_the_containers_user_could_not_read(tmp_path:
     places = Places(inputs={"text-encoder": weights.parent}, work=tmp_path / "work")
     for user, refused in ((0, True), (1000, False)):
         monkeypatch.setattr(os, "geteuid", lambda user=user: user)
-        with (
-            pytest.raises(UserError, match=r"safetensors: can be read .* chmod -R a\+rX") if refused else nullcontext()
-        ):
-            _refuse_unreadable(places)
+        told = pytest.raises(UserError, match=r"safetensors: can be read .* chmod -R a\+rX")
+        with told if refused else nullcontext():
+            refuse_unreadable(places)
