@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.catalog.benchmarks import Catalog
 from harness.catalog.project import Project, find_project, home_dir
@@ -80,6 +80,7 @@ def plan(
     options: Mapping[str, Options] | None = None,
     assets: Mapping[str, str | Path] | None = None,
     judge: str | Path | None = None,
+    only: Literal["draw", "score"] | None = None,
     **drawing: Any,
 ) -> Plan:
     """What `run` with the same arguments would do, as data: `plan.steps`. Nothing runs and nothing is written.
@@ -99,6 +100,7 @@ def plan(
         assets: asset name -> a file or folder to use instead of the fetched one; a model among them is looked at.
         judge: the model that is served to a scorer which asks one: a folder, or a repository in the hub's cache; None:
             $HARNESS_JUDGE_MODEL, or the server at $HARNESS_JUDGE_URL.
+        only: "draw" leaves the samples to be scored elsewhere; "score" takes samples that are drawn.
         drawing: the generator; exactly one of generator="COMMAND" (any program, called as COMMAND --requests DIR
             --out DIR), samples=PATH (existing samples), or an option of an installed package (`harness run --help`).
     Raises:
@@ -115,8 +117,9 @@ def plan(
         run_seed=seed,
         protocol=protocol or {},
         options=options or {},
-        judge=named_model(judge),
+        judge=named_model(judge) if only != "draw" else judge,
         service_program=os.environ.get(PROGRAM_VARIABLE),
+        only=only,
     )
     return _with_judge(judge, make_plan(spec, catalog))
 
@@ -168,6 +171,7 @@ def run(
     protocol: Mapping[str, Any] | None = None,
     options: Mapping[str, Options] | None = None,
     judge: str | Path | None = None,
+    only: Literal["draw", "score"] | None = None,
     runtime: str = "venv",
     scheduler: str = "here",
     runs_dir: str | Path = "runs",
@@ -183,7 +187,7 @@ def run(
         print(run.scores["adm"].metric("gfid").value)
 
     Args:
-        benchmarks, suite, limit, seed, gpus, memory_gb, protocol, options, judge, drawing: as for `plan`.
+        benchmarks, suite, limit, seed, gpus, memory_gb, protocol, options, judge, only, drawing: as for `plan`.
         runtime: how steps are isolated: "venv", "docker", "podman", or what an installed package adds.
         scheduler: where steps run: "here", or what an installed package adds.
         runs_dir: where run folders and finished work go.
@@ -207,6 +211,7 @@ def run(
         options=options,
         assets=assets,
         judge=judge,
+        only=only,
         **drawing,
     )
     setting = _setting(runtime=runtime, scheduler=scheduler, runs_dir=Path(runs_dir), assets=assets)

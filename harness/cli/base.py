@@ -120,8 +120,8 @@ runtime_option = click.option(
     "--runtime",
     type=click.Choice(RUNTIMES.names()),
     default=lambda: os.environ.get("HARNESS_RUNTIME", "venv"),
-    show_default="$HARNESS_RUNTIME or venv",
-    help="How steps are isolated.",
+    metavar="NAME",
+    help=f"{', '.join(RUNTIMES.names())}.  [default: $HARNESS_RUNTIME or venv]",
 )
 judge_option = click.option(
     "--judge",
@@ -141,8 +141,8 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--scheduler",
             type=click.Choice(SCHEDULERS.names()),
             default=lambda: os.environ.get("HARNESS_SCHEDULER", "here"),
-            show_default="$HARNESS_SCHEDULER or here",
-            help="Where steps run.",
+            metavar="NAME",
+            help=f"{', '.join(SCHEDULERS.names())}.  [default: $HARNESS_SCHEDULER or here]",
         ),
         click.option(
             "--asset",
@@ -204,7 +204,12 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--set", "options", multiple=True, callback=assignment, metavar="BENCH.KEY=VALUE", help="Scorer option."
         ),
         judge_option,
-        click.option("--name", help="Name of the run folder.  [default: from the plan]"),
+        click.option(
+            "--only",
+            type=click.Choice(("draw", "score")),
+            help="Leave the rest to another machine.",
+        ),
+        click.option("--name", help="The run folder's.  [default: from the plan]"),
         click.option("--force", is_flag=True, help="Compute finished steps again; the record says so."),
     ]
     return drawing_options(_with_options(setting_options(command), options))

@@ -82,14 +82,17 @@ def run(dry_run: bool, force: bool, **options: Any) -> None:
       harness run --suite t2i --generator 'python my_model.py' --protocol cfg_scale=4
       harness run --benchmark adm --samples samples.npz --set adm.batch_size=32 --runtime docker
 
-    The same command again continues. Results: runs/<name>/record.json and report.html.
+    The same command continues it. Results: runs/<name>/record.json, report.html.
     """
     name, assets, setting = options["name"], options["assets"], _setting(options)
     planned = _plan(options, assets)
     if dry_run:
         _print_command_lines(planned, setting)
     else:
-        sys.exit(exit_code(_execute(planned, setting, force=force, name=name).record))
+        done = _execute(planned, setting, force=force, name=name)
+        if options["only"] == "draw":
+            _print_drawn(done)
+        sys.exit(exit_code(done.record))
 
 
 @click.command(cls=Command)
@@ -163,6 +166,14 @@ def _execute(planned: api.Plan, setting: Setting, *, force: bool, name: str | No
     print_scores(done)
     out.print(Text(f"{write_report(done.folder, catalog)}"), soft_wrap=True)
     return done
+
+
+def _print_drawn(done: api.Run) -> None:
+    """Where the samples are, and how they are scored."""
+    for step in done.record.steps:
+        if step.kind == "sample" and step.digest is not None:
+            folder = done.folder / step.folder / "output"
+            say(f"{folder}: copy it (rsync -aL), then: harness score {step.benchmark} --samples DIR")
 
 
 def _execute_several(

@@ -55,6 +55,8 @@ class RunSpec:
     """The model that is served to scorers which ask one: a folder, or a repository; None: the user serves it."""
     service_program: str | None = None
     """The user's own program that serves."""
+    only: str | None = None
+    """"draw": nothing is scored. "score": nothing is drawn, so samples must be given."""
 
 
 def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
@@ -72,7 +74,7 @@ def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
         drawing, samples = _drawing(benchmark, spec)
         known = {step.name for step in steps}
         steps += [step for step in drawing if step.name not in known]
-        steps += _score_steps(benchmark, samples, spec)
+        steps += [] if spec.only == "draw" else _score_steps(benchmark, samples, spec)
     name = "-".join([spec.generator.name, spec.suite or "-".join(b.id for b in benchmarks)])
     return Plan(
         name=name,
@@ -85,6 +87,7 @@ def make_plan(spec: RunSpec, catalog: Catalog) -> Plan:
             "run_seed": spec.run_seed,
             "protocol": dict(spec.protocol),
             **({"judge": str(spec.judge)} if spec.judge else {}),
+            **({"only": spec.only} if spec.only else {}),
             "options": {name: dict(values) for name, values in spec.options.items()},
         },
     )
@@ -143,6 +146,16 @@ def _refuse_unused(spec: RunSpec) -> None:
     unused = [f"--{name}" for name, is_given in given.items() if is_given and name not in spec.generator.heeds]
     if spec.generator.draws_nothing and unused:
         raise UserError(f"Nothing is drawn here; leave out {', '.join(unused)}, which would have no effect.")
+    _check_only(spec)
+
+
+def _check_only(spec: RunSpec) -> None:
+    if spec.only == "score" and not spec.generator.draws_nothing:
+        raise UserError("--only score draws nothing; give --samples DIR: what a run with --only draw wrote.")
+    if spec.only == "draw" and spec.generator.draws_nothing:
+        raise UserError("--only draw: samples that exist are not drawn; leave out --only draw, or --samples.")
+    if spec.only == "draw" and (spec.options or spec.judge):
+        raise UserError("--only draw scores nothing; give --set and --judge where the samples are scored.")
 
 
 def _drawing(benchmark: Benchmark, spec: RunSpec) -> tuple[list[Step], Source]:
