@@ -121,12 +121,12 @@ runtime_option = click.option(
     type=click.Choice(RUNTIMES.names()),
     default=lambda: os.environ.get("HARNESS_RUNTIME", "venv"),
     metavar="NAME",
-    help=f"{', '.join(RUNTIMES.names())}.  [default: $HARNESS_RUNTIME or venv]",
+    help=f"{', '.join(RUNTIMES.names())}.  [$HARNESS_RUNTIME or venv]",
 )
 judge_option = click.option(
     "--judge",
     metavar="MODEL",
-    help="Serve this model while a scorer asks it: a folder, or its name on the hub.  [default: $HARNESS_JUDGE_MODEL]",
+    help="Serve this model to scorers: a folder, or its name on the hub.  [default: $HARNESS_JUDGE_MODEL]",
 )
 runs_option = click.option(
     "--runs", "runs_dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Runs folder."
@@ -142,7 +142,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(SCHEDULERS.names()),
             default=lambda: os.environ.get("HARNESS_SCHEDULER", "here"),
             metavar="NAME",
-            help=f"{', '.join(SCHEDULERS.names())}.  [default: $HARNESS_SCHEDULER or here]",
+            help=f"{', '.join(SCHEDULERS.names())}.  [$HARNESS_SCHEDULER or here]",
         ),
         click.option(
             "--asset",
