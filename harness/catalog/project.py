@@ -63,7 +63,9 @@ class Project:
             UserError: the path leaves the project, or nothing is there.
         """
         head, _, rest = relative.partition("/")
-        roots = {"benchmarks": self.benchmark_dirs, "docker": self.docker_dirs}.get(head, (self.package_parent / head,))
+        scripts = (self.package_parent / "scripts", PACKAGE_DIR / "_bundled" / "scripts")
+        own = {"benchmarks": self.benchmark_dirs, "docker": self.docker_dirs, "scripts": scripts}
+        roots = own.get(head, (self.package_parent / head,))
         places = [safe_join(root, rest) if rest else root for root in roots]
         found = next((place for place in places if place.exists()), places[0])
         if not found.exists():

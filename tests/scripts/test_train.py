@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gear.presets import families, read_preset
+from harness.runtimes.image import dockerfile_sources
 from tests.scripts import shell
 from tests.scripts.shell import ROOT, environment, option, options
 
@@ -402,3 +403,14 @@ def test_a_signal_to_the_script_saves_and_is_answered_with_75(tmp_path: Path) ->
     assert process.wait(timeout=60) == 75
     assert list((tmp_path / "exps" / "demo" / "tokenizer" / "checkpoints").iterdir())
     assert not (tmp_path / "exps" / "demo" / "e2e").exists()
+
+
+def test_the_image_has_all_that_the_training_scripts_read():
+    """They are its commands in compose.yaml."""
+    copied = dockerfile_sources((ROOT.parent / "docker/core/Dockerfile").read_text(encoding="utf-8"), {})
+    read = set()
+    for script in [*SCRIPTS.glob("*.sh"), ROOT / "settings.sh"]:
+        for name in re.findall(r'"\$\(dirname "\$0"\)/([\w./]+)"', script.read_text(encoding="utf-8")):
+            read.add((SCRIPTS / name).resolve().relative_to(ROOT.parent).as_posix())
+    assert {"scripts/settings.sh", "scripts/settings.py", "scripts/train/common.sh"} <= read
+    assert not [name for name in read if not any(name == one or name.startswith(f"{one}/") for one in copied)]
