@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.contract.errors import UserError
-from harness.contract.walk import walk
+from harness.planning.hub_cache import commit_of, inputs_by_file
 from harness.planning.steps import AssetInput, FileInput, Source
 
 
@@ -22,15 +22,12 @@ class Origin:
     asset: str | None = None
 
     def inputs(self, name: str) -> Mapping[str, Source]:
-        """What a step reads, so that it finds the file or folder at `{in}/<name>`.
-
-        The hub's cache consists of links to files elsewhere, which a container would not see: each is given by itself.
-        """
+        """What a step reads, so that it finds the file or folder at `{in}/<name>`."""
         if self.asset is not None:
             return {name: AssetInput(self.asset)}
         assert self.path is not None
         if self.path.is_dir() and any(entry.is_symlink() for entry in self.path.rglob("*")):
-            return {f"{name}/{file}": FileInput((self.path / file).resolve()) for file in walk(self.path)}
+            return inputs_by_file(name, self.path)
         return {name: FileInput(self.path)}
 
 
@@ -84,9 +81,7 @@ def of_asset(name: str, path: Path | None) -> Origin:
 
 
 def pinned(given: str, path: Path) -> str:
-    """A hub id with the commit that the hub's cache holds it under (`snapshots/<commit>/...`); elsewhere the path."""
-    parts = path.parts
-    if "snapshots" not in parts[:-1]:
-        return str(path)
+    """A hub id with the commit that the hub's cache holds it under; elsewhere the path."""
+    commit = commit_of(path)
     name = given.removeprefix("hf://").partition("@")[0].rstrip("/")
-    return f"hf://{name}@{parts[parts.index('snapshots') + 1]}"
+    return str(path) if commit is None else f"hf://{name}@{commit}"

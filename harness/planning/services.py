@@ -15,8 +15,8 @@ from typing import Any
 
 from harness.catalog.benchmarks import Benchmark, ServiceSpec
 from harness.contract.errors import MissingAsset, UserError
-from harness.contract.walk import walk
-from harness.planning.steps import Environment, FileInput, Step
+from harness.planning.hub_cache import commit_of, inputs_by_file
+from harness.planning.steps import Environment, Step
 
 RUNNER = "harness.scoring.with_service"
 ADDRESS_VARIABLE = "HARNESS_JUDGE_URL"
@@ -39,10 +39,6 @@ class ServedModel:
     folder: Path
     revision: str | None = None
     """The commit of a repository of the hub."""
-
-    def files(self) -> dict[str, Path]:
-        """Name below the folder -> file, with links followed: those of the hub's cache lead out of the folder."""
-        return {name: (self.folder / name).resolve() for name in walk(self.folder)}
 
 
 def named_model(given: str | Path | None, variables: Mapping[str, str] = os.environ) -> str | Path | None:
@@ -91,9 +87,9 @@ def _of_the_hub(given: str) -> ServedModel:
 
 def _from_folder(folder: Path) -> ServedModel:
     """A model under the name of its folder, or of its repository where the folder is one of the hub's cache."""
-    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
-        return ServedModel(name=folder.parents[1].name.rpartition("--")[2], folder=folder, revision=folder.name)
-    return ServedModel(name=folder.name, folder=folder)
+    commit = commit_of(folder)
+    name = folder.name if commit is None else folder.parents[1].name.rpartition("--")[2]
+    return ServedModel(name=name, folder=folder, revision=commit)
 
 
 def with_model(changes: Mapping[str, Any], service: ServiceSpec, model: ServedModel) -> dict[str, Any]:
@@ -123,7 +119,7 @@ def with_service(step: Step, benchmark: Benchmark, model: ServedModel, *, progra
         title=f"{step.title}, with {model.name} served beside it",
         environment=dataclasses.replace(step.environment, beside=beside),
         argv=("{python}", "-m", RUNNER, ADDRESS_VARIABLE, *serve, "---", *step.argv),
-        inputs={**step.inputs, **{f"model/{name}": FileInput(path) for name, path in model.files().items()}},
+        inputs={**step.inputs, **inputs_by_file("model", model.folder)},
         identity={**step.identity, **({"service_program": program} if program else {})},
         resources=dataclasses.replace(
             resources,

@@ -16,8 +16,9 @@ import pytest
 
 from harness import api
 from harness.contract.errors import MissingAsset, UserError
+from harness.planning.hub_cache import inputs_by_file
 from harness.planning.services import ServedModel, named_model, served_model
-from harness.planning.steps import Document, Plan, Step
+from harness.planning.steps import Document, FileInput, Plan, Step
 from harness.running.execute import run_plan
 from harness.running.failures import exit_code
 from harness.runtimes import Places, RuntimeOptions
@@ -349,7 +350,8 @@ def test_a_repository_of_the_hub_is_taken_from_its_cache_with_links_followed(
     for given in ("Owner/Seven-7B", "hf://Owner/Seven-7B", f"Owner/Seven-7B@{commit}"):
         model = served_model(given)
         assert (model.name, model.revision) == ("Seven-7B", commit)
-        assert model.files() == {"config.json": (repository / "blobs" / "a1").resolve()}
+        given_to_step = inputs_by_file("model", model.folder)
+        assert given_to_step == {"model/config.json": FileInput((repository / "blobs" / "a1").resolve())}
     assert served_model(repository / f"snapshots/{commit}").name == "Seven-7B"
     with pytest.raises(MissingAsset, match=r"hf download Owner/Other "):
         served_model("Owner/Other")
