@@ -99,7 +99,7 @@ def _seen_as(name: str, origin: Origin) -> str:
     if name == "ckpt":
         # The model keeps its file name: for a published one, nothing else gives the image size (c2i_B_384.pt).
         return f"model-{origin.path.name}" if origin.path.is_dir() else origin.path.name
-    return f"{name}{origin.path.suffix if origin.path.is_file() else ''}"
+    return f"{name}{origin.path.suffix if origin.path.is_file() else ''}"  # which says what kind of file it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class TokenizerGenerator:
                 f"{self.source.said} makes tokens of {side} x {side} px, which do not fill {size} px; add --protocol "
                 f"image_size={size - size % side}."
             )
-        seen_as = "tokenizer" if self.source.asset is not None else f"tokenizer{_suffix(self.source)}"
+        seen_as = _seen_as("tokenizer", self.source)
         step = Step(
             name=f"reconstruct-{benchmark.id}",
             kind="pairs",
@@ -161,11 +161,6 @@ class TokenizerGenerator:
         if self.context.memory_gb is not None or found is None:
             return self.context.memory_gb or memory.UNKNOWN_GB
         return memory.reconstruction_memory_gb(found.bytes, size)
-
-
-def _suffix(origin: Origin) -> str:
-    """It says what kind of file it is; a folder keeps its name."""
-    return origin.path.suffix if origin.path is not None and origin.path.is_file() else ""
 
 
 # --- on the command line ---------------------------------------------------------------------------------------------

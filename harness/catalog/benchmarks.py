@@ -84,7 +84,7 @@ class ScorerVariant:
 
     def applies(self, options: Mapping[str, Any]) -> bool:
         """Whether the options have its values."""
-        return all(options.get(name) == value for name, value in self.when.items())
+        return has_options(options, self.when)
 
     def of(self, scorer: ScorerSpec) -> ScorerSpec:
         """The scorer with what is different."""

@@ -68,6 +68,10 @@ def check(
       harness check --against results/first          runs the recorded command again
       harness check second --against results/first   takes this run
     """
+    if records and (full or changes):
+        raise UserError("--full and --set belong to the check of a scorer; leave them out with --against.")
+    if tolerance and not records:
+        raise UserError("--tolerance says how far a run may be off a recorded one; give --against RECORD, too.")
     if records:
         _check_against(ctx, name, records, tolerance, options["runs_dir"])
     elif name is None:
@@ -128,7 +132,7 @@ def _given(ctx: click.Context) -> list[str]:
     """The options of the setting that were typed, to be added to the recorded command."""
     words = []
     for parameter in ctx.command.params:
-        own = parameter.name in ("name", "full", "records", "tolerance", None)
+        own = parameter.name in ("name", "full", "changes", "records", "tolerance", None)
         if own or ctx.get_parameter_source(str(parameter.name)) is not ParameterSource.COMMANDLINE:
             continue
         value = ctx.params[str(parameter.name)]
@@ -170,8 +174,7 @@ def _print_held(held: Sequence[Held]) -> None:
     for row in held:
         values = iter(format_together([value for value in (row.recorded, row.got) if value is not None]))
         texts = ["–" if value is None else next(values) for value in (row.recorded, row.got)]
-        label = f"{row.benchmark} {row.metric.label or row.metric.name}"
-        title = f"{label} ({row.metric.category})" if row.metric.category else label
-        table.add_row(Text(title), *texts, Text(row.verdict, styles.get(row.verdict, "green")))
+        verdict = Text(row.verdict, styles.get(row.verdict, "green"))
+        table.add_row(Text(f"{row.benchmark} {row.metric.title}"), *texts, verdict)
     out.print(table)
-    print_reasons((f"{row.benchmark} {row.metric.label or row.metric.name}", row.why) for row in held)
+    print_reasons((f"{row.benchmark} {row.metric.title}", row.why) for row in held)

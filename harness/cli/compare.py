@@ -70,7 +70,7 @@ def compare(runs: tuple[str, ...], gates: tuple[str, ...], as_json: bool, runs_d
         _print_scores(scores)
         _print_differences(found)
     for row in failed:
-        err.print(Text(f"{row.benchmark}: {_title(row)} is worse by {row.loss:.6g}.", "bold red"), soft_wrap=True)
+        err.print(Text(f"{row.benchmark}: {row.metric.title} is worse by {row.loss:.6g}.", "bold red"), soft_wrap=True)
     if failed:
         sys.exit(EXIT_DEFECT)
     if not all(_comparable(scores)) or any(row.conclusion == "not comparable" for _, row in gated):
@@ -112,7 +112,7 @@ def _is_worse(row: Difference, gate: str) -> bool:
     if colon:
         return row.conclusion != "not comparable" and (row.loss or 0.0) > _margin(gate, text)
     if row.conclusion == "cannot be told" and name != EVERY:
-        say_how = f"{_title(row)}: {row.why}. State a margin: --fail-if-worse {name}:MARGIN"
+        say_how = f"{row.metric.title}: {row.why}. State a margin: --fail-if-worse {name}:MARGIN"
         err.print(Text(say_how, "yellow"), soft_wrap=True)
     return row.conclusion == "worse"
 
@@ -159,9 +159,9 @@ def _print_differences(found: Sequence[Difference]) -> None:
         interval = "–" if row.interval is None else " .. ".join(format_together(row.interval))
         p = "–" if row.p is None else f"{row.p:.2g}"
         conclusion = Text(row.conclusion, _STYLES.get(row.conclusion, "yellow"))
-        table.add_row(Text(f"{row.benchmark} {_title(row)}"), step, interval, p, str(row.pairs or "–"), conclusion)
+        table.add_row(Text(f"{row.benchmark} {row.metric.title}"), step, interval, p, str(row.pairs or "–"), conclusion)
     out.print(table)
-    print_reasons((f"{row.benchmark} {_title(row)}", row.why) for row in found)
+    print_reasons((f"{row.benchmark} {row.metric.title}", row.why) for row in found)
     for benchmark in dict.fromkeys(row.benchmark for row in found):
         _print_flips([row for row in found if row.benchmark == benchmark and row.metric.category is None])
 
@@ -175,11 +175,6 @@ def _print_flips(rows: Sequence[Difference]) -> None:
         more = f" and {len(items) - _SHOWN_ITEMS} more (--json)" if len(items) > _SHOWN_ITEMS else ""
         names = ", ".join(items[:_SHOWN_ITEMS]) or "none"
         out.print(Text(f"{row.benchmark}, {what}: {names}{more}"), soft_wrap=True)
-
-
-def _title(row: Difference) -> str:
-    label = row.metric.label or row.metric.name
-    return f"{label} ({row.metric.category})" if row.metric.category else label
 
 
 def _score_rows(scores: Scores) -> Iterator[dict[str, Any]]:

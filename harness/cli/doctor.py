@@ -18,10 +18,13 @@ from harness import api
 from harness.catalog.benchmarks import Benchmark, Catalog
 from harness.catalog.project import find_project, home_dir
 from harness.cli.base import Command, drawing_options, out, plain_table, setting_options
+from harness.cli.setting import take_setting
 from harness.contract.errors import EXIT_ENVIRONMENT, EXIT_OK
-from harness.planning.generators import plugins_with_assets
+from harness.planning.generators import given_options, plugins_with_assets
+from harness.planning.make import required_variables
+from harness.planning.services import named_model
 from harness.report.formats import in_words
-from harness.running.setting import Setting, make_setting
+from harness.running.setting import Setting
 
 _LITTLE_DISK_GB = 20
 
@@ -92,17 +95,7 @@ def _machine(setting: Setting) -> Finding:
 @click.option("--benchmark", "benchmarks", multiple=True, help="Look at this benchmark only; may be repeated.")
 @drawing_options
 @setting_options
-def doctor(
-    suite: str | None,
-    benchmarks: tuple[str, ...],
-    runtime: str,
-    scheduler: str,
-    assets: Mapping[str, str],
-    images: Mapping[str, str],
-    base_image: str | None,
-    runs_dir: Path,
-    **drawing: Any,
-) -> None:
+def doctor(suite: str | None, benchmarks: tuple[str, ...], assets: Mapping[str, str], **options: Any) -> None:
     """Check this machine: engines, disk, GPUs, missing assets, and a model if one is given.
 
     \b
@@ -115,16 +108,8 @@ def doctor(
     """
     project = find_project()
     catalog = Catalog.load(project)
-    setting = make_setting(
-        project,
-        catalog,
-        runtime=runtime,
-        scheduler=scheduler,
-        assets=assets,
-        images=images,
-        base_image=base_image,
-        runs_dir=runs_dir,
-    )
+    options["assets"] = assets
+    setting = take_setting(options)  # what remains is the generator
     table = plain_table("", "", "")
     findings = checks(setting, home_dir())
     for item in findings:
@@ -136,11 +121,11 @@ def doctor(
         problems = [str(problem) for problem in missing]
         problems += [
             f"{benchmark.id} needs {name} in the environment: {meaning}"
-            for name, meaning in benchmark.scorer.variables.items()
+            for name, meaning in required_variables(benchmark.scorer, judge=named_model(None)).items()
             if not os.environ.get(name)
         ]
         _print_state(benchmark.id, problems)
-    given = {name: value for name, value in drawing.items() if value not in (None, "", (), {})}
+    given = given_options(options)
     if given:
         if suite or benchmarks:
             api.plan(*benchmarks, suite=suite, assets=assets, **given)

@@ -32,6 +32,7 @@ from harness.cli.base import (
     yaml_value,
 )
 from harness.cli.look import print_scores, write_report
+from harness.cli.setting import take_setting
 from harness.contract.errors import EXIT_OK, EXIT_PARTLY_SCORED, MissingAsset, UserError
 from harness.contract.shown import shell_line
 from harness.report.compare import protocol_note
@@ -39,9 +40,7 @@ from harness.running.console import TerminalReporter
 from harness.running.estimates import Estimate, estimates
 from harness.running.failures import exit_code
 from harness.running.preview import Preview, command_lines, describe, preview
-from harness.running.setting import Setting, make_setting
-
-_SETTING = ("runtime", "scheduler", "runs_dir", "assets", "images", "base_image")
+from harness.running.setting import Setting
 
 
 @click.command(cls=Command)
@@ -57,7 +56,7 @@ def plan(as_json: bool, dry_run: bool, **options: Any) -> None:
     """
     if as_json and dry_run:
         raise UserError("--json and --dry-run are two ways to print a plan; give one of them.")
-    force, assets, setting = options.pop("force"), options["assets"], _setting(options)
+    force, assets, setting = options.pop("force"), options["assets"], take_setting(options)
     planned = _plan(options, assets)
     if as_json:
         out.print_json(json.dumps({**describe(planned), "assets": _asset_rows(planned, setting)}, default=str))
@@ -84,7 +83,7 @@ def run(dry_run: bool, force: bool, **options: Any) -> None:
 
     The same command continues it. Results: runs/<name>/record.json, report.html.
     """
-    name, assets, setting = options["name"], options["assets"], _setting(options)
+    name, assets, setting = options["name"], options["assets"], take_setting(options)
     planned = _plan(options, assets)
     if dry_run:
         _print_command_lines(planned, setting)
@@ -130,7 +129,7 @@ def score(
       harness score adm --samples seed0.npz --samples seed1.npz --samples seed2.npz
       harness score geneval --samples folder/ --layout geneval    a folder made for the original scorer
     """
-    catalog, setting = Catalog.load(find_project()), _setting(rest)
+    catalog, setting = Catalog.load(find_project()), take_setting(rest)
     how: dict[str, Any] = {"layout": layout, "options": of_benchmark(benchmark, options), "judge": judge}
     plans = [api.plan_of_samples(catalog, benchmark, path, **how) for path in samples]
     if dry_run:
@@ -149,13 +148,6 @@ def _plan(options: Mapping[str, Any], assets: Mapping[str, str]) -> api.Plan:
     benchmarks = given.pop("benchmarks")
     protocol = {name: yaml_value(f"--protocol {name}", text) for name, text in given.pop("protocol").items()}
     return api.plan(*benchmarks, protocol=protocol, options=by_benchmark(given.pop("options")), assets=assets, **given)
-
-
-def _setting(options: dict[str, Any]) -> Setting:
-    """The setting from its options, which are removed."""
-    own = {name: options.pop(name) for name in _SETTING}
-    project = find_project()
-    return make_setting(project, Catalog.load(project), **own)
 
 
 def _execute(planned: api.Plan, setting: Setting, *, force: bool, name: str | None) -> api.Run:
@@ -190,8 +182,7 @@ def _execute_several(
         scored.append(done.scores[benchmark])
     table = plain_table("metric", "mean", "one score's deviation", "95 % interval of the mean", "sample sets")
     for row in spreads(scored):
-        label = row.metric.label or row.metric.name
-        title = f"{label} ({row.metric.category})" if row.metric.category else label
+        title = row.metric.title
         if row.spread is None:
             table.add_row(title, "–", "–", f"none: {row.obstacle}", "–")
             continue

@@ -42,6 +42,12 @@ class Metric:
     label: Text | None = None
     """How to print the name, e.g. "gFID"."""
 
+    @property
+    def title(self) -> str:
+        """The name for people, with the part of the benchmark: "GenEval (counting)"."""
+        label = self.label or self.name
+        return f"{label} ({self.category})" if self.category else label
+
     def to_row(self) -> dict[str, Any]:
         """The metric as written in `score.json`."""
         return {

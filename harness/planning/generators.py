@@ -70,6 +70,11 @@ def plugins_with_assets() -> dict[str, NeedsAssets]:
     return {name: plugin for name, plugin in plugins.items() if hasattr(plugin, "needed_assets")}
 
 
+def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that somebody gave, out of all that there are: those that are neither None nor empty."""
+    return {name: value for name, value in values.items() if value not in (None, "", (), {})}
+
+
 def choose_generator(given: Mapping[str, Any], context: DrawContext) -> Generator:
     """The generator that the given options name.
 
@@ -79,7 +84,7 @@ def choose_generator(given: Mapping[str, Any], context: DrawContext) -> Generato
     Raises:
         UserError: none or several are named, an option belongs to another one, or there is no such option.
     """
-    given = {name: value for name, value in given.items() if value not in (None, "", (), {})}
+    given = given_options(given)
     plugins: dict[str, GeneratorPlugin] = {name: GENERATORS.load(name) for name in GENERATORS.names()}
     flags = {name: plugin.options[0].flag for name, plugin in plugins.items()}
     owners = {option.name: name for name, plugin in plugins.items() for option in plugin.options}

@@ -242,7 +242,7 @@ def _score_steps(benchmark: Benchmark, samples: Source, spec: RunSpec) -> list[S
         identity={"benchmark": benchmark.id, "benchmark_version": benchmark.version},
         resources=_scorer_resources(benchmark),
         resumes=benchmark.scorer.resumes,
-        variables=_variables(benchmark.scorer),
+        variables=required_variables(benchmark.scorer, judge=served),
         benchmark=benchmark.id,
     )
     if served:
@@ -250,10 +250,16 @@ def _score_steps(benchmark: Benchmark, samples: Source, spec: RunSpec) -> list[S
     return [*stages.values(), score]
 
 
-def _variables(scorer: ScorerSpec) -> dict[str, str]:
-    """What must be set, where the address of a service is among it with the other way to have one."""
-    other = " Or let the harness run it: --judge DIR, or its name on the hub." if scorer.service else ""
-    return {name: use + (other if name == ADDRESS_VARIABLE else "") for name, use in scorer.variables.items()}
+def required_variables(scorer: ScorerSpec, *, judge: object | None) -> dict[str, str]:
+    """Environment variables that a score needs, each with what to set it to.
+
+    judge: the model that the harness serves, in place of a service at an address; None: it serves none.
+    """
+    if scorer.service is None:
+        return dict(scorer.variables)
+    other = " Or let the harness run it: --judge DIR, or its name on the hub."
+    needed = {name: use for name, use in scorer.variables.items() if judge is None or name != ADDRESS_VARIABLE}
+    return {name: use + (other if name == ADDRESS_VARIABLE else "") for name, use in needed.items()}
 
 
 def _stage_steps(benchmark: Benchmark, samples: Source, options: Mapping[str, Any]) -> dict[str, Step]:

@@ -128,7 +128,6 @@ def with_service(step: Step, benchmark: Benchmark, model: ServedModel, *, progra
             cpus=resources.cpus + service.cpus,
             network=False,
         ),
-        variables={name: use for name, use in step.variables.items() if name != ADDRESS_VARIABLE},
         has_service=True,
     )
 

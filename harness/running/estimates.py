@@ -16,10 +16,12 @@ from harness.store.run_record import RunRecord, StepResult, find_runs
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The median over earlier runs; None where there are none, or their output is gone."""
+    """What earlier runs say; None where there are none, or their output is gone."""
 
     seconds: float | None = None
+    """The median."""
     disk_bytes: int | None = None
+    """Of the newest output."""
 
 
 def estimates(plan: Plan, setting: Setting) -> dict[str, Estimate]:
@@ -46,10 +48,10 @@ def _estimate(step: Step, plan: Plan, runs: Sequence[RunRecord], runs_dir: Path)
         if result.name == step.name and result.is_finished and _costs_as_much(result, step, run, plan)
     ]
     seconds = [result.computed_s for result, _ in found if result.computed_s is not None]
-    sizes = [_bytes_below(output) for _, output in found if output.is_dir()]
+    newest = next((output for _, output in reversed(found) if output.is_dir()), None)
     return Estimate(
         seconds=statistics.median(seconds) if seconds else None,
-        disk_bytes=int(statistics.median(sizes)) if sizes else None,
+        disk_bytes=None if newest is None else _bytes_below(newest),
     )
 
 

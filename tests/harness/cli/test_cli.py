@@ -301,3 +301,26 @@ def test_a_run_cannot_be_named_out_of_its_folder(toy, samples):
             "score", "toy", "--samples", samples, "--asset", f"toy-reference={toy.reference}", "--name", name
         )
         assert result.exit_code == 2 and "--name" in result.output
+
+
+def test_doctor_does_not_ask_for_a_judges_address_where_the_harness_serves_the_judge(toy, monkeypatch):
+    monkeypatch.delenv("HARNESS_BENCHMARKS", raising=False)  # the shipped ones
+    for name in ("HARNESS_JUDGE_URL", "HARNESS_JUDGE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    asked = harness("doctor", "--benchmark", "wise").output
+    assert "wise needs HARNESS_JUDGE_URL" in asked and "--judge DIR" in asked
+    monkeypatch.setenv("HARNESS_JUDGE_MODEL", "/models/judge")
+    assert "HARNESS_JUDGE_URL" not in harness("doctor", "--benchmark", "wise").output
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--against", "first", "--set", "scale=2"), "--full and --set belong to the check of a scorer"),
+        (("--against", "first", "--full"), "--full and --set belong to the check of a scorer"),
+        (("toy", "--tolerance", "file.yaml"), "give --against RECORD"),
+    ],
+)
+def test_an_option_of_the_other_kind_of_check_is_refused(toy, words, sentence: str):
+    done = harness("check", *words)
+    assert done.exit_code == 2 and sentence in done.output, done.output
